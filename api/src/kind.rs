@@ -1,0 +1,126 @@
+//! A kind is a row: everything generic code must know about one resource.
+
+use crate::{FieldError, Object, table::Column};
+
+/// One resource, built in or defined by a CustomResourceDefinition.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// API version within the group.
+    pub version: &'static str,
+    /// The kind's name in CamelCase, for example `ReplicaSet`.
+    pub kind: &'static str,
+    /// Lower-case plural, the name in URLs.
+    pub plural: &'static str,
+    /// Lower-case singular.
+    pub singular: &'static str,
+    /// Abbreviations that kubectl accepts.
+    pub short: &'static [&'static str],
+    /// Groups of resources, such as `all`.
+    pub categories: &'static [&'static str],
+    /// Whether objects live in a namespace.
+    pub scope: Scope,
+    /// What clients may do.
+    pub verbs: Verbs,
+    /// Whether there is a `status` subresource, separated from the rest of the object on write.
+    pub status: bool,
+    /// Where the `scale` subresource finds its numbers, for kinds that have one.
+    pub scale: Option<&'static Scale>,
+    /// Further subresources by name, such as `log` or `binding`; the API server knows what they do.
+    pub subresources: &'static [&'static str],
+    /// Where objects live in the store, below `/registry/`; upstream's layout, for example
+    /// `services/specs`. The key is `/registry/<storage>/[<namespace>/]<name>`.
+    pub storage: &'static str,
+    /// Another version of the same stored object that this one is converted to before it is stored
+    /// (`events.k8s.io/v1` Events are stored as v1 Events).
+    pub stored_as: Option<&'static str>,
+    /// What is special about this kind.
+    pub strategy: &'static dyn Strategy,
+    /// What `kubectl get` prints after the name.
+    pub columns: &'static [Column],
+    /// Fields that a field selector may name beside `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [&'static str],
+    /// The JSON schema's name in k8s-openapi, such as `io.k8s.api.core.v1.Pod`.
+    pub schema: &'static str,
+}
+
+/// Whether a kind's objects live in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One name space for each namespace.
+    Namespaced,
+    /// One for the whole cluster.
+    Cluster,
+}
+
+/// What clients may do with a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbs {
+    /// create, delete, deletecollection, get, list, patch, update, watch.
+    All,
+    /// create only: reviews, which are answered and never stored.
+    Create,
+    /// get and list only (`componentstatuses`).
+    Read,
+}
+
+/// Where the `scale` subresource reads and writes, as paths of field names from the object's root.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Wanted number of replicas, such as `["spec", "replicas"]`.
+    pub spec_replicas: &'static [&'static str],
+    /// Present number of replicas.
+    pub status_replicas: &'static [&'static str],
+    /// The label selector.
+    pub selector: &'static [&'static str],
+}
+
+/// What one kind does differently; every method has a default that does nothing. All pure.
+pub trait Strategy: Sync {
+    /// Fills in what the user left out, as upstream's defaults do. Runs on every write.
+    fn set_defaults(&self, _object: &mut Object) {}
+
+    /// Last changes before an object is stored for the first time (status reset, generation, ...).
+    /// Generic fields (uid, creationTimestamp, generation, an emptied status) are set already.
+    fn prepare_for_create(&self, _object: &mut Object) {}
+
+    /// Last changes before `object` replaces `old`; carries over what a client may not change.
+    fn prepare_for_update(&self, _object: &mut Object, _old: &Object) {}
+
+    /// All faults at once, each at its field path. With `old`, also forbidden changes.
+    fn validate(&self, _object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Faults of a write to the `status` subresource.
+    fn validate_status(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// How long to wait between a graceful deletion and the removal, in seconds; `None`: remove at once.
+    /// `requested` is the client's `gracePeriodSeconds`.
+    fn grace_period(&self, _object: &Object, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Whether metadata.name may hold this text; the default is a DNS subdomain. The error is upstream's message.
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        crate::name::dns_subdomain(name)
+    }
+
+    /// Whether a change from `old` to `object` counts as a new generation; the default compares everything
+    /// but metadata and status.
+    fn is_new_generation(&self, object: &Object, old: &Object) -> bool {
+        object.without_metadata_and_status() != old.without_metadata_and_status()
+    }
+
+    /// Warnings for the client that wrote the object (HTTP `Warning` header).
+    fn warnings(&self, _object: &Object) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The strategy of kinds about which nothing is special.
+pub struct Plain;
+impl Strategy for Plain {}

@@ -1,0 +1,17 @@
+//! The Kubernetes vocabulary: what kinds there are, what their objects look like, which are valid.
+//!
+//! Pure: no I/O, no clock, no randomness; `now` and names are arguments. Everything that the API
+//! server needs to know about a kind is a row in [`kinds`], beside it a [`Strategy`] for what is special.
+
+pub mod field;
+pub mod kind;
+pub mod kinds;
+pub mod name;
+pub mod object;
+pub mod status;
+pub mod table;
+
+pub use field::{FieldError, FieldErrorKind};
+pub use kind::{Kind, Scale, Scope, Strategy, Verbs};
+pub use object::Object;
+pub use status::Status;

@@ -1,0 +1,143 @@
+//! An API object as it travels: JSON, with accessors for what every object has.
+
+use serde_json::{Map, Value};
+
+/// Any object of any kind. A thin wrapper over a JSON map: nothing is lost that the schema does not know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object(pub Map<String, Value>);
+
+impl Object {
+    /// The map inside a JSON value; `None` when it is not a map.
+    pub fn from_value(value: Value) -> Option<Object> {
+        match value {
+            Value::Object(map) => Some(Object(map)),
+            _ => None,
+        }
+    }
+
+    /// The object as a JSON value.
+    pub fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+
+    /// The value at a path of field names; list items cannot be reached.
+    pub fn at(&self, path: &[&str]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        rest.iter().try_fold(self.0.get(*first)?, |value, key| value.get(key))
+    }
+
+    /// The text at a path; empty when absent or not text.
+    pub fn text(&self, path: &[&str]) -> &str {
+        self.at(path).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The whole number at a path.
+    pub fn number(&self, path: &[&str]) -> Option<i64> {
+        self.at(path).and_then(Value::as_i64)
+    }
+
+    /// The list at a path; empty when absent or not a list.
+    pub fn list(&self, path: &[&str]) -> &[Value] {
+        self.at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// The map at a path, made where absent; what stands in the way and is no map is replaced.
+    pub fn map_mut(&mut self, path: &[&str]) -> &mut Map<String, Value> {
+        let mut map = &mut self.0;
+        for key in path {
+            let value = map.entry(*key).or_insert_with(|| Value::Object(Map::new()));
+            if !value.is_object() {
+                *value = Value::Object(Map::new());
+            }
+            map = value.as_object_mut().expect("made a map above");
+        }
+        map
+    }
+
+    /// Sets the value at a path, making maps on the way.
+    pub fn set(&mut self, path: &[&str], value: impl Into<Value>) {
+        if let Some((last, parents)) = path.split_last() {
+            self.map_mut(parents).insert((*last).to_string(), value.into());
+        }
+    }
+
+    /// Sets the value at a path unless something other than null is there.
+    pub fn set_if_absent(&mut self, path: &[&str], value: impl Into<Value>) {
+        if self.at(path).is_none_or(Value::is_null) {
+            self.set(path, value);
+        }
+    }
+
+    /// Removes the value at a path and returns it.
+    pub fn remove(&mut self, path: &[&str]) -> Option<Value> {
+        let (last, parents) = path.split_last()?;
+        let parent = parents.iter().try_fold(&mut self.0, |map, key| map.get_mut(*key)?.as_object_mut())?;
+        parent.remove(*last)
+    }
+
+    /// `apiVersion`.
+    pub fn api_version(&self) -> &str {
+        self.text(&["apiVersion"])
+    }
+
+    /// `kind`.
+    pub fn kind(&self) -> &str {
+        self.text(&["kind"])
+    }
+
+    /// `metadata.name`.
+    pub fn name(&self) -> &str {
+        self.text(&["metadata", "name"])
+    }
+
+    /// `metadata.namespace`; empty for cluster-scoped objects.
+    pub fn namespace(&self) -> &str {
+        self.text(&["metadata", "namespace"])
+    }
+
+    /// `metadata.uid`.
+    pub fn uid(&self) -> &str {
+        self.text(&["metadata", "uid"])
+    }
+
+    /// `metadata.resourceVersion`.
+    pub fn resource_version(&self) -> &str {
+        self.text(&["metadata", "resourceVersion"])
+    }
+
+    /// `metadata.generation`, 0 when unset.
+    pub fn generation(&self) -> i64 {
+        self.number(&["metadata", "generation"]).unwrap_or_default()
+    }
+
+    /// `metadata.deletionTimestamp`, when the object is being deleted.
+    pub fn deletion_timestamp(&self) -> Option<&str> {
+        self.at(&["metadata", "deletionTimestamp"]).and_then(Value::as_str)
+    }
+
+    /// `metadata.labels` as a map; `None` when there are none.
+    pub fn labels(&self) -> Option<&Map<String, Value>> {
+        self.at(&["metadata", "labels"]).and_then(Value::as_object)
+    }
+
+    /// One annotation.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.at(&["metadata", "annotations", key]).and_then(Value::as_str)
+    }
+
+    /// `metadata.finalizers`.
+    pub fn finalizers(&self) -> impl Iterator<Item = &str> {
+        self.list(&["metadata", "finalizers"]).iter().filter_map(Value::as_str)
+    }
+
+    /// `metadata.ownerReferences`.
+    pub fn owner_references(&self) -> &[Value] {
+        self.list(&["metadata", "ownerReferences"])
+    }
+
+    /// What counts for a new generation.
+    pub fn without_metadata_and_status(&self) -> Object {
+        let kept = self.0.iter().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
+        Object(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}

@@ -1,0 +1,2 @@
+//! (room being built)
+fn main() {}
