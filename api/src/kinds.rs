@@ -1,1 +1,439 @@
-//! Every built-in kind.
+//! Every built-in kind, one row each.
+//!
+//! Routes, discovery, OpenAPI and printed columns all come from here; a CustomResourceDefinition adds
+//! rows of the same type at run time. A row says only what cannot be derived: the singular, the schema's
+//! name and (with upstream's exceptions) the place in the store follow from group, version and kind.
+
+use crate::kind::Plain;
+use crate::{Kind, Scale, Scope, Verbs, table};
+
+/// Every built-in kind, in the order of discovery.
+pub static KINDS: &[Kind] = &complete();
+
+/// The kind behind a URL.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|row| row.plural == plural && row.group == group && row.version == version)
+}
+
+/// The kind that an object names in `apiVersion` and `kind`.
+pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|row| row.kind == kind && row.group == group && row.version == version)
+}
+
+const REPLICAS: Scale = Scale {
+    spec_replicas: &["spec", "replicas"],
+    status_replicas: &["status", "replicas"],
+    selector: &["spec", "selector"],
+};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+const ROWS: &[Kind] = &[
+    // The core group.
+    Kind { plural: "bindings", verbs: Verbs::Create, ..namespaced("", "v1", "Binding") },
+    Kind {
+        plural: "componentstatuses",
+        short: &["cs"],
+        verbs: Verbs::Read,
+        ..cluster("", "v1", "ComponentStatus")
+    },
+    Kind { plural: "configmaps", short: &["cm"], ..namespaced("", "v1", "ConfigMap") },
+    Kind {
+        plural: "endpoints",
+        short: &["ep"],
+        storage: "services/endpoints",
+        ..namespaced("", "v1", "Endpoints")
+    },
+    Kind {
+        plural: "events",
+        short: &["ev"],
+        selectable: &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ..namespaced("", "v1", "Event")
+    },
+    Kind { plural: "limitranges", short: &["limits"], ..namespaced("", "v1", "LimitRange") },
+    Kind {
+        plural: "namespaces",
+        short: &["ns"],
+        status: true,
+        subresources: &["finalize"],
+        selectable: &["status.phase"],
+        ..cluster("", "v1", "Namespace")
+    },
+    Kind {
+        plural: "nodes",
+        short: &["no"],
+        status: true,
+        subresources: &["proxy"],
+        storage: "minions",
+        selectable: &["spec.unschedulable"],
+        ..cluster("", "v1", "Node")
+    },
+    Kind {
+        plural: "persistentvolumeclaims",
+        short: &["pvc"],
+        status: true,
+        ..namespaced("", "v1", "PersistentVolumeClaim")
+    },
+    Kind {
+        plural: "persistentvolumes",
+        short: &["pv"],
+        status: true,
+        ..cluster("", "v1", "PersistentVolume")
+    },
+    Kind {
+        plural: "pods",
+        short: &["po"],
+        categories: &["all"],
+        status: true,
+        subresources: &[
+            "attach",
+            "binding",
+            "ephemeralcontainers",
+            "eviction",
+            "exec",
+            "log",
+            "portforward",
+            "proxy",
+            "resize",
+        ],
+        selectable: &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+        ..namespaced("", "v1", "Pod")
+    },
+    Kind { plural: "podtemplates", ..namespaced("", "v1", "PodTemplate") },
+    Kind {
+        plural: "replicationcontrollers",
+        short: &["rc"],
+        categories: &["all"],
+        status: true,
+        scale: Some(&REPLICAS),
+        storage: "controllers",
+        selectable: &["status.replicas"],
+        ..namespaced("", "v1", "ReplicationController")
+    },
+    Kind {
+        plural: "resourcequotas",
+        short: &["quota"],
+        status: true,
+        ..namespaced("", "v1", "ResourceQuota")
+    },
+    Kind { plural: "secrets", selectable: &["type"], ..namespaced("", "v1", "Secret") },
+    Kind {
+        plural: "serviceaccounts",
+        short: &["sa"],
+        subresources: &["token"],
+        ..namespaced("", "v1", "ServiceAccount")
+    },
+    Kind {
+        plural: "services",
+        short: &["svc"],
+        categories: &["all"],
+        status: true,
+        subresources: &["proxy"],
+        storage: "services/specs",
+        selectable: &["spec.clusterIP", "spec.type"],
+        ..namespaced("", "v1", "Service")
+    },
+    // Workloads.
+    Kind { plural: "controllerrevisions", ..namespaced("apps", "v1", "ControllerRevision") },
+    Kind {
+        plural: "daemonsets",
+        short: &["ds"],
+        categories: &["all"],
+        status: true,
+        ..namespaced("apps", "v1", "DaemonSet")
+    },
+    Kind {
+        plural: "deployments",
+        short: &["deploy"],
+        categories: &["all"],
+        status: true,
+        scale: Some(&REPLICAS),
+        ..namespaced("apps", "v1", "Deployment")
+    },
+    Kind {
+        plural: "replicasets",
+        short: &["rs"],
+        categories: &["all"],
+        status: true,
+        scale: Some(&REPLICAS),
+        selectable: &["status.replicas"],
+        ..namespaced("apps", "v1", "ReplicaSet")
+    },
+    Kind {
+        plural: "statefulsets",
+        short: &["sts"],
+        categories: &["all"],
+        status: true,
+        scale: Some(&REPLICAS),
+        ..namespaced("apps", "v1", "StatefulSet")
+    },
+    Kind {
+        plural: "cronjobs",
+        short: &["cj"],
+        categories: &["all"],
+        status: true,
+        ..namespaced("batch", "v1", "CronJob")
+    },
+    Kind {
+        plural: "jobs",
+        categories: &["all"],
+        status: true,
+        selectable: &["status.successful"],
+        ..namespaced("batch", "v1", "Job")
+    },
+    Kind {
+        plural: "horizontalpodautoscalers",
+        short: &["hpa"],
+        categories: &["all"],
+        status: true,
+        ..namespaced("autoscaling", "v2", "HorizontalPodAutoscaler")
+    },
+    Kind {
+        plural: "poddisruptionbudgets",
+        short: &["pdb"],
+        status: true,
+        ..namespaced("policy", "v1", "PodDisruptionBudget")
+    },
+    Kind { plural: "priorityclasses", short: &["pc"], ..cluster("scheduling.k8s.io", "v1", "PriorityClass") },
+    Kind { plural: "runtimeclasses", ..cluster("node.k8s.io", "v1", "RuntimeClass") },
+    // The network.
+    Kind { plural: "endpointslices", ..namespaced("discovery.k8s.io", "v1", "EndpointSlice") },
+    Kind { plural: "ingressclasses", ..cluster("networking.k8s.io", "v1", "IngressClass") },
+    Kind {
+        plural: "ingresses",
+        short: &["ing"],
+        status: true,
+        storage: "ingress",
+        ..namespaced("networking.k8s.io", "v1", "Ingress")
+    },
+    Kind { plural: "ipaddresses", short: &["ip"], ..cluster("networking.k8s.io", "v1", "IPAddress") },
+    Kind {
+        plural: "networkpolicies",
+        short: &["netpol"],
+        ..namespaced("networking.k8s.io", "v1", "NetworkPolicy")
+    },
+    Kind { plural: "servicecidrs", status: true, ..cluster("networking.k8s.io", "v1", "ServiceCIDR") },
+    // Volumes.
+    Kind { plural: "csidrivers", ..cluster("storage.k8s.io", "v1", "CSIDriver") },
+    Kind { plural: "csinodes", ..cluster("storage.k8s.io", "v1", "CSINode") },
+    Kind { plural: "csistoragecapacities", ..namespaced("storage.k8s.io", "v1", "CSIStorageCapacity") },
+    Kind { plural: "storageclasses", short: &["sc"], ..cluster("storage.k8s.io", "v1", "StorageClass") },
+    Kind { plural: "volumeattachments", status: true, ..cluster("storage.k8s.io", "v1", "VolumeAttachment") },
+    Kind {
+        plural: "volumeattributesclasses",
+        short: &["vac"],
+        ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass")
+    },
+    // How components agree and what they say.
+    Kind { plural: "leases", ..namespaced("coordination.k8s.io", "v1", "Lease") },
+    Kind {
+        plural: "events",
+        short: &["ev"],
+        stored_as: Some("v1"),
+        selectable: &[
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ],
+        ..namespaced("events.k8s.io", "v1", "Event")
+    },
+    // Who may do what.
+    Kind { plural: "clusterrolebindings", ..cluster(RBAC, "v1", "ClusterRoleBinding") },
+    Kind { plural: "clusterroles", ..cluster(RBAC, "v1", "ClusterRole") },
+    Kind { plural: "rolebindings", ..namespaced(RBAC, "v1", "RoleBinding") },
+    Kind { plural: "roles", ..namespaced(RBAC, "v1", "Role") },
+    Kind {
+        plural: "certificatesigningrequests",
+        short: &["csr"],
+        status: true,
+        subresources: &["approval"],
+        selectable: &["spec.signerName"],
+        ..cluster("certificates.k8s.io", "v1", "CertificateSigningRequest")
+    },
+    review("selfsubjectreviews", cluster("authentication.k8s.io", "v1", "SelfSubjectReview")),
+    review("tokenreviews", cluster("authentication.k8s.io", "v1", "TokenReview")),
+    review("localsubjectaccessreviews", namespaced("authorization.k8s.io", "v1", "LocalSubjectAccessReview")),
+    review("selfsubjectaccessreviews", cluster("authorization.k8s.io", "v1", "SelfSubjectAccessReview")),
+    review("selfsubjectrulesreviews", cluster("authorization.k8s.io", "v1", "SelfSubjectRulesReview")),
+    review("subjectaccessreviews", cluster("authorization.k8s.io", "v1", "SubjectAccessReview")),
+];
+
+const fn namespaced(group: &'static str, version: &'static str, kind: &'static str) -> Kind {
+    Kind {
+        group,
+        version,
+        kind,
+        plural: "",
+        singular: "",
+        short: &[],
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: Verbs::All,
+        status: false,
+        scale: None,
+        subresources: &[],
+        storage: "",
+        stored_as: None,
+        strategy: &Plain,
+        columns: table::AGE_ONLY,
+        selectable: &[],
+        schema: "",
+    }
+}
+
+const fn cluster(group: &'static str, version: &'static str, kind: &'static str) -> Kind {
+    Kind { scope: Scope::Cluster, ..namespaced(group, version, kind) }
+}
+
+/// A question that is answered and never stored.
+const fn review(plural: &'static str, row: Kind) -> Kind {
+    Kind { plural, verbs: Verbs::Create, ..row }
+}
+
+/// The rows with everything that follows from their names, worked out by the compiler.
+const fn complete() -> [Kind; ROWS.len()] {
+    let mut rows = [ROWS[0]; ROWS.len()];
+    let mut index = 0;
+    while index < ROWS.len() {
+        let row = ROWS[index];
+        rows[index] = Kind {
+            singular: SINGULARS[index].text(),
+            storage: if row.storage.is_empty() { row.plural } else { row.storage },
+            schema: SCHEMAS[index].text(),
+            ..row
+        };
+        index += 1;
+    }
+    rows
+}
+
+static SINGULARS: [ConstText; ROWS.len()] = {
+    let mut texts = [ConstText::EMPTY; ROWS.len()];
+    let mut index = 0;
+    while index < ROWS.len() {
+        texts[index] = ConstText::EMPTY.with_lowercase(ROWS[index].kind);
+        index += 1;
+    }
+    texts
+};
+
+/// The names of the kinds in k8s-openapi: `io.k8s.api.<first part of the group>.<version>.<kind>`.
+static SCHEMAS: [ConstText; ROWS.len()] = {
+    let mut texts = [ConstText::EMPTY; ROWS.len()];
+    let mut index = 0;
+    while index < ROWS.len() {
+        let row = ROWS[index];
+        let group = if row.group.is_empty() { "core" } else { before_dot(row.group) };
+        let text = ConstText::EMPTY.with("io.k8s.api.").with(group).with(".").with(row.version);
+        texts[index] = text.with(".").with(row.kind);
+        index += 1;
+    }
+    texts
+};
+
+const fn before_dot(text: &str) -> &str {
+    let mut length = 0;
+    while length < text.len() && text.as_bytes()[length] != b'.' {
+        length += 1;
+    }
+    text.split_at(length).0
+}
+
+/// A short text put together at compile time.
+#[derive(Clone, Copy)]
+struct ConstText {
+    bytes: [u8; 80],
+    length: usize,
+}
+
+impl ConstText {
+    const EMPTY: ConstText = ConstText { bytes: [0; 80], length: 0 };
+
+    const fn with(mut self, text: &str) -> ConstText {
+        let mut index = 0;
+        while index < text.len() {
+            self.bytes[self.length] = text.as_bytes()[index];
+            self.length += 1;
+            index += 1;
+        }
+        self
+    }
+
+    const fn with_lowercase(self, text: &str) -> ConstText {
+        let mut lower = self.with(text);
+        lower.bytes.make_ascii_lowercase();
+        lower
+    }
+
+    const fn text(&self) -> &str {
+        match std::str::from_utf8(self.bytes.split_at(self.length).0) {
+            Ok(text) => text,
+            Err(_) => panic!("names of kinds are ASCII"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_url_and_by_kind() {
+        let row = find("apps", "v1", "deployments").unwrap();
+        assert_eq!((row.kind, row.singular, row.storage), ("Deployment", "deployment", "deployments"));
+        assert_eq!(row.schema, "io.k8s.api.apps.v1.Deployment");
+        let row = find_kind("rbac.authorization.k8s.io", "v1", "ClusterRole").unwrap();
+        assert_eq!((row.plural, row.schema), ("clusterroles", "io.k8s.api.rbac.v1.ClusterRole"));
+        assert_eq!(find("", "v1", "pods").unwrap().schema, "io.k8s.api.core.v1.Pod");
+    }
+
+    #[test]
+    fn what_upstream_stores_elsewhere_is_stored_elsewhere() {
+        let storage = |group, version, plural| find(group, version, plural).unwrap().storage;
+        assert_eq!(storage("", "v1", "services"), "services/specs");
+        assert_eq!(storage("", "v1", "endpoints"), "services/endpoints");
+        assert_eq!(storage("", "v1", "nodes"), "minions");
+        assert_eq!(storage("", "v1", "replicationcontrollers"), "controllers");
+        assert_eq!(storage("networking.k8s.io", "v1", "ingresses"), "ingress");
+        assert_eq!(storage("events.k8s.io", "v1", "events"), "events");
+    }
+
+    #[test]
+    fn no_two_rows_share_a_url() {
+        for (index, row) in KINDS.iter().enumerate() {
+            let first = KINDS.iter().position(|other| {
+                (other.group, other.version, other.plural) == (row.group, row.version, row.plural)
+            });
+            assert_eq!(first, Some(index), "{}", row.plural);
+        }
+    }
+}

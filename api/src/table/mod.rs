@@ -19,3 +19,6 @@ pub struct Column {
     /// The cell for an object, as of `now`.
     pub cell: fn(&Object, now: Timestamp) -> Value,
 }
+
+/// What kinds print that have no columns of their own.
+pub const AGE_ONLY: &[Column] = &[];
