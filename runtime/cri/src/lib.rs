@@ -1,4 +1,21 @@
 //! The Container Runtime Interface, `runtime.v1`: messages, and the two services as Rust traits.
 //!
 //! This crate is the protocol alone. The kubelet calls [`RuntimeService`] and [`ImageService`];
-//! the embedded runtime implements them in process, [`Remote`] carries them to containerd or CRI-O.
+//! the embedded runtime implements them in process, [`Remote`] carries the calls to containerd or
+//! CRI-O, and [`serve`] offers any implementation on a Unix socket, for crictl and critest.
+
+mod error;
+mod remote;
+mod serve;
+mod service;
+
+pub use error::{Code, Error};
+pub use remote::Remote;
+pub use serve::serve;
+pub use service::{EventStream, ImageService, RuntimeService};
+
+/// The messages of `runtime.v1`, with the wire's names in Rust casing.
+#[allow(missing_docs, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("runtime.v1");
+}

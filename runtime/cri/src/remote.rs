@@ -1,0 +1,73 @@
+//! The services of another process, such as containerd or CRI-O, over its Unix socket.
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::service::{image_calls, runtime_calls};
+use crate::v1::image_service_client::ImageServiceClient;
+use crate::v1::runtime_service_client::RuntimeServiceClient;
+use crate::v1::*;
+use crate::{Code, Error, EventStream, ImageService, RuntimeService};
+
+/// Lists of many pods are larger than gRPC's default of 4 MiB; upstream's kubelet uses this too.
+const MESSAGE_LIMIT: usize = 16 << 20;
+
+/// A runtime at the other end of a socket.
+#[derive(Clone)]
+pub struct Remote {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+}
+
+impl Remote {
+    /// Connects to `unix:///run/containerd/containerd.sock` and the like.
+    pub async fn connect(endpoint: &str) -> Result<Remote, Error> {
+        let unreachable = |error: tonic::transport::Error| {
+            Error::new(Code::Unavailable, format!("failed to connect to the runtime at {endpoint}: {error}"))
+        };
+        let channel = Endpoint::from_shared(endpoint.to_owned())
+            .map_err(unreachable)?
+            .connect()
+            .await
+            .map_err(unreachable)?;
+        Ok(Remote {
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT),
+            images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT),
+        })
+    }
+}
+
+macro_rules! remote_runtime {
+    ($($call:ident($request:ty) -> $response:ty;)*) => {
+        #[async_trait]
+        impl RuntimeService for Remote {
+            $(
+                async fn $call(&self, request: $request) -> Result<$response, Error> {
+                    Ok(self.runtime.clone().$call(request).await?.into_inner())
+                }
+            )*
+
+            async fn get_container_events(&self, request: GetEventsRequest) -> Result<EventStream, Error> {
+                let events = self.runtime.clone().get_container_events(request).await?.into_inner();
+                Ok(events.map(|event| event.map_err(Error::from)).boxed())
+            }
+        }
+    };
+}
+
+macro_rules! remote_images {
+    ($($call:ident($request:ty) -> $response:ty;)*) => {
+        #[async_trait]
+        impl ImageService for Remote {
+            $(
+                async fn $call(&self, request: $request) -> Result<$response, Error> {
+                    Ok(self.images.clone().$call(request).await?.into_inner())
+                }
+            )*
+        }
+    };
+}
+
+runtime_calls!(remote_runtime);
+image_calls!(remote_images);
