@@ -1,0 +1,332 @@
+//! The shell: hands out addresses, plugs pods into the bridge, keeps the rules true.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    net::Ipv4Addr,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use tokio::sync::Mutex;
+
+use crate::{
+    Cidr, PortMapping, ipam,
+    iptables::{self, IptablesError},
+    link::{LinkError, Links},
+    rules,
+};
+
+/// How the pod network of this node is laid out.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The bridge's name, at most 15 bytes.
+    pub bridge: String,
+    /// The block of all pods of the cluster; what stays inside is not masqueraded.
+    pub cluster_cidr: Cidr,
+    /// Where addresses in use are noted, one file each.
+    pub state_dir: PathBuf,
+}
+
+/// What a pod got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PodAddress {
+    /// The pod's address.
+    pub ip: Ipv4Addr,
+    /// The bridge's address, the pod's way out.
+    pub gateway: Ipv4Addr,
+}
+
+/// Why a pod could not be plugged in.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The node has no block of addresses yet.
+    #[error("the node has no pod CIDR yet (spec.podCIDR is empty)")]
+    NoPodCidr,
+    /// The block is used up.
+    #[error("no free address is left in {cidr}")]
+    Full {
+        /// The node's block.
+        cidr: Cidr,
+    },
+    /// A note of an address could not be read or written.
+    #[error("cannot {what} {path}")]
+    State {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A link could not be set up.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Rules could not be loaded.
+    #[error(transparent)]
+    Rules(#[from] IptablesError),
+    /// A kernel switch could not be set.
+    #[error("cannot set the kernel parameter {name}")]
+    Sysctl {
+        /// Path below /proc/sys.
+        name: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The pod network of this node.
+pub struct PodNetwork {
+    config: Config,
+    state: Mutex<State>,
+}
+
+/// What is handed out; the same as the files below `state_dir`.
+#[derive(Default)]
+struct State {
+    block: Option<Block>,
+    holders: BTreeMap<Ipv4Addr, Holder>,
+    last: Option<Ipv4Addr>,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    cidr: Cidr,
+    gateway: Ipv4Addr,
+    bridge_index: u32,
+}
+
+/// The file of one address.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Holder {
+    sandbox: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<PortMapping>,
+}
+
+impl PodNetwork {
+    /// Reads which addresses are in use. Nothing is set up before [`PodNetwork::set_pod_cidr`].
+    pub fn new(config: Config) -> Result<PodNetwork, NetworkError> {
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|source| state_error("create", &config.state_dir, source))?;
+        let holders = read_holders(&config.state_dir)?;
+        let state = State { holders, ..State::default() };
+        Ok(PodNetwork { config, state: Mutex::new(state) })
+    }
+
+    /// How it is laid out.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sets up the bridge, its address, the kernel switches and the rules for this node's block. Repeating it
+    /// with the same block changes nothing.
+    pub async fn set_pod_cidr(&self, cidr: Cidr) -> Result<(), NetworkError> {
+        let mut state = self.state.lock().await;
+        if state.block.is_some_and(|block| block.cidr == cidr) {
+            return Ok(());
+        }
+        set_sysctl("net/ipv4/ip_forward", "1")?;
+        let gateway = ipam::gateway(cidr).ok_or(NetworkError::Full { cidr })?;
+        let bridge_index = Links::open()?.ensure_bridge(&self.config.bridge, gateway, cidr).await?;
+        // Traffic between two pods of a node must pass the service proxy's rules on its way back.
+        if let Err(error) = set_sysctl("net/bridge/bridge-nf-call-iptables", "1") {
+            load_module("br_netfilter").await;
+            set_sysctl("net/bridge/bridge-nf-call-iptables", "1").map_err(|_| error)?;
+        }
+        state.block = Some(Block { cidr, gateway, bridge_index });
+        self.load_rules(&state).await?;
+        for (table, chain, rule) in rules::jumps() {
+            iptables::ensure_first(table, chain, &rule)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a sandbox an address and plugs its network namespace into the bridge. A sandbox that has an
+    /// address keeps it.
+    pub async fn attach(
+        &self,
+        sandbox: &str,
+        namespace: impl AsFd,
+        ports: Vec<PortMapping>,
+    ) -> Result<PodAddress, NetworkError> {
+        let has_ports = !ports.is_empty();
+        let (block, ip) = {
+            let mut state = self.state.lock().await;
+            let block = state.block.ok_or(NetworkError::NoPodCidr)?;
+            let ip = self.take_address(&mut state, block, Holder { sandbox: sandbox.to_string(), ports })?;
+            if has_ports {
+                self.load_rules(&state).await?;
+            }
+            (block, ip)
+        };
+        if let Err(error) = self.plug_in(sandbox, namespace, block, ip).await {
+            if let Err(also) = self.detach(sandbox).await {
+                tracing::warn!(sandbox, error = %also, "cannot undo a failed attachment");
+            }
+            return Err(error);
+        }
+        Ok(PodAddress { ip, gateway: block.gateway })
+    }
+
+    /// Unplugs a sandbox and frees its address; one that is not known is no error.
+    pub async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
+        Links::open()?.remove(&link_name(sandbox)).await?;
+        let mut state = self.state.lock().await;
+        self.free(&mut state, |holder| holder == sandbox).await
+    }
+
+    /// Frees every address and removes every link whose sandbox is not among `live`.
+    pub async fn retain(&self, live: &HashSet<String>) -> Result<(), NetworkError> {
+        let links = Links::open()?;
+        let live_links: HashSet<String> = live.iter().map(|sandbox| link_name(sandbox)).collect();
+        for name in links.ports(&self.config.bridge).await? {
+            if is_pod_link(&name) && !live_links.contains(&name) {
+                links.remove(&name).await?;
+            }
+        }
+        let mut state = self.state.lock().await;
+        self.free(&mut state, |holder| !live.contains(holder)).await
+    }
+
+    /// Takes away the bridge, the rules and the notes of addresses.
+    pub async fn cleanup(&self) -> Result<(), NetworkError> {
+        self.retain(&HashSet::new()).await?;
+        Links::open()?.remove(&self.config.bridge).await?;
+        let is_ours = |chain: &str| {
+            [rules::MASQUERADE_CHAIN, rules::HOST_PORT_CHAIN, rules::FORWARD_CHAIN].contains(&chain)
+        };
+        for table in ["nat", "filter"] {
+            if let Some(removal) = iptables::removal(table, &iptables::save(table).await?, is_ours) {
+                iptables::restore(&removal).await?;
+            }
+        }
+        self.state.lock().await.block = None;
+        match std::fs::remove_dir_all(&self.config.state_dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(state_error("remove", &self.config.state_dir, source))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn plug_in(
+        &self,
+        sandbox: &str,
+        namespace: impl AsFd,
+        block: Block,
+        ip: Ipv4Addr,
+    ) -> Result<(), NetworkError> {
+        let host = Links::open()?;
+        let name = link_name(sandbox);
+        host.remove(&name).await?; // left over from an attempt that was cut off
+        host.add_pod_link(&name, block.bridge_index, &namespace).await?;
+        let inside = Links::open_in(&namespace)?;
+        inside.set_up_pod(ip, block.cidr, block.gateway).await?;
+        Ok(())
+    }
+
+    fn take_address(
+        &self,
+        state: &mut State,
+        block: Block,
+        holder: Holder,
+    ) -> Result<Ipv4Addr, NetworkError> {
+        let held = state.holders.iter().find(|(_, held)| held.sandbox == holder.sandbox);
+        let ip = match held {
+            Some((ip, _)) => *ip,
+            None => ipam::choose(block.cidr, |ip| state.holders.contains_key(&ip), state.last)
+                .ok_or(NetworkError::Full { cidr: block.cidr })?,
+        };
+        write_holder(&self.config.state_dir, ip, &holder)?;
+        state.last = Some(ip);
+        state.holders.insert(ip, holder);
+        Ok(ip)
+    }
+
+    async fn free(&self, state: &mut State, is_gone: impl Fn(&str) -> bool) -> Result<(), NetworkError> {
+        let gone: Vec<Ipv4Addr> =
+            state.holders.iter().filter(|(_, holder)| is_gone(&holder.sandbox)).map(|(ip, _)| *ip).collect();
+        let mut had_ports = false;
+        for ip in gone {
+            let path = self.config.state_dir.join(ip.to_string());
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(state_error("remove", &path, source));
+                }
+                _ => {}
+            }
+            had_ports |= state.holders.remove(&ip).is_some_and(|holder| !holder.ports.is_empty());
+        }
+        if had_ports { self.load_rules(state).await } else { Ok(()) }
+    }
+
+    async fn load_rules(&self, state: &State) -> Result<(), NetworkError> {
+        let Some(block) = state.block else { return Ok(()) };
+        let ports = |(ip, holder): (&Ipv4Addr, &Holder)| -> Vec<(Ipv4Addr, PortMapping)> {
+            holder.ports.iter().map(|port| (*ip, port.clone())).collect()
+        };
+        let mappings: Vec<(Ipv4Addr, PortMapping)> = state.holders.iter().flat_map(ports).collect();
+        let text = rules::render(block.cidr, self.config.cluster_cidr, &self.config.bridge, &mappings);
+        Ok(iptables::restore(&text).await?)
+    }
+}
+
+/// The near end of a pod's link: the same name for the same sandbox, so that it can be found again.
+fn link_name(sandbox: &str) -> String {
+    let short: String = sandbox.chars().filter(char::is_ascii_alphanumeric).take(11).collect();
+    format!("veth{short}")
+}
+
+fn is_pod_link(name: &str) -> bool {
+    name.starts_with("veth")
+}
+
+fn read_holders(dir: &Path) -> Result<BTreeMap<Ipv4Addr, Holder>, NetworkError> {
+    let mut holders = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).map_err(|source| state_error("read", dir, source))? {
+        let path = entry.map_err(|source| state_error("read", dir, source))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Ok(ip) = name.parse::<Ipv4Addr>() else { continue };
+        let bytes = std::fs::read(&path).map_err(|source| state_error("read", &path, source))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(holder) => {
+                holders.insert(ip, holder);
+            }
+            // Cut off while it was written: nobody was told of the address.
+            Err(error) => tracing::warn!(path = %path.display(), %error, "dropping a damaged address note"),
+        }
+    }
+    Ok(holders)
+}
+
+fn write_holder(dir: &Path, ip: Ipv4Addr, holder: &Holder) -> Result<(), NetworkError> {
+    let path = dir.join(ip.to_string());
+    let bytes = serde_json::to_vec(holder).expect("a holder is plain data");
+    let temporary = dir.join(format!(".{ip}"));
+    std::fs::write(&temporary, bytes)
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .map_err(|source| state_error("write", &path, source))
+}
+
+fn state_error(what: &'static str, path: &Path, source: io::Error) -> NetworkError {
+    NetworkError::State { what, path: path.to_path_buf(), source }
+}
+
+/// Sets a kernel switch unless it has the value already (a container may be refused the write, not the read).
+fn set_sysctl(name: &'static str, value: &str) -> Result<(), NetworkError> {
+    let path = Path::new("/proc/sys").join(name);
+    let is_set = std::fs::read_to_string(&path).is_ok_and(|present| present.trim() == value);
+    if is_set {
+        return Ok(());
+    }
+    std::fs::write(path, value).map_err(|source| NetworkError::Sysctl { name, source })
+}
+
+/// Asks for a kernel module; what needs it reports its absence.
+async fn load_module(name: &str) {
+    match tokio::process::Command::new("modprobe").arg(name).status().await {
+        Ok(status) if status.success() => {}
+        outcome => tracing::debug!(name, ?outcome, "modprobe did not load the module"),
+    }
+}

@@ -1,0 +1,98 @@
+//! The pod network against the real kernel, in a network namespace of the test's own.
+
+use std::{collections::HashSet, fs::File, net::Ipv4Addr, process::Command};
+
+use net::{Config, PodNetwork};
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs `test` on a thread in a fresh network namespace; says so aloud where the machine forbids that.
+fn in_own_namespace(test: impl AsyncFnOnce(PodNetwork) + Send + 'static) {
+    let dir = tempfile::tempdir().unwrap();
+    let thread = std::thread::spawn(move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("SKIPPED: cannot make a network namespace: {error}");
+            return;
+        }
+        let config = Config {
+            bridge: "coracle0".into(),
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            state_dir: dir.path().join("addresses"),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let network = PodNetwork::new(config).unwrap();
+            network.set_pod_cidr("10.244.0.0/24".parse().unwrap()).await.unwrap();
+            test(network).await;
+        });
+    });
+    thread.join().unwrap();
+}
+
+/// A network namespace that lives as long as the descriptor.
+fn new_namespace() -> File {
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        File::open("/proc/thread-self/ns/net").unwrap()
+    })
+    .join()
+    .unwrap()
+}
+
+fn run(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn run_in(namespace: &File, command: &str) -> bool {
+    let namespace = namespace.try_clone().unwrap();
+    let command = command.to_string();
+    std::thread::spawn(move || {
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        Command::new("sh").args(["-c", &command]).output().unwrap().status.success()
+    })
+    .join()
+    .unwrap()
+}
+
+#[test]
+fn two_pods_get_addresses_reach_each_other_and_leave_nothing() {
+    in_own_namespace(async |network| {
+        let (a, b) = (new_namespace(), new_namespace());
+        let first = network.attach("aaaaaaaaaaaaaaaa", &a, Vec::new()).await.unwrap();
+        let second = network.attach("bbbbbbbbbbbbbbbb", &b, Vec::new()).await.unwrap();
+        assert_eq!(first.ip, Ipv4Addr::new(10, 244, 0, 2));
+        assert_eq!(second.ip, Ipv4Addr::new(10, 244, 0, 3));
+        let again = network.attach("aaaaaaaaaaaaaaaa", &a, Vec::new()).await;
+        assert_eq!(again.unwrap().ip, first.ip, "a repeat keeps the address");
+
+        let listen = "busybox nc -l -p 8080 -e echo hello >/dev/null 2>&1 &";
+        assert!(run_in(&b, listen));
+        let fetch = format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10; do busybox nc -w 1 {} 8080 </dev/null | grep -q hello && exit 0; done; exit 1",
+            second.ip
+        );
+        assert!(run_in(&a, &fetch), "a pod cannot reach its neighbour");
+        assert!(run_in(&a, &format!("busybox ping -c1 -W1 {}", first.gateway)));
+
+        network.retain(&HashSet::from(["bbbbbbbbbbbbbbbb".to_string()])).await.unwrap();
+        assert!(!run("ip -br link").contains("vethaaaaaaaaaaa"));
+        network.cleanup().await.unwrap();
+        assert!(!run("ip -br link").contains("coracle0"), "{}", run("ip -br link"));
+        assert!(!run("iptables-save").contains("IP-MASQ-AGENT"));
+    });
+}
+
+#[test]
+fn addresses_in_use_are_known_after_a_restart() {
+    in_own_namespace(async |network| {
+        let namespace = new_namespace();
+        let first = network.attach("cccccccccccccccc", &namespace, Vec::new()).await.unwrap();
+        let config = network.config().clone();
+        drop(network);
+        let restarted = PodNetwork::new(config).unwrap();
+        restarted.set_pod_cidr("10.244.0.0/24".parse().unwrap()).await.unwrap();
+        let other = new_namespace();
+        let second = restarted.attach("dddddddddddddddd", &other, Vec::new()).await.unwrap();
+        assert_ne!(first.ip, second.ip);
+    });
+}
