@@ -1,0 +1,288 @@
+//! Every kind's objects: the one way from the rest of the server to the store.
+//!
+//! Reads come from a watch cache for each kind ([`cache::Cache`]), which holds the encoded bytes that
+//! clients are sent; they are never older than the last write that this server acknowledged. Writes go
+//! to the store with compare-and-swap. What a write may contain is decided before, in [`crate::write`];
+//! the methods here that take whole [`Object`]s are for the server's own needs and apply every rule of
+//! the kind but neither authorization nor admission.
+
+pub(crate) mod cache;
+pub(crate) mod convert;
+pub(crate) mod encode;
+pub(crate) mod entry;
+mod feed;
+pub(crate) mod key;
+mod ring;
+pub(crate) mod selection;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use api::{Kind, Object, Status};
+use jiff::Timestamp;
+use store::{KeyValue, ReadError, Revision, Store, WriteError};
+use tokio::sync::{OnceCell, RwLock, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    request::{DeleteOptions, User},
+    write::{self, Write},
+};
+use cache::Cache;
+use entry::Entry;
+
+/// Upstream's words for a lost race.
+pub(crate) const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// How long events are kept.
+const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// All objects of all kinds.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    /// Whether others write to the store, too.
+    is_shared: bool,
+    caches: RwLock<HashMap<&'static str, Arc<OnceCell<Arc<Cache>>>>>,
+    stop: CancellationToken,
+}
+
+impl Registry {
+    /// The objects in `store`. `is_shared` says whether other servers write to it, too; reads then ask
+    /// the store how far it is. Tasks that fill caches end with `stop`.
+    pub fn new(store: Arc<dyn Store>, is_shared: bool, stop: CancellationToken) -> Arc<Registry> {
+        Arc::new(Registry { store, is_shared, caches: RwLock::default(), stop })
+    }
+
+    /// One object.
+    pub async fn get(&self, kind: &'static Kind, namespace: &str, name: &str) -> Result<Object, Status> {
+        self.entry(kind, namespace, name).await?.decode_as(kind)
+    }
+
+    /// All objects of a kind, or those in one namespace.
+    pub async fn list(&self, kind: &'static Kind, namespace: Option<&str>) -> Result<Vec<Object>, Status> {
+        let cache = self.fresh_cache(kind).await?;
+        let (entries, _) = cache.list(&key::prefix(kind, namespace.unwrap_or_default()));
+        entries.iter().map(|entry| entry.decode_as(kind)).collect()
+    }
+
+    /// How far the cache of a kind is; changes with every change of an object. What was computed from a
+    /// list is to be computed again when this moves.
+    pub async fn changes(&self, kind: &'static Kind) -> Result<watch::Receiver<Revision>, Status> {
+        Ok(self.cache(kind).await?.progress())
+    }
+
+    /// Creates an object by the rules of its kind.
+    pub async fn create(&self, kind: &'static Kind, object: Object) -> Result<Object, Status> {
+        let user = User::new("system:apiserver", &["system:masters"]);
+        let namespace = object.namespace().to_string();
+        let write = Write::internal(self, &user, kind, &namespace, object.name());
+        write::create(&write, object.clone()).await?.decode_as(kind)
+    }
+
+    /// Changes an object by the rules of its kind: `change` is given the newest state, again whenever
+    /// somebody else was faster. Returning it unchanged writes nothing.
+    pub async fn update(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        change: impl FnMut(Object) -> Result<Object, Status> + Send,
+    ) -> Result<Object, Status> {
+        let user = User::new("system:apiserver", &["system:masters"]);
+        let write = Write::internal(self, &user, kind, namespace, name);
+        write::update(&write, None, change).await?.decode_as(kind)
+    }
+
+    /// The same for a subresource: `status` changes the status alone.
+    pub async fn update_subresource(
+        &self,
+        kind: &'static Kind,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+        change: impl FnMut(Object) -> Result<Object, Status> + Send,
+    ) -> Result<Object, Status> {
+        let user = User::new("system:apiserver", &["system:masters"]);
+        let write = Write { subresource, ..Write::internal(self, &user, kind, namespace, name) };
+        write::update(&write, None, change).await?.decode_as(kind)
+    }
+
+    /// Deletes an object, or begins to.
+    pub async fn delete(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<(), Status> {
+        let user = User::new("system:apiserver", &["system:masters"]);
+        let write = Write::internal(self, &user, kind, namespace, name);
+        write::delete(&write, options).await.map(drop)
+    }
+
+    /// One object as it is kept, at least as new as any acknowledged write.
+    pub(crate) async fn entry(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Entry>, Status> {
+        let key = key::key(kind, namespace, name)?;
+        let cache = self.fresh_cache(kind).await?;
+        cache.get(&key).ok_or_else(|| Status::not_found(kind.group, kind.plural, name))
+    }
+
+    /// One object straight from the store, after a lost race.
+    pub(crate) async fn stored_entry(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Entry>, Status> {
+        let key = key::key(kind, namespace, name)?;
+        let found = self.store.get(&key, None).await.map_err(read_failed)?;
+        let found = found.ok_or_else(|| Status::not_found(kind.group, kind.plural, name))?;
+        Ok(Arc::new(Entry::new(kind, &found)))
+    }
+
+    /// A page of a kind's objects as they were at a revision, from the store.
+    pub(crate) async fn range_at(
+        &self,
+        kind: &'static Kind,
+        prefix: &str,
+        after: Option<&str>,
+        at: Option<Revision>,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Entry>>, store::RangeResult), Status> {
+        let mut range = self.store.range(prefix, after, at, limit).await.map_err(read_failed)?;
+        let items = std::mem::take(&mut range.items);
+        Ok((items.iter().map(|item| Arc::new(Entry::new(kind, item))).collect(), range))
+    }
+
+    /// Stores a new object and returns it as it is kept.
+    pub(crate) async fn insert(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        object: &Object,
+    ) -> Result<Arc<Entry>, Status> {
+        let key = key::key(kind, namespace, name)?;
+        let value = encode::value(kind, object)?;
+        let lifetime = (kind.storage == "events").then_some(EVENT_LIFETIME);
+        let revision = self
+            .store
+            .create(&key, value.clone(), lifetime)
+            .await
+            .map_err(|error| write_failed(error, kind, name))?;
+        self.wrote(kind, revision).await?;
+        let created =
+            KeyValue { key: key.into(), value, create_revision: revision, mod_revision: revision };
+        Ok(Arc::new(Entry::new(kind, &created)))
+    }
+
+    /// Replaces `old`, unless somebody else was faster: then 409.
+    pub(crate) async fn replace(
+        &self,
+        kind: &'static Kind,
+        old: &Entry,
+        object: &Object,
+    ) -> Result<Arc<Entry>, Status> {
+        let value = encode::value(kind, object)?;
+        let revision = self
+            .store
+            .update(old.key(), value.clone(), old.revision(), None)
+            .await
+            .map_err(|error| write_failed(error, kind, old.name()))?;
+        self.wrote(kind, revision).await?;
+        let create_revision = old.create_revision();
+        let written = KeyValue { key: old.key().clone(), value, create_revision, mod_revision: revision };
+        Ok(Arc::new(Entry::new(kind, &written)))
+    }
+
+    /// Removes `old`, unless somebody else changed it: then 409. Returns the revision of the deletion.
+    pub(crate) async fn remove(&self, kind: &'static Kind, old: &Entry) -> Result<Revision, Status> {
+        let (_, revision) = self
+            .store
+            .delete(old.key(), Some(old.revision()))
+            .await
+            .map_err(|error| write_failed(error, kind, old.name()))?;
+        self.wrote(kind, revision).await?;
+        Ok(revision)
+    }
+
+    /// Whether the store answers.
+    pub(crate) async fn check_store(&self) -> Result<(), Status> {
+        self.store.revision().await.map(drop).map_err(read_failed)
+    }
+
+    /// The cache of a kind, filled at first use.
+    pub(crate) async fn cache(&self, kind: &'static Kind) -> Result<Arc<Cache>, Status> {
+        let known = self.caches.read().await.get(kind.storage).cloned();
+        let cell = match known {
+            Some(cell) => cell,
+            None => self.caches.write().await.entry(kind.storage).or_default().clone(),
+        };
+        let cache = cell.get_or_try_init(|| feed::start(self.store.clone(), kind, self.stop.clone()));
+        cache.await.cloned().map_err(read_failed)
+    }
+
+    /// The cache of a kind once it has seen everything that was acknowledged before this call.
+    pub(crate) async fn fresh_cache(&self, kind: &'static Kind) -> Result<Arc<Cache>, Status> {
+        let cache = self.cache(kind).await?;
+        if self.is_shared {
+            let revision = self.store.revision().await.map_err(read_failed)?;
+            cache.reach(revision).await?;
+        } else {
+            cache.reach_own_writes().await?;
+        }
+        Ok(cache)
+    }
+
+    async fn wrote(&self, kind: &'static Kind, revision: Revision) -> Result<(), Status> {
+        self.cache(kind).await?.wrote(revision);
+        Ok(())
+    }
+}
+
+/// Now, in whole seconds, as metadata has it.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+pub(crate) fn read_failed(error: ReadError) -> Status {
+    match error {
+        ReadError::Compacted { .. } => {
+            Status::expired("The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.")
+        }
+        ReadError::Future { requested, current } => too_large_version(requested, current),
+        ReadError::Unavailable { .. } => {
+            tracing::error!(error = &error as &dyn std::error::Error, "store read failed");
+            Status::internal(error)
+        }
+    }
+}
+
+/// 504: the client has seen a revision that this server has not.
+pub(crate) fn too_large_version(requested: Revision, current: Revision) -> Status {
+    let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
+    let mut status = Status::new(504, "Timeout", message);
+    status.details = Some(serde_json::json!({
+        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+        "retryAfterSeconds": 1,
+    }));
+    status
+}
+
+fn write_failed(error: WriteError, kind: &Kind, name: &str) -> Status {
+    match error {
+        WriteError::AlreadyExists { .. } => Status::already_exists(kind.group, kind.plural, name),
+        WriteError::NotFound { .. } => Status::not_found(kind.group, kind.plural, name),
+        WriteError::Conflict { .. } => Status::conflict(kind.group, kind.plural, name, MODIFIED),
+        WriteError::Unavailable { .. } => {
+            tracing::error!(error = &error as &dyn std::error::Error, "store write failed");
+            Status::internal(error)
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What the query of a URL, and the body of a DELETE, ask for: parsed once, wrong values refused with 400.
+
+use std::time::Duration;
+
+use api::{
+    Object, Status,
+    selector::{FieldSelector, LabelSelector},
+};
+use axum::extract;
+use http::Uri;
+
+/// The parameters of a URL, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads the query of a URL.
+    pub fn of(uri: &Uri) -> Result<Query, Status> {
+        if uri.query().is_none_or(str::is_empty) {
+            return Ok(Query::default());
+        }
+        let pairs = extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+        Ok(Query(pairs.0))
+    }
+
+    /// The first value of a parameter; an empty one counts as absent.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let pair = self.0.iter().find(|(key, _)| key == name)?;
+        Some(pair.1.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Every value of a parameter.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a flag is set: as upstream, anything but `false` and `0` will do, nothing included.
+    pub fn is_true(&self, name: &str) -> bool {
+        let value = self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, Status> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let wrong = || Status::bad_request(format!("invalid value {text:?} for {name}: must be a number"));
+        text.parse().map(Some).map_err(|_| wrong())
+    }
+}
+
+/// `resourceVersionMatch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    /// The state at exactly this revision.
+    Exact,
+    /// Any state at this revision or later.
+    NotOlderThan,
+}
+
+/// What a list or watch asks for.
+#[derive(Clone, Debug)]
+pub struct ListOptions {
+    /// Only objects with such labels.
+    pub labels: LabelSelector,
+    /// Only objects with such fields.
+    pub fields: FieldSelector,
+    /// At most so many; 0: all.
+    pub limit: usize,
+    /// Where an earlier page ended.
+    pub continue_token: Option<String>,
+    /// `None` when unset: the newest state.
+    pub resource_version: Option<u64>,
+    /// How `resource_version` is meant.
+    pub version_match: Option<VersionMatch>,
+    /// Whether a watch may send bookmarks.
+    pub bookmarks: bool,
+    /// Whether a watch starts with all that is there and a bookmark behind it.
+    pub send_initial_events: bool,
+    /// When a watch ends by itself.
+    pub timeout: Option<Duration>,
+}
+
+impl ListOptions {
+    /// Reads and checks them as upstream does.
+    pub fn read(query: &Query, is_watch: bool) -> Result<ListOptions, Status> {
+        let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default());
+        let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default());
+        let version_match = match query.get("resourceVersionMatch") {
+            None => None,
+            Some("Exact") => Some(VersionMatch::Exact),
+            Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
+            Some(other) => {
+                let allowed = r#"supported values: "Exact", "NotOlderThan""#;
+                return Err(invalid("resourceVersionMatch", &format!("Unsupported value: {other:?}: {allowed}")));
+            }
+        };
+        let resource_version = match query.get("resourceVersion") {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| invalid_version(text))?),
+        };
+        let options = ListOptions {
+            labels: labels.map_err(|error| Status::bad_request(error.to_string()))?,
+            fields: fields.map_err(|error| Status::bad_request(error.to_string()))?,
+            limit: query.number("limit")?.unwrap_or_default(),
+            continue_token: query.get("continue").map(str::to_string),
+            resource_version,
+            version_match,
+            bookmarks: query.is_true("allowWatchBookmarks"),
+            send_initial_events: query.is_true("sendInitialEvents"),
+            timeout: query.number("timeoutSeconds")?.map(Duration::from_secs),
+        };
+        options.check(is_watch)?;
+        Ok(options)
+    }
+
+    fn check(&self, is_watch: bool) -> Result<(), Status> {
+        let field = "resourceVersionMatch";
+        if is_watch {
+            if self.send_initial_events && self.version_match != Some(VersionMatch::NotOlderThan) {
+                return Err(invalid(field, "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+            }
+            if !self.send_initial_events && self.version_match.is_some() {
+                return Err(invalid(field, "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            }
+            return Ok(());
+        }
+        if self.send_initial_events {
+            return Err(invalid("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"));
+        }
+        match self.version_match {
+            Some(_) if self.continue_token.is_some() => {
+                Err(invalid(field, "Forbidden: resourceVersionMatch is forbidden with continue"))
+            }
+            Some(_) if self.resource_version.is_none() => {
+                Err(invalid(field, "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"))
+            }
+            Some(VersionMatch::Exact) if self.resource_version == Some(0) => Err(invalid(
+                field,
+                r#"Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0""#,
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `fieldValidation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Unknown and repeated fields fail the request.
+    Strict,
+    /// They are dropped, and the client is told.
+    Warn,
+    /// They are dropped.
+    Ignore,
+}
+
+/// What create, update and patch ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteOptions {
+    /// Everything happens but the write.
+    pub dry_run: bool,
+    /// What to do about fields that the schema does not know.
+    pub validation: FieldValidation,
+}
+
+impl WriteOptions {
+    /// Reads and checks them; upstream's default for `fieldValidation` is `Warn`.
+    pub fn read(query: &Query) -> Result<WriteOptions, Status> {
+        let validation = match query.get("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Strict") => FieldValidation::Strict,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some(other) => {
+                let allowed = r#"supported values: "Ignore", "Strict", "Warn""#;
+                return Err(invalid("fieldValidation", &format!("Unsupported value: {other:?}: {allowed}")));
+            }
+        };
+        Ok(WriteOptions { dry_run: dry_run(query.all("dryRun"))?, validation })
+    }
+}
+
+/// `propagationPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Dependents stay.
+    Orphan,
+    /// Dependents go later.
+    Background,
+    /// Dependents go first.
+    Foreground,
+}
+
+/// What a delete asks for, in its body or its query.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    /// How long the object may take to end.
+    pub grace_period: Option<i64>,
+    /// What becomes of its dependents; `None`: what its finalizers say, else background.
+    pub propagation: Option<Propagation>,
+    /// Only the object with this uid.
+    pub uid: Option<String>,
+    /// Only at this revision.
+    pub resource_version: Option<String>,
+    /// Everything happens but the write.
+    pub dry_run: bool,
+}
+
+impl DeleteOptions {
+    /// From the query alone.
+    pub fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
+        Ok(DeleteOptions {
+            grace_period: grace_period(query.number("gracePeriodSeconds")?)?,
+            propagation: propagation(
+                query.get("propagationPolicy"),
+                query.get("orphanDependents").map(|_| query.is_true("orphanDependents")),
+            )?,
+            dry_run: dry_run(query.all("dryRun"))?,
+            ..DeleteOptions::default()
+        })
+    }
+
+    /// From a body of kind DeleteOptions.
+    pub fn from_object(body: &Object) -> Result<DeleteOptions, Status> {
+        let text = |path: &[&str]| body.at(path).and_then(|value| value.as_str()).map(str::to_string);
+        let orphan = body.at(&["orphanDependents"]).and_then(|value| value.as_bool());
+        Ok(DeleteOptions {
+            grace_period: grace_period(body.number(&["gracePeriodSeconds"]))?,
+            propagation: propagation(text(&["propagationPolicy"]).as_deref(), orphan)?,
+            uid: text(&["preconditions", "uid"]),
+            resource_version: text(&["preconditions", "resourceVersion"]),
+            dry_run: dry_run(body.list(&["dryRun"]).iter().filter_map(|value| value.as_str()))?,
+        })
+    }
+}
+
+fn grace_period(seconds: Option<i64>) -> Result<Option<i64>, Status> {
+    // Negative periods mean "one second", as upstream reads them since 1.22.
+    Ok(seconds.map(|seconds| if seconds < 0 { 1 } else { seconds }))
+}
+
+fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Propagation>, Status> {
+    match (policy, orphan) {
+        (Some(_), Some(_)) => Err(invalid(
+            "propagationPolicy",
+            "Invalid value: orphanDependents and deletionPropagation cannot be both set",
+        )),
+        (None, None) => Ok(None),
+        (None, Some(true)) | (Some("Orphan"), None) => Ok(Some(Propagation::Orphan)),
+        (None, Some(false)) | (Some("Background"), None) => Ok(Some(Propagation::Background)),
+        (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
+        (Some(other), None) => {
+            let allowed = r#"supported values: "Background", "Foreground", "Orphan", "nil""#;
+            Err(invalid("propagationPolicy", &format!("Unsupported value: {other:?}: {allowed}")))
+        }
+    }
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
+    let mut is_set = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value != "All" {
+            return Err(invalid("dryRun", &format!("Unsupported value: {value:?}: supported values: \"All\"")));
+        }
+        is_set = true;
+    }
+    Ok(is_set)
+}
+
+fn invalid_version(text: &str) -> Status {
+    let parse = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+    Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: {parse}"))
+}
+
+fn invalid(field: &str, what: &str) -> Status {
+    Status::new(422, "Invalid", format!(" \"\" is invalid: {field}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::of(&format!("/api/v1/pods?{text}").parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        for text in [
+            "resourceVersion=abc",
+            "limit=many",
+            "resourceVersionMatch=Sometimes&resourceVersion=1",
+            "resourceVersionMatch=Exact",
+            "resourceVersionMatch=Exact&resourceVersion=0",
+            "sendInitialEvents=true",
+        ] {
+            assert!(ListOptions::read(&query(text), false).is_err(), "{text}");
+        }
+        assert!(WriteOptions::read(&query("dryRun=Some")).is_err());
+        assert!(WriteOptions::read(&query("fieldValidation=Maybe")).is_err());
+        assert!(DeleteOptions::from_query(&query("propagationPolicy=Later")).is_err());
+    }
+
+    #[test]
+    fn orphan_dependents_is_the_old_name_of_a_policy() {
+        let options = DeleteOptions::from_query(&query("orphanDependents=true")).unwrap();
+        assert_eq!(options.propagation, Some(Propagation::Orphan));
+        assert!(DeleteOptions::from_query(&query("orphanDependents=true&propagationPolicy=Orphan")).is_err());
+    }
+}
