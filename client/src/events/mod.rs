@@ -1,0 +1,220 @@
+//! Events: what users read in `kubectl describe`.
+//!
+//! [`Recorder`] takes events without ever blocking its caller and writes them from a task of its own. What is
+//! written is decided by [`Correlator`]: an event that repeats counts up the one that is there, many similar
+//! ones are combined, and an object that floods is cut off, all with upstream's numbers.
+
+mod correlate;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use kube::{
+    Client, Resource,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    core::Request,
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+pub use correlate::{Correlator, Verdict};
+
+use crate::{ClientError, is_not_found};
+
+/// Events that wait to be written; what comes on top is dropped.
+const WAITING: usize = 1000;
+const TRIES: u32 = 5;
+
+/// How an event is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventType {
+    /// Things go as they should.
+    Normal,
+    /// Somebody may have to look.
+    Warning,
+}
+
+impl EventType {
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::Normal => "Normal",
+            EventType::Warning => "Warning",
+        }
+    }
+}
+
+/// One thing to tell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// The object that it is about, with uid.
+    pub regarding: ObjectReference,
+    /// How it is meant.
+    pub kind: EventType,
+    /// Why, in CamelCase.
+    pub reason: String,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Tells users what a component did to their objects. Clones share one writer.
+#[derive(Clone)]
+pub struct Recorder {
+    notes: mpsc::Sender<Note>,
+}
+
+impl Recorder {
+    /// A recorder for a component such as `deployment-controller`; `host` is the node it runs on where that
+    /// matters. Its task ends with the last clone, after everything is written.
+    pub fn new(client: Client, component: impl Into<Arc<str>>, host: Option<&str>) -> Recorder {
+        let (notes, waiting) = mpsc::channel(WAITING);
+        let writer = EventWriter { client, component: component.into(), host: host.map(str::to_owned) };
+        tokio::spawn(writer.run(waiting));
+        Recorder { notes }
+    }
+
+    /// A Normal event about an object.
+    pub fn normal<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        self.event(object.object_ref(&()), EventType::Normal, reason, message);
+    }
+
+    /// A Warning event about an object.
+    pub fn warning<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        self.event(object.object_ref(&()), EventType::Warning, reason, message);
+    }
+
+    /// An event about whatever the reference names; set its `field_path` for a part of an object.
+    pub fn event(
+        &self,
+        regarding: ObjectReference,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let note = Note { regarding, kind, reason: reason.into(), message: message.into() };
+        if let Err(mpsc::error::TrySendError::Full(note)) = self.notes.try_send(note) {
+            tracing::warn!(
+                reason = note.reason,
+                message = note.message,
+                "too many events are waiting, dropped one"
+            );
+        }
+    }
+}
+
+struct EventWriter {
+    client: Client,
+    component: Arc<str>,
+    host: Option<String>,
+}
+
+impl EventWriter {
+    async fn run(self, mut notes: mpsc::Receiver<Note>) {
+        let mut correlator = Correlator::default();
+        while let Some(note) = notes.recv().await {
+            let now = Timestamp::now();
+            let written = match correlator.decide(&note, now) {
+                Verdict::Drop => continue,
+                Verdict::Create { name, message } => {
+                    let event = self.event(&note, name, message, 1, (now, now));
+                    self.persist(|| self.create(&event)).await
+                }
+                Verdict::CountUp { name, message, count, first } => {
+                    let event = self.event(&note, name, message, count, (first, now));
+                    self.persist(|| self.count_up(&event)).await
+                }
+            };
+            if let Err(error) = written {
+                tracing::debug!(
+                    reason = note.reason,
+                    error = crate::message(&error),
+                    "the server refused an event"
+                );
+            }
+        }
+    }
+
+    /// Tries again while the server cannot be reached; what it refuses stays refused.
+    async fn persist<F: Future<Output = Result<(), ClientError>>>(
+        &self,
+        attempt: impl Fn() -> F,
+    ) -> Result<(), ClientError> {
+        let mut pause = Duration::from_millis(50);
+        for _ in 1..TRIES {
+            match attempt().await {
+                Ok(()) => return Ok(()),
+                Err(error @ ClientError::Api(_)) => return Err(error),
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause *= 4;
+        }
+        attempt().await
+    }
+
+    async fn create(&self, event: &Event) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(event).map_err(ClientError::SerdeError)?;
+        let request =
+            resource(event).create(&PostParams::default(), body).map_err(ClientError::BuildRequest)?;
+        self.client.request_text(request).await.map(drop)
+    }
+
+    async fn count_up(&self, event: &Event) -> Result<(), ClientError> {
+        let patch: Value =
+            json!({"count": event.count, "lastTimestamp": event.last_timestamp, "message": event.message});
+        let name = event.metadata.name.as_deref().unwrap_or_default();
+        let request = resource(event)
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .map_err(ClientError::BuildRequest)?;
+        match self.client.request_text(request).await {
+            // It has expired meanwhile: tell it anew.
+            Err(error) if is_not_found(&error) => self.create(event).await,
+            answer => answer.map(drop),
+        }
+    }
+
+    fn event(
+        &self,
+        note: &Note,
+        name: String,
+        message: String,
+        count: i32,
+        (first, last): (Timestamp, Timestamp),
+    ) -> Event {
+        let namespace = note.regarding.namespace.clone().unwrap_or_else(|| "default".into());
+        Event {
+            metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
+            involved_object: note.regarding.clone(),
+            type_: Some(note.kind.as_str().into()),
+            reason: Some(note.reason.clone()),
+            message: Some(message),
+            source: Some(EventSource {
+                component: Some(self.component.to_string()),
+                host: self.host.clone(),
+            }),
+            reporting_component: Some(self.component.to_string()),
+            reporting_instance: self.host.clone(),
+            count: Some(count),
+            first_timestamp: Some(Time(first)),
+            last_timestamp: Some(Time(last)),
+            ..Event::default()
+        }
+    }
+}
+
+fn resource(event: &Event) -> Request {
+    Request::new(Event::url_path(&(), event.metadata.namespace.as_deref()))
+}
