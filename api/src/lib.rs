@@ -6,12 +6,17 @@
 pub mod field;
 pub mod kind;
 pub mod kinds;
+pub mod meta;
 pub mod name;
 pub mod object;
+pub mod quantity;
+pub mod selector;
 pub mod status;
 pub mod table;
+pub mod time;
 
 pub use field::{FieldError, FieldErrorKind};
 pub use kind::{Kind, Scale, Scope, Strategy, Verbs};
 pub use object::Object;
+pub use quantity::Quantity;
 pub use status::Status;
