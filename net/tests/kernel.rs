@@ -1,5 +1,7 @@
 //! The pod network against the real kernel, in a network namespace of the test's own.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 use std::{collections::HashSet, fs::File, net::Ipv4Addr, process::Command};
 
 use net::{Config, PodNetwork};
