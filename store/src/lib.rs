@@ -8,6 +8,8 @@
 //! [`embedded`] keeps everything in this process and is durable before it acknowledges; [`etcd`]
 //! speaks to any etcd v3 cluster. Both pass the same contract tests.
 
+pub mod embedded;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -45,7 +47,7 @@ pub struct RangeResult {
     pub revision: Revision,
     /// Whether keys were left out because of the limit.
     pub more: bool,
-    /// How many keys the whole range holds, those left out included.
+    /// How many keys the range holds from where it was asked to start, those left out included.
     pub count: u64,
 }
 
@@ -183,15 +185,18 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Revision, WriteError>;
 
     /// Deletes a key, only at `expected` where given. Returns what was deleted and the revision of the deletion.
-    async fn delete(
-        &self,
-        key: &str,
-        expected: Option<Revision>,
-    ) -> Result<(KeyValue, Revision), WriteError>;
+    async fn delete(&self, key: &str, expected: Option<Revision>)
+    -> Result<(KeyValue, Revision), WriteError>;
 
     /// Watches the keys that start with `prefix` for every change after `after`.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError>;
 
-    /// Forgets history up to and including `revision`; the newest state of every key stays.
+    /// Makes the watches of exactly this `prefix` report progress up to at least the returned
+    /// revision, which is not older than any write acknowledged before the call. `None` where the
+    /// engine cannot do that: then only a read of the store tells whether a watch is up to date.
+    async fn request_progress(&self, prefix: &str) -> Result<Option<Revision>, ReadError>;
+
+    /// Forgets history before `revision`, which itself can still be read and watched from; the newest
+    /// state of every key stays.
     async fn compact(&self, revision: Revision) -> Result<(), ReadError>;
 }
