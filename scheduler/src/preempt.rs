@@ -1,0 +1,87 @@
+//! Making room: which pods of lower priority have to go for one of higher priority.
+
+use std::cmp::Reverse;
+
+use crate::{
+    filter::{Surroundings, unfit},
+    model::PodInfo,
+    schedule::Unschedulable,
+    snapshot::Snapshot,
+};
+
+/// Room that can be made.
+#[derive(Clone, Debug)]
+pub struct Preemption {
+    /// The node.
+    pub node: String,
+    /// The pods that have to go, as few and as unimportant as possible.
+    pub victims: Vec<PodInfo>,
+}
+
+/// The best room that can be made for a pod that `refused` says fits nowhere, or the sentence that says why
+/// there is none.
+///
+/// As upstream: on each node all pods of lower priority are thought away; where the pod then fits, as many of
+/// them as possible are thought back, most important first; the node whose most important victim is least
+/// important wins, then the one with fewest victims.
+pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, refused: &Unschedulable) -> Result<Preemption, String> {
+    let never = pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never");
+    if never {
+        return Err(words(refused.nodes, &[(refused.nodes, "Preemption is not helpful for scheduling")]));
+    }
+    let hopeful: Vec<&str> = refused.worth_preempting().collect();
+    let mut found: Vec<Preemption> =
+        hopeful.iter().filter_map(|node| victims_on(node, pod, snapshot)).collect();
+    found.sort_by_key(|room| {
+        let highest = room.victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
+        (highest, room.victims.len(), room.node.clone())
+    });
+    found.into_iter().next().ok_or_else(|| {
+        words(
+            refused.nodes,
+            &[
+                (hopeful.len(), "No preemption victims found for incoming pod"),
+                (refused.nodes - hopeful.len(), "Preemption is not helpful for scheduling"),
+            ],
+        )
+    })
+}
+
+fn victims_on(node: &str, pod: &PodInfo, snapshot: &Snapshot) -> Option<Preemption> {
+    let mut without = snapshot.clone();
+    let mut lower: Vec<PodInfo> =
+        snapshot.node(node)?.pods.values().filter(|each| each.priority < pod.priority).cloned().collect();
+    if lower.is_empty() {
+        return None;
+    }
+    for each in &lower {
+        without.remove_pod(&each.uid);
+    }
+    let fits = |snapshot: &Snapshot| {
+        let around = Surroundings::of(pod, snapshot);
+        snapshot.node(node).is_some_and(|state| unfit(pod, state, &around).is_empty())
+    };
+    if !fits(&without) {
+        return None;
+    }
+    lower.sort_by_key(|each| (Reverse(each.priority), each.created()));
+    let mut victims = Vec::new();
+    for each in lower {
+        without.place(each.clone(), node);
+        if !fits(&without) {
+            without.remove_pod(&each.uid);
+            victims.push(each);
+        }
+    }
+    Some(Preemption { node: node.to_string(), victims })
+}
+
+fn words(nodes: usize, counts: &[(usize, &str)]) -> String {
+    let mut texts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, text)| format!("{count} {text}"))
+        .collect();
+    texts.sort();
+    format!("preemption: 0/{nodes} nodes are available: {}.", texts.join(", "))
+}

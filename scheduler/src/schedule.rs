@@ -1,0 +1,79 @@
+//! The decision: which node a pod goes to, or why to none.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    filter::{Surroundings, Unfit, unfit},
+    model::PodInfo,
+    score,
+    snapshot::{NodeState, Snapshot},
+};
+
+/// Why no node can take a pod; its text is the `FailedScheduling` event's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unschedulable {
+    /// How many nodes were looked at.
+    pub nodes: usize,
+    /// Each node's objections.
+    pub per_node: Vec<(String, Vec<Unfit>)>,
+}
+
+impl Unschedulable {
+    /// The nodes where pushing other pods out could help.
+    pub fn worth_preempting(&self) -> impl Iterator<Item = &str> {
+        let could_help =
+            |(_, reasons): &&(String, Vec<Unfit>)| reasons.iter().all(|each| each.can_be_preempted);
+        self.per_node.iter().filter(could_help).map(|(name, _)| name.as_str())
+    }
+}
+
+impl fmt::Display for Unschedulable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes == 0 {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for reason in self.per_node.iter().flat_map(|(_, reasons)| reasons) {
+            *counts.entry(&reason.reason).or_default() += 1;
+        }
+        let mut texts: Vec<String> =
+            counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        texts.sort();
+        write!(f, "0/{} nodes are available: {}.", self.nodes, texts.join(", "))
+    }
+}
+
+/// The best node for a pod. Of nodes that are equally good the one is taken that `tie` points at, any number,
+/// so that load does not gather on the first name.
+///
+/// # Errors
+/// When no node can take the pod, with each node's reasons.
+pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, tie: usize) -> Result<String, Unschedulable> {
+    let around = Surroundings::of(pod, snapshot);
+    let mut candidates: Vec<&NodeState> = Vec::new();
+    let mut refused = Unschedulable { nodes: 0, per_node: Vec::new() };
+    for node in snapshot.nodes() {
+        refused.nodes += 1;
+        let reasons = unfit(pod, node, &around);
+        if reasons.is_empty() {
+            candidates.push(node);
+        } else {
+            refused.per_node.push((node.info.name.clone(), reasons));
+        }
+    }
+    match candidates.as_slice() {
+        [] => Err(refused),
+        [only] => Ok(only.info.name.clone()),
+        several => {
+            let scores = score::scores(pod, several, snapshot);
+            let best = scores.iter().max().copied().unwrap_or_default();
+            let winners: Vec<&NodeState> = several
+                .iter()
+                .zip(&scores)
+                .filter(|(_, score)| **score == best)
+                .map(|(node, _)| *node)
+                .collect();
+            Ok(winners[tie % winners.len()].info.name.clone())
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Stories about where pods go.
+
+use std::sync::Arc;
+
+use jiff::{Timestamp, ToSpan};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::{Value, json};
+
+use crate::{
+    model::{NodeInfo, PodInfo},
+    preempt::preempt,
+    queue::Queue,
+    schedule::{Unschedulable, schedule},
+    snapshot::Snapshot,
+};
+
+fn node(name: &str, change: impl FnOnce(&mut Value)) -> NodeInfo {
+    let mut node = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "spec": {},
+        "status": {"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}},
+    });
+    change(&mut node);
+    NodeInfo::new(&serde_json::from_value::<Node>(node).unwrap())
+}
+
+fn pod(name: &str, spec: Value) -> PodInfo {
+    let mut object = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": "web"},
+            "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": [{"name": "c"}]},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    PodInfo::new(Arc::new(serde_json::from_value::<Pod>(object).unwrap()))
+}
+
+fn asking(name: &str, cpu: &str) -> PodInfo {
+    pod(name, json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}))
+}
+
+fn cluster(nodes: impl IntoIterator<Item = NodeInfo>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for node in nodes {
+        snapshot.set_node(node);
+    }
+    snapshot
+}
+
+fn two_nodes() -> Snapshot {
+    cluster([node("a", |_| {}), node("b", |_| {})])
+}
+
+fn refusal(pod: &PodInfo, snapshot: &Snapshot) -> Unschedulable {
+    schedule(pod, snapshot, 0).unwrap_err()
+}
+
+#[test]
+fn the_emptier_node_wins() {
+    let mut snapshot = two_nodes();
+    snapshot.place(asking("first", "1"), "a");
+    assert_eq!(schedule(&asking("second", "500m"), &snapshot, 0).unwrap(), "b");
+}
+
+#[test]
+fn equal_nodes_take_turns() {
+    let snapshot = two_nodes();
+    let at = |tie| schedule(&asking("x", "100m"), &snapshot, tie).unwrap();
+    assert_ne!(at(0), at(1));
+}
+
+#[test]
+fn a_pod_too_large_for_every_node_says_so_in_upstreams_words() {
+    let text = refusal(&asking("big", "3"), &cluster([node("a", |_| {})])).to_string();
+    assert_eq!(text, "0/1 nodes are available: 1 Insufficient cpu.");
+}
+
+#[test]
+fn every_reason_is_counted() {
+    let tainted = node("b", |node| node["spec"]["taints"] = json!([{"key": "x", "effect": "NoSchedule"}]));
+    let cordoned = node("c", |node| node["spec"]["unschedulable"] = true.into());
+    let snapshot = cluster([node("a", |_| {}), tainted, cordoned]);
+    assert_eq!(
+        refusal(&asking("big", "3"), &snapshot).to_string(),
+        "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable."
+    );
+}
+
+#[test]
+fn no_nodes_at_all() {
+    assert_eq!(
+        refusal(&asking("x", "1"), &Snapshot::default()).to_string(),
+        "no nodes available to schedule pods"
+    );
+}
+
+#[test]
+fn selectors_and_affinity_pick_nodes() {
+    let snapshot =
+        cluster([node("a", |_| {}), node("b", |node| node["metadata"]["labels"]["disk"] = "ssd".into())]);
+    let by_selector = pod("x", json!({"nodeSelector": {"disk": "ssd"}}));
+    assert_eq!(schedule(&by_selector, &snapshot, 0).unwrap(), "b");
+    let elsewhere = pod(
+        "x",
+        json!({"affinity": {"nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]}}}}),
+    );
+    assert_eq!(schedule(&elsewhere, &snapshot, 0).unwrap(), "a");
+    let nowhere = pod("x", json!({"nodeSelector": {"disk": "tape"}}));
+    assert_eq!(
+        refusal(&nowhere, &snapshot).to_string(),
+        "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
+    );
+}
+
+#[test]
+fn a_host_port_is_had_once_on_a_node() {
+    let web = |name| {
+        pod(name, json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]}))
+    };
+    let mut snapshot = cluster([node("a", |_| {})]);
+    snapshot.place(web("first"), "a");
+    assert_eq!(
+        refusal(&web("second"), &snapshot).to_string(),
+        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."
+    );
+}
+
+#[test]
+fn anti_affinity_holds_in_both_directions() {
+    let alone = |name| {
+        pod(
+            name,
+            json!({"affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}]}}}),
+        )
+    };
+    let mut snapshot = cluster([node("a", |_| {})]);
+    snapshot.place(alone("first"), "a");
+    let text = refusal(&alone("second"), &snapshot).to_string();
+    assert_eq!(text, "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.");
+    let text = refusal(&asking("meek", "1m"), &snapshot).to_string();
+    assert_eq!(text, "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.");
+}
+
+#[test]
+fn the_first_of_a_group_that_wants_to_be_together_may_go_anywhere() {
+    let together = |name| {
+        pod(
+            name,
+            json!({"affinity": {"podAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": "kubernetes.io/hostname"}]}}}),
+        )
+    };
+    let mut snapshot = two_nodes();
+    let first = schedule(&together("first"), &snapshot, 0).unwrap();
+    snapshot.place(together("first"), &first);
+    for tie in 0..2 {
+        assert_eq!(schedule(&together("second"), &snapshot, tie).unwrap(), first);
+    }
+}
+
+#[test]
+fn required_spreading_keeps_the_difference_small() {
+    let even = |name| {
+        pod(
+            name,
+            json!({"topologySpreadConstraints": [{"maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]}),
+        )
+    };
+    let mut snapshot = two_nodes();
+    snapshot.place(even("first"), "a");
+    assert_eq!(schedule(&even("second"), &snapshot, 0).unwrap(), "b");
+}
+
+#[test]
+fn only_as_many_pods_are_pushed_out_as_needed_and_the_least_important() {
+    let with_priority = |name, cpu, priority: i32| {
+        let mut info = asking(name, cpu);
+        info.priority = priority;
+        info
+    };
+    let mut snapshot = cluster([node("a", |_| {})]);
+    snapshot.place(with_priority("low", "1", 1), "a");
+    snapshot.place(with_priority("middle", "1", 5), "a");
+    let urgent = with_priority("urgent", "1", 10);
+    let room = preempt(&urgent, &snapshot, &refusal(&urgent, &snapshot)).unwrap();
+    let names: Vec<&str> = room.victims.iter().map(|victim| victim.name.as_str()).collect();
+    assert_eq!(names, ["low"]);
+    let meek = with_priority("meek", "1", 0);
+    assert_eq!(
+        preempt(&meek, &snapshot, &refusal(&meek, &snapshot)).unwrap_err(),
+        "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
+}
+
+#[test]
+fn a_node_forgets_what_its_pods_took_when_they_are_gone() {
+    let mut snapshot = cluster([node("a", |_| {})]);
+    for round in 0..3 {
+        let pod = asking(&format!("pod-{round}"), "2");
+        assert_eq!(schedule(&pod, &snapshot, 0).unwrap(), "a");
+        snapshot.place(pod.clone(), "a");
+        assert!(schedule(&asking("other", "1"), &snapshot, 0).is_err());
+        assert!(snapshot.remove_pod(&pod.uid));
+    }
+    assert_eq!(snapshot.node("a").unwrap().requested, crate::resources::Resources::default());
+}
+
+#[test]
+fn important_pods_go_first_and_hopeless_ones_wait_for_a_change() {
+    let (mut queue, now) = (Queue::default(), Timestamp::UNIX_EPOCH);
+    let mut urgent = asking("urgent", "1");
+    urgent.priority = 10;
+    queue.put(asking("ordinary", "1"));
+    queue.put(urgent);
+    assert_eq!(queue.pop().unwrap().name, "urgent");
+    assert_eq!(queue.pop().unwrap().name, "ordinary");
+    queue.unschedulable("urgent", now);
+    assert_eq!(queue.wake(now + 1.hour()), None);
+    assert!(queue.pop().is_none(), "nothing has changed");
+    queue.something_changed();
+    assert_eq!(queue.wake(now), Some(now + 1.second()), "not before its back-off");
+    assert_eq!(queue.wake(now + 1.second()), None);
+    assert_eq!(queue.pop().unwrap().name, "urgent");
+}
+
+#[test]
+fn a_pod_that_is_seen_again_does_not_stand_twice_in_the_queue() {
+    let mut queue = Queue::default();
+    queue.put(asking("x", "1"));
+    queue.put(asking("x", "1"));
+    assert_eq!(queue.depth(), (1, 0));
+    queue.remove("x");
+    assert!(queue.pop().is_none());
+}
