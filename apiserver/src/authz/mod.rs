@@ -1,0 +1,293 @@
+//! Who may do what: the group `system:masters` everything, kubelets what their pods need, all others
+//! what RBAC says.
+//!
+//! This is on the way of every request. Roles and bindings are compiled into a [`Policy`] that is rebuilt
+//! only when one of them changes; the Node authorizer keeps an index over the pods.
+
+pub mod escalation;
+mod node;
+mod policy;
+mod question;
+mod rule;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+};
+
+use api::{Kind, Object, Status, kinds};
+use async_trait::async_trait;
+use http::request::Parts;
+
+use crate::{
+    authn::impersonation,
+    bootstrap,
+    follow::{Follow, View},
+    hooks::{Authorize, Decision},
+    registry::Registry,
+    request::{RequestInfo, User},
+};
+pub use node::node_of;
+use node::{Reference, References, Verdict};
+pub(crate) use policy::aggregated;
+pub use policy::{Policy, Sources};
+pub use question::{Question, forbidden};
+pub use rule::Rule;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Decides from the registry's roles, bindings and pods.
+pub struct Authorizer {
+    registry: Arc<Registry>,
+    roles: Follow<Objects>,
+    cluster_roles: Follow<Objects>,
+    role_bindings: Follow<Objects>,
+    cluster_role_bindings: Follow<Objects>,
+    compiled: RwLock<Option<Compiled>>,
+    pods: Follow<PodsByNode>,
+}
+
+/// A policy and the versions of the objects that it was compiled from.
+struct Compiled {
+    versions: [u64; 4],
+    policy: Arc<Policy>,
+}
+
+impl Authorizer {
+    /// An authorizer over the objects in `registry`.
+    pub fn new(registry: Arc<Registry>) -> Arc<Authorizer> {
+        let follow = |plural| Follow::new(kind(RBAC, plural));
+        Arc::new(Authorizer {
+            registry,
+            roles: follow("roles"),
+            cluster_roles: follow("clusterroles"),
+            role_bindings: follow("rolebindings"),
+            cluster_role_bindings: follow("clusterrolebindings"),
+            compiled: RwLock::new(None),
+            pods: Follow::new(kind("", "pods")),
+        })
+    }
+
+    /// The answer to a question, from a request or from a review.
+    pub async fn decide(&self, user: &User, question: &Question<'_>) -> Result<Decision, Status> {
+        if user.is_in("system:masters") {
+            return Ok(allowed());
+        }
+        let mut reasons = Vec::new();
+        if let Some(node) = node_of(user) {
+            match self.decide_for_node(node, question).await? {
+                Ok(()) => return Ok(allowed()),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        let policy = self.policy().await?;
+        if policy.allows(user, question) {
+            return Ok(allowed());
+        }
+        let complaints = policy.complaints(user, question.namespace);
+        if !complaints.is_empty() {
+            reasons.push(format!("RBAC: {}", listed(&complaints)));
+        }
+        reasons.retain(|reason| !reason.is_empty());
+        Ok(Decision { allowed: false, reason: reasons.join("\n") })
+    }
+
+    /// Every role and binding, compiled.
+    pub async fn policy(&self) -> Result<Arc<Policy>, Status> {
+        let registry = &self.registry;
+        let version = |objects: &mut Objects| objects.version;
+        let versions = [
+            self.roles.ask(registry, version).await?,
+            self.cluster_roles.ask(registry, version).await?,
+            self.role_bindings.ask(registry, version).await?,
+            self.cluster_role_bindings.ask(registry, version).await?,
+        ];
+        if let Some(compiled) = &*self.compiled.read().unwrap_or_else(PoisonError::into_inner)
+            && compiled.versions == versions
+        {
+            return Ok(compiled.policy.clone());
+        }
+        let all = |objects: &mut Objects| objects.all();
+        let sources = Sources {
+            roles: self.roles.ask(registry, all).await?,
+            cluster_roles: self.cluster_roles.ask(registry, all).await?,
+            role_bindings: self.role_bindings.ask(registry, all).await?,
+            cluster_role_bindings: self.cluster_role_bindings.ask(registry, all).await?,
+        };
+        let policy = Arc::new(Policy::compile(&sources));
+        // Objects that changed between the two readings have newer versions than noted, so the next question compiles again.
+        *self.compiled.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Compiled { versions, policy: policy.clone() });
+        Ok(policy)
+    }
+
+    /// Whether a kubelet may, or why not; an empty reason leaves the matter to RBAC.
+    async fn decide_for_node(
+        &self,
+        name: &str,
+        question: &Question<'_>,
+    ) -> Result<Result<(), String>, Status> {
+        let unrelated = || Err(format!("no relationship found between node '{name}' and this object"));
+        let is_related = match node::decide(name, question) {
+            Verdict::Allowed => true,
+            Verdict::Denied(reason) => return Ok(Err(reason)),
+            Verdict::ByRole => {
+                let is_allowed = node_rules().iter().any(|rule| rule.allows(question));
+                return Ok(if is_allowed { Ok(()) } else { Err(String::new()) });
+            }
+            Verdict::IfReferenced(reference) => self.is_referenced(name, &reference).await?,
+            Verdict::IfVolumeIsClaimed(volume) => match self.claim_of(&volume).await? {
+                Some(claim) => self.is_referenced(name, &claim).await?,
+                None => false,
+            },
+            Verdict::IfAttached(attachment) => {
+                let found =
+                    self.registry.get(kind("storage.k8s.io", "volumeattachments"), "", &attachment).await;
+                found_or_none(found)?.is_some_and(|found| found.text(&["spec", "nodeName"]) == name)
+            }
+        };
+        Ok(if is_related { Ok(()) } else { unrelated() })
+    }
+
+    async fn is_referenced(&self, node: &str, reference: &Reference) -> Result<bool, Status> {
+        self.pods.ask(&self.registry, |pods| pods.refer(node, reference)).await
+    }
+
+    async fn claim_of(&self, volume: &str) -> Result<Option<Reference>, Status> {
+        let volume = found_or_none(self.registry.get(kind("", "persistentvolumes"), "", volume).await)?;
+        Ok(volume.map(|volume| Reference {
+            resource: "persistentvolumeclaims",
+            namespace: volume.text(&["spec", "claimRef", "namespace"]).to_string(),
+            name: volume.text(&["spec", "claimRef", "name"]).to_string(),
+        }))
+    }
+}
+
+#[async_trait]
+impl Authorize for Arc<Authorizer> {
+    async fn authorize(&self, user: &User, info: &RequestInfo) -> Decision {
+        match self.decide(user, &Question::from(info)).await {
+            Ok(decision) => decision,
+            Err(error) => Decision { allowed: false, reason: error.message },
+        }
+    }
+
+    async fn impersonated(&self, user: User, parts: &Parts) -> Result<User, Status> {
+        let Some(wanted) = impersonation::wanted(&parts.headers)? else { return Ok(user) };
+        for question in wanted.questions() {
+            let question = question.as_question();
+            let decision = self.decide(&user, &question).await?;
+            if !decision.allowed {
+                return Err(forbidden(&user, &question, &decision.reason));
+            }
+        }
+        Ok(wanted.into_user())
+    }
+}
+
+/// All objects of a kind, with a number that grows with every change.
+#[derive(Default)]
+struct Objects {
+    by_name: BTreeMap<(String, String), Arc<Object>>,
+    version: u64,
+}
+
+impl Objects {
+    fn all(&mut self) -> Vec<Arc<Object>> {
+        self.by_name.values().cloned().collect()
+    }
+}
+
+impl View for Objects {
+    fn add(&mut self, object: &Arc<Object>) {
+        self.by_name.insert(key_of(object), object.clone());
+        self.version += 1;
+    }
+
+    fn remove(&mut self, object: &Object) {
+        self.by_name.remove(&key_of(object));
+        self.version += 1;
+    }
+}
+
+/// What pods refer to, by node; a node's index is built when its kubelet first asks after a change.
+#[derive(Default)]
+struct PodsByNode {
+    nodes: BTreeMap<String, PodsOfNode>,
+}
+
+#[derive(Default)]
+struct PodsOfNode {
+    pods: BTreeMap<(String, String), Vec<Reference>>,
+    references: Option<References>,
+}
+
+impl PodsByNode {
+    fn refer(&mut self, node: &str, reference: &Reference) -> bool {
+        let Some(of_node) = self.nodes.get_mut(node) else { return false };
+        let references = of_node.references.get_or_insert_with(|| {
+            let mut references = References::default();
+            of_node.pods.values().for_each(|pod| references.add(node, pod));
+            references
+        });
+        references.has(node, reference)
+    }
+}
+
+impl View for PodsByNode {
+    fn add(&mut self, pod: &Arc<Object>) {
+        let node = pod.text(&["spec", "nodeName"]);
+        if node.is_empty() {
+            return;
+        }
+        let of_node = self.nodes.entry(node.to_string()).or_default();
+        let found = node::references_of(pod);
+        if let Some(references) = &mut of_node.references {
+            references.add(node, &found);
+        }
+        of_node.pods.insert(key_of(pod), found);
+    }
+
+    fn remove(&mut self, pod: &Object) {
+        let node = pod.text(&["spec", "nodeName"]);
+        if let Some(of_node) = self.nodes.get_mut(node) {
+            of_node.pods.remove(&key_of(pod));
+            of_node.references = None;
+            if of_node.pods.is_empty() {
+                self.nodes.remove(node);
+            }
+        }
+    }
+}
+
+fn key_of(object: &Object) -> (String, String) {
+    (object.namespace().to_string(), object.name().to_string())
+}
+
+fn kind(group: &str, plural: &str) -> &'static Kind {
+    kinds::find(group, "v1", plural).expect("the table of kinds has every built-in kind")
+}
+
+fn node_rules() -> &'static [Rule] {
+    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
+    RULES.get_or_init(bootstrap::node_rules)
+}
+
+fn found_or_none(found: Result<Object, Status>) -> Result<Option<Object>, Status> {
+    match found {
+        Ok(object) => Ok(Some(object)),
+        Err(status) if status.code == 404 => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+fn allowed() -> Decision {
+    Decision { allowed: true, reason: String::new() }
+}
+
+fn listed(items: &[String]) -> String {
+    match items {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}

@@ -1,0 +1,277 @@
+//! What a kubelet may do: its own node, the pods bound to it, and what these pods refer to.
+//!
+//! [`decide`] is pure; where the answer hangs on what pods refer to, it names the reference and
+//! [`References`], an index over the pods, answers.
+
+use std::collections::{HashMap, HashSet};
+
+use api::Object;
+use serde_json::Value;
+
+use super::Question;
+use crate::request::User;
+
+/// An object that a pod refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reference {
+    /// Plural name, `secrets` for example.
+    pub resource: &'static str,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+}
+
+/// The answer to a kubelet's question, or what it hangs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes.
+    Allowed,
+    /// No, with the reason.
+    Denied(String),
+    /// Yes if a pod on the node refers to it.
+    IfReferenced(Reference),
+    /// Yes if a pod on the node refers to the claim that this volume is bound to.
+    IfVolumeIsClaimed(String),
+    /// Yes if this attachment is to the node.
+    IfAttached(String),
+    /// Whatever the ClusterRole `system:node` says.
+    ByRole,
+}
+
+/// The name of the node that a user is the kubelet of.
+pub fn node_of(user: &User) -> Option<&str> {
+    let name = user.name.strip_prefix("system:node:").filter(|name| !name.is_empty())?;
+    user.is_in("system:nodes").then_some(name)
+}
+
+/// What may the kubelet of `node` do?
+pub fn decide(node: &str, question: &Question<'_>) -> Verdict {
+    let read = matches!(question.verb, "get" | "list" | "watch");
+    match (question.group, question.resource, question.subresource) {
+        _ if !question.is_resource => Verdict::ByRole,
+        ("", "secrets", "") => match read {
+            true => named("secrets", question),
+            false => Verdict::Denied("can only read resources of this type".into()),
+        },
+        ("", "configmaps", "") => match read {
+            true => named("configmaps", question),
+            false => Verdict::Denied("can only read resources of this type".into()),
+        },
+        ("", "persistentvolumeclaims", "") if question.verb == "get" => {
+            named("persistentvolumeclaims", question)
+        }
+        ("", "persistentvolumeclaims", "") => denied_other_than_get(),
+        ("", "persistentvolumeclaims", "status") => match question.verb {
+            "update" | "patch" => named("persistentvolumeclaims", question),
+            _ => Verdict::Denied("can only update the status of this resource".into()),
+        },
+        ("", "persistentvolumes", "") if question.verb == "get" => {
+            Verdict::IfVolumeIsClaimed(question.name.to_string())
+        }
+        ("", "persistentvolumes", "") => denied_other_than_get(),
+        ("storage.k8s.io", "volumeattachments", "") if question.verb == "get" => {
+            Verdict::IfAttached(question.name.to_string())
+        }
+        ("storage.k8s.io", "volumeattachments", "") => denied_other_than_get(),
+        ("", "serviceaccounts", "token") => match question.verb {
+            "create" => named("serviceaccounts", question),
+            _ => Verdict::Denied("can only create tokens for individual service accounts".into()),
+        },
+        ("coordination.k8s.io", "leases", "") => lease(node, question),
+        ("storage.k8s.io", "csinodes", "") => own("csinodes", node, question),
+        ("", "nodes", "" | "status") => own_node(node, question),
+        _ => Verdict::ByRole,
+    }
+}
+
+fn named(resource: &'static str, question: &Question<'_>) -> Verdict {
+    if question.name.is_empty() {
+        return Verdict::Denied("No Object name found".into());
+    }
+    if question.namespace.is_empty() {
+        return Verdict::Denied("can only read namespaced object of this type".into());
+    }
+    let (namespace, name) = (question.namespace.to_string(), question.name.to_string());
+    Verdict::IfReferenced(Reference { resource, namespace, name })
+}
+
+fn denied_other_than_get() -> Verdict {
+    Verdict::Denied("can only get individual resources of this type".into())
+}
+
+fn lease(node: &str, question: &Question<'_>) -> Verdict {
+    match question.verb {
+        "get" | "create" | "update" | "patch" | "delete" => {}
+        _ => return Verdict::Denied("can only get, create, update, patch, or delete a node lease".into()),
+    }
+    if question.namespace != "kube-node-lease" {
+        return Verdict::Denied("can only access leases in the \"kube-node-lease\" system namespace".into());
+    }
+    // The name of a lease that is being created may stand in the body alone; admission checks it.
+    if question.name == node || question.verb == "create" && question.name.is_empty() {
+        return Verdict::Allowed;
+    }
+    Verdict::Denied("can only access node lease with the same name as the requesting node".into())
+}
+
+fn own(what: &str, node: &str, question: &Question<'_>) -> Verdict {
+    match question.verb {
+        "create" if question.name.is_empty() => Verdict::Allowed,
+        "get" | "create" | "update" | "patch" | "delete" if question.name == node => Verdict::Allowed,
+        _ => Verdict::Denied(format!("can only access {what} with the same name as the requesting node")),
+    }
+}
+
+fn own_node(node: &str, question: &Question<'_>) -> Verdict {
+    match question.verb {
+        // Registration; admission checks the name in the body.
+        "create" if question.subresource.is_empty() => Verdict::Allowed,
+        "get" | "list" | "watch" | "update" | "patch" if question.name == node => Verdict::Allowed,
+        "get" | "list" | "watch" => Verdict::Denied(format!(
+            "node '{node}' cannot read '{}', only its own Node object",
+            question.name
+        )),
+        "update" | "patch" => Verdict::Denied(format!("node '{node}' cannot write any other Node object")),
+        _ => Verdict::ByRole,
+    }
+}
+
+/// What the pods of each node refer to.
+#[derive(Default)]
+pub struct References {
+    by_node: HashMap<String, HashSet<Reference>>,
+}
+
+impl References {
+    /// Whether a pod on `node` refers to it.
+    pub fn has(&self, node: &str, reference: &Reference) -> bool {
+        self.by_node.get(node).is_some_and(|references| references.contains(reference))
+    }
+
+    /// Adds what a pod on `node` refers to.
+    pub fn add(&mut self, node: &str, references: &[Reference]) {
+        self.by_node.entry(node.to_string()).or_default().extend(references.iter().cloned());
+    }
+}
+
+/// Everything that a pod refers to and its kubelet must read.
+pub fn references_of(pod: &Object) -> Vec<Reference> {
+    let mut found = Vec::new();
+    let mut add = |resource: &'static str, name: &Value| {
+        if let Some(name) = name.as_str().filter(|name| !name.is_empty()) {
+            found.push(Reference {
+                resource,
+                namespace: pod.namespace().to_string(),
+                name: name.to_string(),
+            });
+        }
+    };
+    add("serviceaccounts", pod.at(&["spec", "serviceAccountName"]).unwrap_or(&Value::Null));
+    for secret in pod.list(&["spec", "imagePullSecrets"]) {
+        add("secrets", &secret["name"]);
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in pod.list(&["spec", list]) {
+            for variable in items(&container["env"]) {
+                add("secrets", &variable["valueFrom"]["secretKeyRef"]["name"]);
+                add("configmaps", &variable["valueFrom"]["configMapKeyRef"]["name"]);
+            }
+            for source in items(&container["envFrom"]) {
+                add("secrets", &source["secretRef"]["name"]);
+                add("configmaps", &source["configMapRef"]["name"]);
+            }
+        }
+    }
+    for volume in pod.list(&["spec", "volumes"]) {
+        add("secrets", &volume["secret"]["secretName"]);
+        add("configmaps", &volume["configMap"]["name"]);
+        add("persistentvolumeclaims", &volume["persistentVolumeClaim"]["claimName"]);
+        add("secrets", &volume["csi"]["nodePublishSecretRef"]["name"]);
+        for plugin in ["azureFile", "cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"] {
+            add("secrets", &volume[plugin]["secretRef"]["name"]);
+            add("secrets", &volume[plugin]["secretName"]);
+        }
+        if !volume["ephemeral"].is_null() {
+            let claim = format!("{}-{}", pod.name(), volume["name"].as_str().unwrap_or_default());
+            add("persistentvolumeclaims", &Value::String(claim));
+        }
+        for source in items(&volume["projected"]["sources"]) {
+            add("secrets", &source["secret"]["name"]);
+            add("configmaps", &source["configMap"]["name"]);
+        }
+    }
+    found
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ask<'a>(
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Question<'a> {
+        Question { is_resource: true, verb, group, resource, namespace, name, ..Question::default() }
+    }
+
+    #[test]
+    fn a_kubelet_writes_its_own_node_only() {
+        assert_eq!(decide("n1", &ask("patch", "", "nodes", "", "n1")), Verdict::Allowed);
+        assert!(matches!(decide("n1", &ask("patch", "", "nodes", "", "n2")), Verdict::Denied(_)));
+        assert!(matches!(decide("n1", &ask("list", "", "nodes", "", "")), Verdict::Denied(_)));
+        assert_eq!(decide("n1", &ask("list", "", "services", "", "")), Verdict::ByRole);
+    }
+
+    #[test]
+    fn a_kubelet_renews_its_own_lease_only() {
+        let lease =
+            |verb, name| decide("n1", &ask(verb, "coordination.k8s.io", "leases", "kube-node-lease", name));
+        assert_eq!(lease("update", "n1"), Verdict::Allowed);
+        assert_eq!(lease("create", ""), Verdict::Allowed);
+        assert!(matches!(lease("update", "n2"), Verdict::Denied(_)));
+    }
+
+    #[test]
+    fn secrets_hang_on_the_pods_of_the_node() {
+        let pod = Object::from_value(json!({
+            "metadata": {"name": "web", "namespace": "a"},
+            "spec": {
+                "serviceAccountName": "default",
+                "containers": [{"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "key"}}}]}],
+                "volumes": [
+                    {"name": "v", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}},
+                    {"name": "data", "ephemeral": {}},
+                ],
+            },
+        }));
+        let pod = pod.unwrap();
+        let mut references = References::default();
+        references.add("n1", &references_of(&pod));
+        let has = |node, resource, name: &str| {
+            references.has(node, &Reference { resource, namespace: "a".into(), name: name.into() })
+        };
+        assert!(has("n1", "secrets", "key"));
+        assert!(has("n1", "configmaps", "kube-root-ca.crt"));
+        assert!(has("n1", "serviceaccounts", "default"));
+        assert!(has("n1", "persistentvolumeclaims", "web-data"));
+        assert!(!has("n2", "secrets", "key"));
+        let verdict = decide("n1", &ask("get", "", "secrets", "a", "key"));
+        assert!(matches!(verdict, Verdict::IfReferenced(reference) if references.has("n1", &reference)));
+    }
+
+    #[test]
+    fn only_the_group_makes_a_node() {
+        assert_eq!(node_of(&User::new("system:node:n1", &["system:nodes"])), Some("n1"));
+        assert_eq!(node_of(&User::new("system:node:n1", &[])), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! What to do about one bootstrap object, given what is there.
+
+use api::Object;
+use serde_json::Value;
+
+use super::objects::{Desired, Keep};
+use crate::authz::Rule;
+
+const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Action {
+    /// It is as it should be.
+    Nothing,
+    /// It is missing.
+    Create,
+    /// It lacks something; this is how it should look.
+    Update(Object),
+    /// It differs in what cannot be changed.
+    Replace,
+}
+
+/// Compares what should be with what is.
+pub(super) fn plan(desired: &Desired, present: Option<&Object>) -> Action {
+    let Some(present) = present else { return Action::Create };
+    let mut wanted = present.clone();
+    match desired.keep {
+        Keep::AsItIs => return Action::Nothing,
+        Keep::Role | Keep::Binding if present.annotation(AUTO_UPDATE) == Some("false") => {
+            return Action::Nothing;
+        }
+        Keep::Binding if present.at(&["roleRef"]) != desired.object.at(&["roleRef"]) => {
+            return Action::Replace;
+        }
+        Keep::Role if desired.object.at(&["aggregationRule"]).is_some() => {
+            add_missing(&mut wanted, &desired.object, &["aggregationRule", "clusterRoleSelectors"]);
+            add_rules(&mut wanted, &desired.object);
+        }
+        Keep::Role => add_rules(&mut wanted, &desired.object),
+        Keep::Binding => add_missing(&mut wanted, &desired.object, &["subjects"]),
+        Keep::Fields(fields) => {
+            for field in fields {
+                if let Some(value) = desired.object.at(&[field]) {
+                    wanted.set(&[field], value.clone());
+                }
+            }
+        }
+    }
+    if matches!(desired.keep, Keep::Role | Keep::Binding) {
+        for map in ["labels", "annotations"] {
+            let Some(Value::Object(entries)) = desired.object.at(&["metadata", map]) else { continue };
+            entries
+                .iter()
+                .for_each(|(key, value)| wanted.set_if_absent(&["metadata", map, key], value.clone()));
+        }
+    }
+    if wanted == *present { Action::Nothing } else { Action::Update(wanted) }
+}
+
+/// Adds the rules that nothing in the role covers yet.
+fn add_rules(wanted: &mut Object, desired: &Object) {
+    let held = Rule::all_of(wanted);
+    let is_covered = |rule: &Rule| rule.atoms().iter().all(|atom| held.iter().any(|held| held.covers(atom)));
+    let missing: Vec<Value> =
+        Rule::all_of(desired).iter().filter(|rule| !is_covered(rule)).map(Rule::to_json).collect();
+    append(wanted, &["rules"], missing);
+}
+
+fn add_missing(wanted: &mut Object, desired: &Object, path: &[&str]) {
+    let present = wanted.list(path);
+    let missing: Vec<Value> =
+        desired.list(path).iter().filter(|item| !present.contains(item)).cloned().collect();
+    append(wanted, path, missing);
+}
+
+fn append(wanted: &mut Object, path: &[&str], items: Vec<Value>) {
+    if !items.is_empty() {
+        let all: Vec<Value> = wanted.list(path).iter().cloned().chain(items).collect();
+        wanted.set(path, all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn desired(keep: Keep, object: Value) -> Desired {
+        let kind = api::kinds::find("rbac.authorization.k8s.io", "v1", "clusterroles").unwrap();
+        Desired { kind, object: Object::from_value(object).unwrap(), keep }
+    }
+
+    fn rule(verb: &str) -> Value {
+        json!({"verbs": [verb], "apiGroups": [""], "resources": ["pods"]})
+    }
+
+    #[test]
+    fn users_additions_stay_and_what_is_missing_comes_back() {
+        let desired =
+            desired(Keep::Role, json!({"metadata": {"name": "a"}, "rules": [rule("get"), rule("list")]}));
+        let present =
+            Object::from_value(json!({"metadata": {"name": "a"}, "rules": [rule("delete"), rule("get")]}));
+        let Action::Update(wanted) = plan(&desired, present.as_ref()) else { panic!("an update") };
+        assert_eq!(wanted.list(&["rules"]), [rule("delete"), rule("get"), rule("list")]);
+        assert_eq!(plan(&desired, Some(&wanted)), Action::Nothing);
+        assert_eq!(plan(&desired, None), Action::Create);
+    }
+
+    #[test]
+    fn a_role_that_opted_out_is_left_alone() {
+        let desired = desired(Keep::Role, json!({"metadata": {"name": "a"}, "rules": [rule("get")]}));
+        let present = json!({"metadata": {"name": "a", "annotations": {AUTO_UPDATE: "false"}}, "rules": []});
+        assert_eq!(plan(&desired, Object::from_value(present).as_ref()), Action::Nothing);
+    }
+
+    #[test]
+    fn a_binding_to_another_role_is_replaced() {
+        let desired = desired(Keep::Binding, json!({"roleRef": {"name": "a"}}));
+        let present = Object::from_value(json!({"roleRef": {"name": "b"}}));
+        assert_eq!(plan(&desired, present.as_ref()), Action::Replace);
+    }
+
+    #[test]
+    fn an_endpoint_that_moved_is_corrected() {
+        let desired = desired(Keep::Fields(&["subsets"]), json!({"subsets": ["new"]}));
+        let present = Object::from_value(json!({"metadata": {"name": "kubernetes"}, "subsets": ["old"]}));
+        let Action::Update(wanted) = plan(&desired, present.as_ref()) else { panic!("an update") };
+        assert_eq!(wanted.list(&["subsets"]), ["new"]);
+    }
+}

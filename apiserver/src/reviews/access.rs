@@ -1,0 +1,128 @@
+//! Access reviews: what they ask, and whether they ask it well. Pure.
+
+use api::{FieldError, Object, Status};
+use serde_json::{Value, json};
+
+use crate::{
+    authz::{Question, Rule},
+    request::User,
+};
+
+const GROUP: &str = "authorization.k8s.io";
+
+/// Refuses reviews that ask nothing, too much, or about another namespace than their own.
+pub(super) fn validate(review: &Object, is_self: bool, local: Option<&str>) -> Result<(), Status> {
+    let spec = |field: &str| review.at(&["spec", field]).is_some_and(|value| !value.is_null());
+    let mut errors = Vec::new();
+    if spec("resourceAttributes") == spec("nonResourceAttributes") {
+        let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        let value = review.at(&["spec", "resourceAttributes"]).cloned().unwrap_or(Value::Null);
+        errors.push(FieldError::invalid("spec.resourceAttributes", &value, text));
+    }
+    let has_subject =
+        !review.text(&["spec", "user"]).is_empty() || !review.list(&["spec", "groups"]).is_empty();
+    if !is_self && !has_subject {
+        let text = "at least one of user or group must be specified";
+        errors.push(FieldError::invalid("spec.user", &json!(""), text));
+    }
+    if local.is_some() && spec("nonResourceAttributes") {
+        let text = "disallowed on this kind of request";
+        errors.push(FieldError::invalid("spec.nonResourceAttributes", &Value::Null, text));
+    }
+    if let Some(namespace) =
+        local.filter(|own| review.text(&["spec", "resourceAttributes", "namespace"]) != *own)
+    {
+        let text = format!("namespace must match required value: {namespace:?}");
+        let value = json!(review.text(&["spec", "resourceAttributes", "namespace"]));
+        errors.push(FieldError::invalid("spec.resourceAttributes.namespace", &value, text));
+    }
+    match errors.as_slice() {
+        [] => Ok(()),
+        errors => Err(Status::invalid(GROUP, review.kind(), "", errors)),
+    }
+}
+
+/// The user that a review is about.
+pub(super) fn subject(review: &Object) -> User {
+    let texts = |value: &Value| -> Vec<String> {
+        let items = value.as_array().map_or(&[][..], Vec::as_slice);
+        items.iter().filter_map(Value::as_str).map(str::to_string).collect()
+    };
+    let extra = review.at(&["spec", "extra"]).and_then(Value::as_object);
+    User {
+        name: review.text(&["spec", "user"]).to_string(),
+        uid: review.text(&["spec", "uid"]).to_string(),
+        groups: review.at(&["spec", "groups"]).map(texts).unwrap_or_default(),
+        extra: extra.into_iter().flatten().map(|(key, values)| (key.clone(), texts(values))).collect(),
+    }
+}
+
+/// What a review asks.
+pub(super) fn question(review: &Object) -> Question<'_> {
+    let is_resource = review.at(&["spec", "resourceAttributes"]).is_some_and(|value| !value.is_null());
+    let attributes = if is_resource { "resourceAttributes" } else { "nonResourceAttributes" };
+    let text = |field: &str| review.text(&["spec", attributes, field]);
+    Question {
+        is_resource,
+        verb: text("verb"),
+        group: text("group"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        path: text("path"),
+    }
+}
+
+/// The status of a SelfSubjectRulesReview.
+pub(super) fn rules_status(rules: &[&Rule], is_node: bool) -> Value {
+    let (mut resources, mut paths): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    for rule in rules {
+        let json = rule.to_json();
+        let list = if rule.urls.is_empty() { &mut resources } else { &mut paths };
+        if !list.contains(&json) {
+            list.push(json);
+        }
+    }
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": is_node});
+    if is_node {
+        status["evaluationError"] = "node authorizer does not support user rule resolution".into();
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn review(spec: Value) -> Object {
+        Object::from_value(json!({"kind": "SubjectAccessReview", "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn a_review_asks_about_one_thing_and_somebody() {
+        let resource = json!({"verb": "get", "resource": "pods", "namespace": "a"});
+        let path = json!({"verb": "get", "path": "/metrics"});
+        assert_eq!(
+            validate(&review(json!({"user": "ann", "resourceAttributes": resource})), false, None),
+            Ok(())
+        );
+        assert_eq!(validate(&review(json!({"resourceAttributes": resource})), true, None), Ok(()));
+        assert!(validate(&review(json!({"resourceAttributes": resource})), false, None).is_err());
+        assert!(validate(&review(json!({"user": "ann"})), false, None).is_err());
+        let both = json!({"user": "ann", "resourceAttributes": resource, "nonResourceAttributes": path});
+        assert!(validate(&review(both), false, None).is_err());
+        let local = json!({"user": "ann", "resourceAttributes": resource});
+        assert!(validate(&review(local.clone()), false, Some("b")).is_err());
+        assert_eq!(validate(&review(local), false, Some("a")), Ok(()));
+    }
+
+    #[test]
+    fn the_question_is_read_as_it_stands() {
+        let asked =
+            review(json!({"user": "ann", "nonResourceAttributes": {"verb": "get", "path": "/metrics"}}));
+        let question = question(&asked);
+        assert!(!question.is_resource);
+        assert_eq!((question.verb, question.path), ("get", "/metrics"));
+    }
+}

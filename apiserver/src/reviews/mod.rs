@@ -1,0 +1,142 @@
+//! Questions that are answered and not stored: who am I, who is that token, may they, what may I, give me a token.
+
+mod access;
+
+use std::sync::Arc;
+
+use api::{Object, Status};
+use async_trait::async_trait;
+use axum::body::Body;
+use http::{Request, Response};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{
+    authn::{Authenticator, token},
+    authz::Authorizer,
+    hooks::Answer,
+    pki::TokenKey,
+    proxy::Kubelets,
+    registry::Registry,
+    request::{RequestInfo, User},
+};
+
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+
+/// Answers reviews itself and carries the rest on to kubelets.
+pub struct Answers {
+    /// Knows tokens.
+    pub authenticator: Arc<Authenticator>,
+    /// Knows permissions.
+    pub authorizer: Arc<Authorizer>,
+    /// Signs tokens.
+    pub token_key: Arc<TokenKey>,
+    /// The way to kubelets, pods and Services.
+    pub kubelets: Kubelets,
+}
+
+#[async_trait]
+impl Answer for Answers {
+    async fn review(
+        &self,
+        registry: &Registry,
+        user: &User,
+        info: &RequestInfo,
+        object: &Object,
+    ) -> Option<Result<Object, Status>> {
+        let now = Timestamp::now();
+        Some(match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
+            ("", "serviceaccounts", "token") => {
+                let account = (info.namespace.as_str(), info.name.as_str());
+                let authority = self.authenticator.authority();
+                token::answer(registry, &self.token_key, authority, account, object, now).await
+            }
+            (AUTHENTICATION, "tokenreviews", "") => self.review_token(object, now).await,
+            (AUTHENTICATION, "selfsubjectreviews", "") => {
+                Ok(with_status(object, json!({"userInfo": user_info(user)})))
+            }
+            (
+                AUTHORIZATION,
+                "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews",
+                "",
+            ) => self.review_access(user, info, object).await,
+            (AUTHORIZATION, "selfsubjectrulesreviews", "") => self.review_rules(user, object).await,
+            _ => return None,
+        })
+    }
+
+    async fn connect(
+        &self,
+        registry: &Registry,
+        _user: &User,
+        info: &RequestInfo,
+        request: Request<Body>,
+    ) -> Result<Result<Response<Body>, Status>, Request<Body>> {
+        self.kubelets.connect(registry, info, request).await
+    }
+}
+
+impl Answers {
+    async fn review_token(&self, review: &Object, now: Timestamp) -> Result<Object, Status> {
+        let texts = review.list(&["spec", "audiences"]).iter().filter_map(Value::as_str);
+        let audiences: Vec<String> = texts.map(str::to_string).collect();
+        let token = review.text(&["spec", "token"]);
+        if token.is_empty() {
+            return Err(Status::bad_request("token is required for TokenReview in authentication"));
+        }
+        let status = match self.authenticator.user_of_token(token, &audiences, now).await? {
+            Some((user, audiences)) => {
+                json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
+            }
+            None => json!({"user": {}, "error": "[invalid bearer token]"}),
+        };
+        Ok(with_status(review, status))
+    }
+
+    async fn review_access(
+        &self,
+        user: &User,
+        info: &RequestInfo,
+        review: &Object,
+    ) -> Result<Object, Status> {
+        let is_self = info.resource == "selfsubjectaccessreviews";
+        let local = (info.resource == "localsubjectaccessreviews").then_some(info.namespace.as_str());
+        access::validate(review, is_self, local)?;
+        let subject = if is_self { user.clone() } else { access::subject(review) };
+        let decision = self.authorizer.decide(&subject, &access::question(review)).await?;
+        let mut status = json!({"allowed": decision.allowed});
+        if !decision.reason.is_empty() {
+            status["reason"] = decision.reason.into();
+        }
+        Ok(with_status(review, status))
+    }
+
+    async fn review_rules(&self, user: &User, review: &Object) -> Result<Object, Status> {
+        let namespace = review.text(&["spec", "namespace"]);
+        if namespace.is_empty() {
+            return Err(Status::bad_request("no namespace on request"));
+        }
+        let policy = self.authorizer.policy().await?;
+        let rules: Vec<_> = policy.rules_of(user, namespace).collect();
+        Ok(with_status(review, access::rules_status(&rules, crate::authz::node_of(user).is_some())))
+    }
+}
+
+fn with_status(review: &Object, status: Value) -> Object {
+    let mut answer = review.clone();
+    answer.set_if_absent(&["metadata", "creationTimestamp"], Value::Null);
+    answer.set(&["status"], status);
+    answer
+}
+
+fn user_info(user: &User) -> Value {
+    let mut info = json!({"username": user.name, "groups": user.groups});
+    if !user.uid.is_empty() {
+        info["uid"] = user.uid.clone().into();
+    }
+    if !user.extra.is_empty() {
+        info["extra"] = json!(user.extra);
+    }
+    info
+}
