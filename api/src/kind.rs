@@ -45,6 +45,24 @@ pub struct Kind {
     pub schema: &'static str,
 }
 
+impl Kind {
+    /// `apps/v1`, or `v1` in the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.into() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `/apis/apps/v1`, or `/api/v1` in the core group.
+    pub fn base_path(&self) -> String {
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
+        format!("{root}/{}", self.api_version())
+    }
+
+    /// Whether objects live in a namespace.
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+}
+
 /// Whether a kind's objects live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -96,6 +114,21 @@ pub trait Strategy: Sync {
     /// Faults of a write to the `status` subresource.
     fn validate_status(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
         Vec::new()
+    }
+
+    /// Last changes before a write to another subresource that changes the object itself
+    /// (`ephemeralcontainers`, `resize`, `finalize`, `approval`) replaces `old`: puts back what this
+    /// subresource may not change. Runs instead of [`Strategy::prepare_for_update`].
+    fn prepare_for_subresource(&self, _subresource: &str, _object: &mut Object, _old: &Object) {}
+
+    /// Faults of such a write. Runs instead of [`Strategy::validate`].
+    fn validate_subresource(&self, _subresource: &str, _object: &Object, _old: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Whether upstream counts `metadata.generation` for this kind at all.
+    fn has_generation(&self) -> bool {
+        true
     }
 
     /// How long to wait between a graceful deletion and the removal, in seconds; `None`: remove at once.

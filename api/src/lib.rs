@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no randomness; `now` and names are arguments. Everything that the API
 //! server needs to know about a kind is a row in [`kinds`], beside it a [`Strategy`] for what is special.
 
+pub mod decode;
 pub mod field;
 pub mod kind;
 pub mod kinds;
@@ -13,6 +14,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strategies;
 pub mod table;
 pub mod time;
 

@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn every_fault_is_found_at_its_place() {
-        let reference = json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1", "controller": true});
+        let reference =
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1", "controller": true});
         let metadata = json!({
             "name": "Web", "labels": {"-": "ok", "b": "not ok"}, "annotations": {"a b": ""},
             "finalizers": ["orphan", "foregroundDeletion", "/"], "generation": -1,
@@ -349,8 +350,12 @@ mod tests {
 
     #[test]
     fn a_new_object_is_stamped() {
-        let mut new = object(json!({"name": "a", "uid": "mine", "resourceVersion": "1", "deletionTimestamp": "x"}));
+        let mut new =
+            object(json!({"name": "a", "uid": "mine", "resourceVersion": "1", "deletionTimestamp": "x"}));
         stamp_new(&mut new, "u-1", Timestamp::UNIX_EPOCH);
-        assert_eq!(new, object(json!({"name": "a", "uid": "u-1", "creationTimestamp": "1970-01-01T00:00:00Z"})));
+        assert_eq!(
+            new,
+            object(json!({"name": "a", "uid": "u-1", "creationTimestamp": "1970-01-01T00:00:00Z"}))
+        );
     }
 }

@@ -134,9 +134,7 @@ pub fn port_name(name: &str) -> Result<(), String> {
         "must contain at least one letter (a-z)".into()
     })?;
     matches(!name.contains("--"), || "must not contain consecutive hyphens".into())?;
-    matches(!name.starts_with('-') && !name.ends_with('-'), || {
-        "must not begin or end with a hyphen".into()
-    })
+    matches(!name.starts_with('-') && !name.ends_with('-'), || "must not begin or end with a hyphen".into())
 }
 
 /// A TCP or UDP port other than 0.

@@ -61,7 +61,9 @@ impl Status {
         let mut status = Status::new(422, "Invalid", message).about(group, kind, name);
         let causes: Vec<Value> = errors
             .iter()
-            .map(|error| json!({"reason": error.kind.reason(), "message": error.body(), "field": error.field}))
+            .map(
+                |error| json!({"reason": error.kind.reason(), "message": error.body(), "field": error.field}),
+            )
             .collect();
         if let Some(details) = &mut status.details {
             details["causes"] = Value::Array(causes);

@@ -37,7 +37,8 @@ fn short(definition: &str) -> &str {
     &definition[start..]
 }
 
-const PLAIN: Merge = Merge { merge: false, replace: false, retain_keys: false, key: "", list: None, keys: &[] };
+const PLAIN: Merge =
+    Merge { merge: false, replace: false, retain_keys: false, key: "", list: None, keys: &[] };
 const ATOMIC_LIST: Merge = Merge { list: Some(ListType::Atomic), ..PLAIN };
 const ATOMIC_MAP: Merge = Merge { list: Some(ListType::AtomicMap), ..PLAIN };
 const SET: Merge = Merge { list: Some(ListType::Set), ..PLAIN };

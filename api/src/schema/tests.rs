@@ -33,8 +33,7 @@ fn a_pod_looks_like_a_pod() {
 
 #[test]
 fn a_type_may_contain_itself() {
-    let props =
-        definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps");
+    let props = definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps");
     assert!(std::ptr::eq(props.at(&["not"]).unwrap(), props));
     assert!(matches!(props.field("items").unwrap().schema.shape, Shape::Either(_)));
     assert!(matches!(props.field("default").unwrap().schema.shape, Shape::Any));
@@ -52,10 +51,18 @@ fn parts_are_found_and_nonsense_is_not() {
 fn merge_rules_are_in_order_and_about_types_that_exist() {
     let mut missing = Vec::new();
     for (name, fields) in merge::rules() {
-        let full = ["io.k8s.api.", "io.k8s.apimachinery.pkg.apis.", "io.k8s.apiextensions-apiserver.pkg.apis.", "io.k8s.kube-aggregator.pkg.apis."]
-            .iter()
-            .find_map(|prefix| by_name(&format!("{prefix}{name}")));
-        let Some(schema) = full else { missing.push(name.to_string()); continue };
+        let full = [
+            "io.k8s.api.",
+            "io.k8s.apimachinery.pkg.apis.",
+            "io.k8s.apiextensions-apiserver.pkg.apis.",
+            "io.k8s.kube-aggregator.pkg.apis.",
+        ]
+        .iter()
+        .find_map(|prefix| by_name(&format!("{prefix}{name}")));
+        let Some(schema) = full else {
+            missing.push(name.to_string());
+            continue;
+        };
         for field in fields {
             if schema.field(field).is_none_or(|found| found.merge.is_none()) {
                 missing.push(format!("{name}.{field}"));

@@ -186,7 +186,8 @@ mod tests {
         ] {
             assert!(meant(selector), "{selector}");
         }
-        for selector in ["metadata.name=db", "status.phase!=Running", "spec.unschedulable=true", "spec.nodeName="]
+        for selector in
+            ["metadata.name=db", "status.phase!=Running", "spec.unschedulable=true", "spec.nodeName="]
         {
             assert!(!meant(selector), "{selector}");
         }

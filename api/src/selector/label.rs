@@ -134,7 +134,10 @@ impl Requirement {
         let listed = || go_list(&values);
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
-                return Err("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into());
+                return Err(
+                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
+                        .into(),
+                );
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
                 return Err(format!(
@@ -304,9 +307,17 @@ mod tests {
         ] {
             assert!(meant(selector, &labels), "{selector}");
         }
-        for selector in
-            ["gone", "!app", "app=db", "app!=web", "app in (db)", "app notin (web)", "tier>2", "app>1", "gone="]
-        {
+        for selector in [
+            "gone",
+            "!app",
+            "app=db",
+            "app!=web",
+            "app in (db)",
+            "app notin (web)",
+            "tier>2",
+            "app>1",
+            "gone=",
+        ] {
             assert!(!meant(selector, &labels), "{selector}");
         }
     }

@@ -1,0 +1,232 @@
+//! Turns request bodies into objects, and says in upstream's words what is wrong with them.
+//!
+//! One pass over the body reads, checks against the schema and brings values into the form that is stored:
+//! unknown fields are dropped and reported, nulls vanish, quantities and times become canonical. Whatever
+//! a client sends, the answer is an object or a 400: nesting, aliases and sizes have limits.
+
+mod reader;
+mod syntax;
+
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+
+use crate::{Kind, Object, Status, schema::Schema};
+use reader::{Reader, Report};
+
+/// An object read from a body.
+#[derive(Debug, PartialEq)]
+pub struct Decoded {
+    /// What was sent, without unknown fields.
+    pub object: Object,
+    /// What a strict client wants to hear: `unknown field "spec.foo"`, `duplicate field "spec.bar"`. To be
+    /// ignored, sent as warnings, or joined by [`strict_error`], as `fieldValidation` says.
+    pub faults: Vec<String>,
+}
+
+/// The formats that a body may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+}
+
+/// How deep values may nest. Real objects, schemas in CustomResourceDefinitions included, stay far below.
+pub const DEPTH_LIMIT: usize = 120;
+
+/// How much an object may grow by YAML aliases, in bytes.
+const YAML_LIMIT: usize = 16 << 20;
+
+/// How many brackets may be open at once in YAML: its scanner takes time in proportion to them for every
+/// token. Larger than the depth limit, as brackets inside text are counted as well.
+const YAML_BRACKETS: usize = 256;
+
+/// Reads a body. Without a schema everything is accepted as it is.
+pub fn decode(body: &[u8], content_type: &str, schema: Option<&Schema>) -> Result<Decoded, Status> {
+    let format = media_type(content_type)?;
+    read(body, format, schema).map_err(|refusal| refusal.into_status(body, schema))
+}
+
+/// The format that a `Content-Type` header names; 415 when it is none of ours. No header means JSON.
+pub fn media_type(content_type: &str) -> Result<Format, Status> {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" | "application/x-yaml" => Ok(Format::Yaml),
+        _ => Err(unsupported_media_type(&["application/json", "application/yaml"])),
+    }
+}
+
+/// 415, naming what is accepted.
+pub fn unsupported_media_type(accepted: &[&str]) -> Status {
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    );
+    Status::new(415, "UnsupportedMediaType", message)
+}
+
+/// Checks a value that did not come from a body, such as the result of a patch. The error is the sentence
+/// with which upstream's decoder refuses it.
+pub fn check(value: Value, schema: Option<&Schema>) -> Result<Decoded, String> {
+    let report = Report::new(usize::MAX);
+    let value = Reader::root(schema, &report).deserialize(value).map_err(|error| error.to_string())?;
+    report.finish(value)
+}
+
+/// The 400 for faults that a strict client does not want.
+pub fn strict_error(faults: &[String]) -> Status {
+    Status::bad_request(format!("strict decoding error: {}", faults.join(", ")))
+}
+
+/// Fills in `apiVersion` and `kind` where the client left them out; 400 when they name another kind than
+/// the one that the URL does.
+pub fn expect_kind(object: &mut Object, kind: &Kind) -> Result<(), Status> {
+    let api_version = kind.api_version();
+    if object.api_version().is_empty() {
+        object.set(&["apiVersion"], api_version.as_str());
+    }
+    if object.kind().is_empty() {
+        object.set(&["kind"], kind.kind);
+    }
+    if object.api_version() != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({api_version})",
+            object.api_version()
+        )));
+    }
+    if object.kind() != kind.kind {
+        return Err(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: no kind {:?} is registered for version {api_version:?}",
+            object.kind(),
+            kind.version,
+            kind.kind,
+            object.kind()
+        )));
+    }
+    Ok(())
+}
+
+/// Why a body is no object.
+enum Refusal {
+    /// It cannot be read at all.
+    Unreadable(String),
+    /// It can be read, but does not fit the type. `kind` and `api_version` as the body has them.
+    Unfit { kind: String, api_version: String, why: String },
+}
+
+impl Refusal {
+    fn into_status(self, body: &[u8], schema: Option<&Schema>) -> Status {
+        let expected = schema.map_or("Unstructured", |schema| schema.type_name());
+        Status::bad_request(match self {
+            Refusal::Unreadable(why) => format!(
+                "the object provided is unrecognized (must be of type {expected}): {why} ({})",
+                summary(body)
+            ),
+            Refusal::Unfit { kind, api_version, why } => {
+                let kind = if kind.is_empty() { expected } else { &kind };
+                let version = match api_version.rsplit('/').next() {
+                    Some("") | None => schema.map_or("", |schema| schema.version()),
+                    Some(version) => version,
+                };
+                format!("{kind} in version {version:?} cannot be handled as a {expected}: {why}")
+            }
+        })
+    }
+}
+
+fn read(body: &[u8], format: Format, schema: Option<&Schema>) -> Result<Decoded, Refusal> {
+    let (value, report) = match format {
+        Format::Json => read_json(body, schema),
+        Format::Yaml => read_yaml(body, schema),
+    }
+    .map_err(Refusal::Unreadable)?;
+    if !value.is_object() {
+        let found = reader::go_kind(&value);
+        return Err(Refusal::Unreadable(version_and_kind(&format!(
+            "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        ))));
+    }
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
+    let (kind, api_version) = (text("kind"), text("apiVersion"));
+    report.finish(value).map_err(|why| Refusal::Unfit { kind, api_version, why })
+}
+
+fn read_json(body: &[u8], schema: Option<&Schema>) -> Result<(Value, Report), String> {
+    let report = Report::new(usize::MAX);
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Reader::root(schema, &report)
+        .deserialize(&mut deserializer)
+        .and_then(|value| deserializer.end().map(|()| value));
+    match value {
+        Ok(value) => Ok((value, report)),
+        Err(error) => {
+            let why = syntax::error(body).unwrap_or_else(|| plain(&error.to_string()));
+            Err(version_and_kind(&why))
+        }
+    }
+}
+
+fn read_yaml(body: &[u8], schema: Option<&Schema>) -> Result<(Value, Report), String> {
+    let report = Report::new(YAML_LIMIT);
+    if open_brackets(body) > YAML_BRACKETS {
+        return Err("error converting YAML to JSON: yaml: exceeded max depth".into());
+    }
+    // Like upstream, only the first document counts.
+    let Some(document) = serde_yaml::Deserializer::from_slice(body).next() else {
+        return Ok((Value::Null, report));
+    };
+    match Reader::root(schema, &report).deserialize(document) {
+        Ok(value) => Ok((value, report)),
+        Err(error) => Err(format!("error converting YAML to JSON: {}", yaml_error(&error))),
+    }
+}
+
+/// The most brackets that are open at once.
+fn open_brackets(body: &[u8]) -> usize {
+    let depths = body.iter().scan(0usize, |depth, byte| {
+        match byte {
+            b'[' | b'{' => *depth += 1,
+            b']' | b'}' => *depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        Some(*depth)
+    });
+    depths.max().unwrap_or_default()
+}
+
+fn yaml_error(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    let why = text.split(" at line ").next().unwrap_or_default();
+    match error.location() {
+        Some(location) => format!("yaml: line {}: {why}", location.line()),
+        None => format!("yaml: {why}"),
+    }
+}
+
+fn version_and_kind(why: &str) -> String {
+    format!("couldn't get version/kind; json parse error: {why}")
+}
+
+/// An error of serde_json without its ` at line 1 column 2`.
+fn plain(message: &str) -> String {
+    message.split(" at line ").next().unwrap_or_default().to_string()
+}
+
+/// The beginning of a body: text when it looks like JSON, else hexadecimal.
+fn summary(body: &[u8]) -> String {
+    const LENGTH: usize = 30;
+    let (start, more) = match body.get(..LENGTH) {
+        Some(start) if body.len() > LENGTH => (start, " ..."),
+        _ => (body, ""),
+    };
+    match start.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => start.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
+    }
+}
+
+#[cfg(test)]
+mod tests;
