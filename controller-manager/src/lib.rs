@@ -1,1 +1,50 @@
-//! (room being built)
+//! The controllers: each keeps one kind of object as its specification says.
+//!
+//! One folder a controller: `plan.rs` decides (pure), `mod.rs` acts (thin). The shell that gives them their
+//! turns is [`client::Runner`]. [`run`] starts them all.
+
+mod config;
+mod context;
+mod deployment;
+mod fraction;
+mod hash;
+mod node_ipam;
+mod ownership;
+mod pod_gc;
+mod pods;
+mod replica_set;
+mod service_account;
+
+use client::FlightRecorder;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, StartError};
+use context::Context;
+
+/// Runs all controllers until `stop`.
+pub async fn run(
+    config: Config,
+    client: kube::Client,
+    flight: FlightRecorder,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    let Config {
+        root_ca_pem,
+        cluster_cidr,
+        node_cidr_mask_size,
+        node_monitor_grace_period,
+        terminated_pod_gc_threshold,
+    } = config;
+    let pool = node_ipam::Pool::parse(&cluster_cidr, node_cidr_mask_size)
+        .ok_or(StartError::ClusterCidr { cidr: cluster_cidr, mask: node_cidr_mask_size })?;
+
+    let mut context = Context::new(client, flight, stop);
+    replica_set::start(&mut context);
+    deployment::start(&mut context);
+    node_ipam::start(&mut context, pool);
+    pod_gc::start(&mut context, terminated_pod_gc_threshold);
+    service_account::start(&mut context, root_ca_pem);
+    let _ = node_monitor_grace_period;
+    context.join().await;
+    Ok(())
+}
