@@ -5,6 +5,11 @@
 //! name and (with upstream's exceptions) the place in the store follow from group, version and kind.
 
 use crate::kind::Plain;
+use crate::strategies::{
+    certificate_signing_request, config_map, coordination, cron_job, daemon_set, deployment, endpoints,
+    event, horizontal_pod_autoscaler, ingress, job, limits, namespace, network_policy, node,
+    persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set, service, stateful_set,
+};
 use crate::{Kind, Scale, Scope, Verbs, table};
 
 /// Every built-in kind, in the order of discovery.
@@ -37,11 +42,17 @@ const ROWS: &[Kind] = &[
         verbs: Verbs::Read,
         ..cluster("", "v1", "ComponentStatus")
     },
-    Kind { plural: "configmaps", short: &["cm"], ..namespaced("", "v1", "ConfigMap") },
+    Kind {
+        plural: "configmaps",
+        short: &["cm"],
+        strategy: &config_map::ConfigMap,
+        ..namespaced("", "v1", "ConfigMap")
+    },
     Kind {
         plural: "endpoints",
         short: &["ep"],
         storage: "services/endpoints",
+        strategy: &endpoints::Endpoints,
         ..namespaced("", "v1", "Endpoints")
     },
     Kind {
@@ -60,15 +71,22 @@ const ROWS: &[Kind] = &[
             "source",
             "type",
         ],
+        strategy: &event::Core,
         ..namespaced("", "v1", "Event")
     },
-    Kind { plural: "limitranges", short: &["limits"], ..namespaced("", "v1", "LimitRange") },
+    Kind {
+        plural: "limitranges",
+        short: &["limits"],
+        strategy: &limits::LimitRange,
+        ..namespaced("", "v1", "LimitRange")
+    },
     Kind {
         plural: "namespaces",
         short: &["ns"],
         status: true,
         subresources: &["finalize"],
         selectable: &["status.phase"],
+        strategy: &namespace::Strategy,
         ..cluster("", "v1", "Namespace")
     },
     Kind {
@@ -78,18 +96,21 @@ const ROWS: &[Kind] = &[
         subresources: &["proxy"],
         storage: "minions",
         selectable: &["spec.unschedulable"],
+        strategy: &node::Strategy,
         ..cluster("", "v1", "Node")
     },
     Kind {
         plural: "persistentvolumeclaims",
         short: &["pvc"],
         status: true,
+        strategy: &persistent_volume_claim::Strategy,
         ..namespaced("", "v1", "PersistentVolumeClaim")
     },
     Kind {
         plural: "persistentvolumes",
         short: &["pv"],
         status: true,
+        strategy: &persistent_volume::PersistentVolume,
         ..cluster("", "v1", "PersistentVolume")
     },
     Kind {
@@ -119,9 +140,10 @@ const ROWS: &[Kind] = &[
             "status.podIPs",
             "status.nominatedNodeName",
         ],
+        strategy: &pod::Strategy,
         ..namespaced("", "v1", "Pod")
     },
-    Kind { plural: "podtemplates", ..namespaced("", "v1", "PodTemplate") },
+    Kind { plural: "podtemplates", strategy: &plain::PodTemplate, ..namespaced("", "v1", "PodTemplate") },
     Kind {
         plural: "replicationcontrollers",
         short: &["rc"],
@@ -130,19 +152,27 @@ const ROWS: &[Kind] = &[
         scale: Some(&REPLICAS),
         storage: "controllers",
         selectable: &["status.replicas"],
+        strategy: &replica_set::ReplicationController,
         ..namespaced("", "v1", "ReplicationController")
     },
     Kind {
         plural: "resourcequotas",
         short: &["quota"],
         status: true,
+        strategy: &limits::ResourceQuota,
         ..namespaced("", "v1", "ResourceQuota")
     },
-    Kind { plural: "secrets", selectable: &["type"], ..namespaced("", "v1", "Secret") },
+    Kind {
+        plural: "secrets",
+        selectable: &["type"],
+        strategy: &config_map::Secret,
+        ..namespaced("", "v1", "Secret")
+    },
     Kind {
         plural: "serviceaccounts",
         short: &["sa"],
         subresources: &["token"],
+        strategy: &plain::Unnumbered,
         ..namespaced("", "v1", "ServiceAccount")
     },
     Kind {
@@ -153,15 +183,21 @@ const ROWS: &[Kind] = &[
         subresources: &["proxy"],
         storage: "services/specs",
         selectable: &["spec.clusterIP", "spec.type"],
+        strategy: &service::Strategy,
         ..namespaced("", "v1", "Service")
     },
     // Workloads.
-    Kind { plural: "controllerrevisions", ..namespaced("apps", "v1", "ControllerRevision") },
+    Kind {
+        plural: "controllerrevisions",
+        strategy: &plain::ControllerRevision,
+        ..namespaced("apps", "v1", "ControllerRevision")
+    },
     Kind {
         plural: "daemonsets",
         short: &["ds"],
         categories: &["all"],
         status: true,
+        strategy: &daemon_set::Strategy,
         ..namespaced("apps", "v1", "DaemonSet")
     },
     Kind {
@@ -170,6 +206,7 @@ const ROWS: &[Kind] = &[
         categories: &["all"],
         status: true,
         scale: Some(&REPLICAS),
+        strategy: &deployment::Strategy,
         ..namespaced("apps", "v1", "Deployment")
     },
     Kind {
@@ -179,6 +216,7 @@ const ROWS: &[Kind] = &[
         status: true,
         scale: Some(&REPLICAS),
         selectable: &["status.replicas"],
+        strategy: &replica_set::Strategy,
         ..namespaced("apps", "v1", "ReplicaSet")
     },
     Kind {
@@ -187,6 +225,7 @@ const ROWS: &[Kind] = &[
         categories: &["all"],
         status: true,
         scale: Some(&REPLICAS),
+        strategy: &stateful_set::Strategy,
         ..namespaced("apps", "v1", "StatefulSet")
     },
     Kind {
@@ -194,6 +233,7 @@ const ROWS: &[Kind] = &[
         short: &["cj"],
         categories: &["all"],
         status: true,
+        strategy: &cron_job::Strategy,
         ..namespaced("batch", "v1", "CronJob")
     },
     Kind {
@@ -201,6 +241,7 @@ const ROWS: &[Kind] = &[
         categories: &["all"],
         status: true,
         selectable: &["status.successful"],
+        strategy: &job::Strategy,
         ..namespaced("batch", "v1", "Job")
     },
     Kind {
@@ -208,46 +249,100 @@ const ROWS: &[Kind] = &[
         short: &["hpa"],
         categories: &["all"],
         status: true,
+        strategy: &horizontal_pod_autoscaler::Strategy,
         ..namespaced("autoscaling", "v2", "HorizontalPodAutoscaler")
     },
     Kind {
         plural: "poddisruptionbudgets",
         short: &["pdb"],
         status: true,
+        strategy: &policy::PodDisruptionBudget,
         ..namespaced("policy", "v1", "PodDisruptionBudget")
     },
-    Kind { plural: "priorityclasses", short: &["pc"], ..cluster("scheduling.k8s.io", "v1", "PriorityClass") },
-    Kind { plural: "runtimeclasses", ..cluster("node.k8s.io", "v1", "RuntimeClass") },
+    Kind {
+        plural: "priorityclasses",
+        short: &["pc"],
+        strategy: &policy::PriorityClass,
+        ..cluster("scheduling.k8s.io", "v1", "PriorityClass")
+    },
+    Kind {
+        plural: "runtimeclasses",
+        strategy: &policy::RuntimeClass,
+        ..cluster("node.k8s.io", "v1", "RuntimeClass")
+    },
     // The network.
-    Kind { plural: "endpointslices", ..namespaced("discovery.k8s.io", "v1", "EndpointSlice") },
-    Kind { plural: "ingressclasses", ..cluster("networking.k8s.io", "v1", "IngressClass") },
+    Kind {
+        plural: "endpointslices",
+        strategy: &endpoints::EndpointSlice,
+        ..namespaced("discovery.k8s.io", "v1", "EndpointSlice")
+    },
+    Kind {
+        plural: "ingressclasses",
+        strategy: &ingress::IngressClass,
+        ..cluster("networking.k8s.io", "v1", "IngressClass")
+    },
     Kind {
         plural: "ingresses",
         short: &["ing"],
         status: true,
         storage: "ingress",
+        strategy: &ingress::Ingress,
         ..namespaced("networking.k8s.io", "v1", "Ingress")
     },
-    Kind { plural: "ipaddresses", short: &["ip"], ..cluster("networking.k8s.io", "v1", "IPAddress") },
+    Kind {
+        plural: "ipaddresses",
+        short: &["ip"],
+        strategy: &plain::IpAddress,
+        ..cluster("networking.k8s.io", "v1", "IPAddress")
+    },
     Kind {
         plural: "networkpolicies",
         short: &["netpol"],
+        strategy: &network_policy::Strategy,
         ..namespaced("networking.k8s.io", "v1", "NetworkPolicy")
     },
-    Kind { plural: "servicecidrs", status: true, ..cluster("networking.k8s.io", "v1", "ServiceCIDR") },
+    Kind {
+        plural: "servicecidrs",
+        status: true,
+        strategy: &plain::ServiceCidr,
+        ..cluster("networking.k8s.io", "v1", "ServiceCIDR")
+    },
     // Volumes.
-    Kind { plural: "csidrivers", ..cluster("storage.k8s.io", "v1", "CSIDriver") },
-    Kind { plural: "csinodes", ..cluster("storage.k8s.io", "v1", "CSINode") },
-    Kind { plural: "csistoragecapacities", ..namespaced("storage.k8s.io", "v1", "CSIStorageCapacity") },
-    Kind { plural: "storageclasses", short: &["sc"], ..cluster("storage.k8s.io", "v1", "StorageClass") },
-    Kind { plural: "volumeattachments", status: true, ..cluster("storage.k8s.io", "v1", "VolumeAttachment") },
+    Kind {
+        plural: "csidrivers",
+        strategy: &plain::CsiDriver,
+        ..cluster("storage.k8s.io", "v1", "CSIDriver")
+    },
+    Kind { plural: "csinodes", strategy: &plain::Unnumbered, ..cluster("storage.k8s.io", "v1", "CSINode") },
+    Kind {
+        plural: "csistoragecapacities",
+        strategy: &plain::Unnumbered,
+        ..namespaced("storage.k8s.io", "v1", "CSIStorageCapacity")
+    },
+    Kind {
+        plural: "storageclasses",
+        short: &["sc"],
+        strategy: &persistent_volume::StorageClass,
+        ..cluster("storage.k8s.io", "v1", "StorageClass")
+    },
+    Kind {
+        plural: "volumeattachments",
+        status: true,
+        strategy: &plain::Unnumbered,
+        ..cluster("storage.k8s.io", "v1", "VolumeAttachment")
+    },
     Kind {
         plural: "volumeattributesclasses",
         short: &["vac"],
+        strategy: &plain::Unnumbered,
         ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass")
     },
     // How components agree and what they say.
-    Kind { plural: "leases", ..namespaced("coordination.k8s.io", "v1", "Lease") },
+    Kind {
+        plural: "leases",
+        strategy: &coordination::Lease,
+        ..namespaced("coordination.k8s.io", "v1", "Lease")
+    },
     Kind {
         plural: "events",
         short: &["ev"],
@@ -264,19 +359,25 @@ const ROWS: &[Kind] = &[
             "reportingController",
             "type",
         ],
+        strategy: &event::Events,
         ..namespaced("events.k8s.io", "v1", "Event")
     },
     // Who may do what.
-    Kind { plural: "clusterrolebindings", ..cluster(RBAC, "v1", "ClusterRoleBinding") },
-    Kind { plural: "clusterroles", ..cluster(RBAC, "v1", "ClusterRole") },
-    Kind { plural: "rolebindings", ..namespaced(RBAC, "v1", "RoleBinding") },
-    Kind { plural: "roles", ..namespaced(RBAC, "v1", "Role") },
+    Kind {
+        plural: "clusterrolebindings",
+        strategy: &rbac::RoleBinding,
+        ..cluster(RBAC, "v1", "ClusterRoleBinding")
+    },
+    Kind { plural: "clusterroles", strategy: &rbac::Role, ..cluster(RBAC, "v1", "ClusterRole") },
+    Kind { plural: "rolebindings", strategy: &rbac::RoleBinding, ..namespaced(RBAC, "v1", "RoleBinding") },
+    Kind { plural: "roles", strategy: &rbac::Role, ..namespaced(RBAC, "v1", "Role") },
     Kind {
         plural: "certificatesigningrequests",
         short: &["csr"],
         status: true,
         subresources: &["approval"],
         selectable: &["spec.signerName"],
+        strategy: &certificate_signing_request::Strategy,
         ..cluster("certificates.k8s.io", "v1", "CertificateSigningRequest")
     },
     review("selfsubjectreviews", cluster("authentication.k8s.io", "v1", "SelfSubjectReview")),

@@ -1,0 +1,24 @@
+//! Leases.
+
+use super::check::{Faults, Field};
+use crate::{FieldError, Object};
+
+/// Rules of Leases.
+pub struct Lease;
+
+impl crate::Strategy for Lease {
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let spec = Field::at(object, &["spec"]);
+        let seconds = spec.get("leaseDurationSeconds");
+        if seconds.number().is_some_and(|seconds| seconds <= 0) {
+            faults.invalid(&seconds, "must be greater than 0");
+        }
+        faults.not_negative(&spec.get("leaseTransitions"));
+        faults.0
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}

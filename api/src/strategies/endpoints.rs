@@ -1,0 +1,126 @@
+//! Endpoints and EndpointSlices.
+
+use super::check::{Faults, Field};
+use super::fill::Fill;
+use super::ports;
+use crate::{FieldError, Object, name};
+
+const MOST_ENDPOINTS: usize = 1000;
+const MOST_ADDRESSES: usize = 100;
+const MOST_PORTS: usize = 20_000;
+
+/// Rules of Endpoints.
+pub struct Endpoints;
+
+impl crate::Strategy for Endpoints {
+    fn set_defaults(&self, object: &mut Object) {
+        for subset in object.0.maps_at("subsets") {
+            subset.maps_at("ports").for_each(|port| port.fill("protocol", "TCP"));
+        }
+    }
+
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        for subset in Field::at(object, &["subsets"]).items() {
+            let (ready, others) = (subset.get("addresses"), subset.get("notReadyAddresses"));
+            if ready.is_empty() && others.is_empty() {
+                faults.required(&subset, "must specify `addresses` or `notReadyAddresses`");
+            }
+            for address in ready.items().chain(others.items()) {
+                ports::validate_address(&address.get("ip"), &mut faults);
+                faults.keeps(&address.get("hostname"), name::dns_label);
+            }
+            let list = subset.get("ports");
+            for port in list.items() {
+                let name = port.get("name");
+                if list.len() > 1 {
+                    faults.must_be_given(&name);
+                }
+                faults.keeps(&name, name::dns_label);
+                ports::validate_number(&port.get("port"), &mut faults);
+                faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
+            }
+        }
+        faults.0
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    fn warnings(&self, _object: &Object) -> Vec<String> {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_string()]
+    }
+}
+
+/// Rules of EndpointSlices.
+pub struct EndpointSlice;
+
+impl crate::Strategy for EndpointSlice {
+    fn set_defaults(&self, object: &mut Object) {
+        for port in object.0.maps_at("ports") {
+            port.fill("name", "");
+            port.fill("protocol", "TCP");
+        }
+    }
+
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let kind = Field::at(object, &["addressType"]);
+        faults.must_be_one_of(&kind, &["FQDN", "IPv4", "IPv6"]);
+        let endpoints = Field::at(object, &["endpoints"]);
+        too_many(&endpoints, MOST_ENDPOINTS, &mut faults);
+        for endpoint in endpoints.items() {
+            validate_endpoint(&endpoint, kind.text(), &mut faults);
+        }
+        validate_ports(&Field::at(object, &["ports"]), &mut faults);
+        if let Some(old) = old {
+            faults.immutable(&kind, &Field::at(old, &["addressType"]));
+        }
+        faults.0
+    }
+}
+
+fn validate_endpoint(endpoint: &Field, kind: &str, faults: &mut Faults) {
+    let addresses = endpoint.get("addresses");
+    if addresses.is_empty() {
+        faults.required(&addresses, "must contain at least 1 address");
+    }
+    too_many(&addresses, MOST_ADDRESSES, faults);
+    for address in addresses.items() {
+        match kind {
+            "IPv4" if address.text().parse::<std::net::Ipv4Addr>().is_err() => {
+                faults.invalid(&address, "must be an IPv4 address");
+            }
+            "IPv6" if address.text().parse::<std::net::Ipv6Addr>().is_err() => {
+                faults.invalid(&address, "must be an IPv6 address");
+            }
+            "FQDN" => faults.keeps(&address, name::dns_subdomain),
+            _ => {}
+        }
+    }
+    faults.keeps(&endpoint.get("hostname"), name::dns_label);
+    faults.keeps(&endpoint.get("nodeName"), name::dns_subdomain);
+}
+
+fn validate_ports(list: &Field, faults: &mut Faults) {
+    too_many(list, MOST_PORTS, faults);
+    let mut names = std::collections::HashSet::new();
+    for port in list.items() {
+        let name = port.get("name");
+        faults.keeps(&name, name::dns_label);
+        if !names.insert(name.text()) {
+            faults.duplicate(&name);
+        }
+        ports::validate_number(&port.get("port"), faults);
+        faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
+    }
+}
+
+fn too_many(list: &Field, most: usize, faults: &mut Faults) {
+    if list.len() > most {
+        let kind = crate::FieldErrorKind::TooMany;
+        let detail = format!("must have at most {most} items");
+        faults.0.push(FieldError::new(kind, &list.path, list.len().to_string(), detail));
+    }
+}

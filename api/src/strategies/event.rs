@@ -1,0 +1,63 @@
+//! Events, in both their forms.
+
+use super::check::{Faults, Field};
+use crate::{FieldError, Object};
+
+/// Rules of core Events.
+pub struct Core;
+
+impl crate::Strategy for Core {
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        validate_namespace(object, "involvedObject", &mut faults);
+        faults.0
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+/// Rules of `events.k8s.io` Events, which must say more.
+pub struct Events;
+
+impl crate::Strategy for Events {
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        validate_namespace(object, "regarding", &mut faults);
+        let at = |name| Field::at(object, &[name]);
+        if !at("eventTime").is_set() {
+            faults.required(&at("eventTime"), "");
+        }
+        if old.is_none() {
+            for name in ["reportingController", "reportingInstance", "action", "reason"] {
+                faults.must_be_given(&at(name));
+            }
+            faults.must_be_one_of(&at("type"), &["Normal", "Warning"]);
+        }
+        if at("note").text().len() > 1024 {
+            faults.invalid(&Field::at(object, &["note"]), "can have at most 1024 characters");
+        }
+        if at("series").is_set() && at("series").get("count").number().is_none_or(|count| count < 2) {
+            faults.invalid(&at("series").get("count"), "should be at least 2");
+        }
+        faults.0
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+/// An event lives where its object lives; for objects without a namespace, in `default`.
+fn validate_namespace(object: &Object, about: &str, faults: &mut Faults) {
+    let namespace = Field::at(object, &[about]).get("namespace");
+    let fits = match namespace.text() {
+        "" => matches!(object.namespace(), "default" | "" | "kube-system"),
+        text => text == object.namespace(),
+    };
+    if !fits {
+        let path = format!("{about}.namespace");
+        faults.invalid(&Field { path, value: namespace.value }, "does not match event.namespace");
+    }
+}

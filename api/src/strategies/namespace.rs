@@ -1,0 +1,84 @@
+//! Namespaces.
+
+use serde_json::json;
+
+use super::check::{Faults, Field};
+use crate::{FieldError, Object, name};
+
+/// Rules of Namespaces.
+pub struct Strategy;
+
+impl crate::Strategy for Strategy {
+    fn set_defaults(&self, object: &mut Object) {
+        let name = object.name().to_string();
+        if !name.is_empty() {
+            object.map_mut(&["metadata", "labels"]).insert("kubernetes.io/metadata.name".into(), name.into());
+        }
+    }
+
+    fn prepare_for_create(&self, object: &mut Object) {
+        object.set(&["status"], json!({"phase": "Active"}));
+        let mut finalizers = object.list(&["spec", "finalizers"]).to_vec();
+        if !finalizers.contains(&json!("kubernetes")) {
+            finalizers.push("kubernetes".into());
+        }
+        object.set(&["spec", "finalizers"], finalizers);
+    }
+
+    /// The finalizers in the spec change by the `finalize` subresource only.
+    fn prepare_for_update(&self, object: &mut Object, old: &Object) {
+        match old.at(&["spec"]) {
+            Some(spec) => object.set(&["spec"], spec.clone()),
+            None => drop(object.remove(&["spec"])),
+        }
+    }
+
+    fn prepare_for_subresource(&self, _subresource: &str, object: &mut Object, old: &Object) {
+        match old.at(&["status"]) {
+            Some(status) => object.set(&["status"], status.clone()),
+            None => drop(object.remove(&["status"])),
+        }
+    }
+
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        validate_finalizers(object, &mut faults);
+        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let phase = Field::at(object, &["status", "phase"]);
+        match (object.deletion_timestamp(), phase.text()) {
+            (None, "Active") | (Some(_), "Terminating") => {}
+            (None, _) => faults.invalid(&phase, "may only be 'Active' if `deletionTimestamp` is empty"),
+            (Some(_), _) => {
+                faults.invalid(&phase, "may only be 'Terminating' if `deletionTimestamp` is not empty");
+            }
+        }
+        faults.0
+    }
+
+    fn validate_subresource(&self, _subresource: &str, object: &Object, _old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        validate_finalizers(object, &mut faults);
+        faults.0
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        name::dns_label(name)
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+fn validate_finalizers(object: &Object, faults: &mut Faults) {
+    for finalizer in Field::at(object, &["spec", "finalizers"]).items() {
+        faults.must_keep(&finalizer, name::qualified_name);
+        if finalizer.text() != "kubernetes" && !finalizer.text().contains('/') {
+            faults.invalid(&finalizer, "name is neither a standard finalizer name nor is it fully qualified");
+        }
+    }
+}

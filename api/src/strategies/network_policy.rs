@@ -1,0 +1,80 @@
+//! NetworkPolicies.
+
+use super::check::{Faults, Field};
+use super::fill::Fill;
+use super::{label_selector, ports};
+use crate::{FieldError, Object};
+
+/// Rules of NetworkPolicies.
+pub struct Strategy;
+
+impl crate::Strategy for Strategy {
+    fn set_defaults(&self, object: &mut Object) {
+        let spec = object.map_mut(&["spec"]);
+        for list in ["ingress", "egress"] {
+            for port in spec.maps_at(list).flat_map(|rule| rule.maps_at("ports")) {
+                port.fill("protocol", "TCP");
+            }
+        }
+        if !spec.has("policyTypes") {
+            let has_egress = spec.get("egress").and_then(|it| it.as_array()).is_some_and(|it| !it.is_empty());
+            let types: &[&str] = if has_egress { &["Ingress", "Egress"] } else { &["Ingress"] };
+            spec.insert("policyTypes".into(), types.into());
+        }
+    }
+
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let spec = Field::at(object, &["spec"]);
+        label_selector::validate(&spec.get("podSelector"), &mut faults);
+        for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+            for rule in spec.get(list).items() {
+                rule.get("ports").items().for_each(|port| validate_port(&port, &mut faults));
+                rule.get(peers).items().for_each(|peer| validate_peer(&peer, &mut faults));
+            }
+        }
+        for kind in spec.get("policyTypes").items() {
+            faults.one_of(&kind, &["Egress", "Ingress"]);
+        }
+        faults.0
+    }
+}
+
+fn validate_port(port: &Field, faults: &mut Faults) {
+    faults.one_of(&port.get("protocol"), ports::PROTOCOLS);
+    let (first, last) = (port.get("port"), port.get("endPort"));
+    if first.is_set() {
+        ports::validate_number_or_name(&first, faults);
+    }
+    if !last.is_set() {
+        return;
+    }
+    match first.number() {
+        Some(number) if last.number().is_some_and(|last| last < number) => {
+            faults.invalid(&last, "must be greater than or equal to `port`");
+        }
+        Some(_) => ports::validate_number(&last, faults),
+        None if first.is_set() => faults.invalid(&last, "may not be specified when `port` is non-numeric"),
+        None => faults.required(&last, "must be specified when `endPort` is specified"),
+    }
+}
+
+fn validate_peer(peer: &Field, faults: &mut Faults) {
+    let [pods, namespaces, block] =
+        ["podSelector", "namespaceSelector", "ipBlock"].map(|name| peer.get(name));
+    if !pods.is_set() && !namespaces.is_set() && !block.is_set() {
+        faults.required(peer, "must specify a peer");
+        return;
+    }
+    if block.is_set() && (pods.is_set() || namespaces.is_set()) {
+        faults.forbidden(peer, "may not specify both ipBlock and another peer");
+    }
+    label_selector::validate(&pods, faults);
+    label_selector::validate(&namespaces, faults);
+    if block.is_set() {
+        if faults.must_be_given(&block.get("cidr")) {
+            ports::validate_cidr(&block.get("cidr"), faults);
+        }
+        block.get("except").items().for_each(|range| ports::validate_cidr(&range, faults));
+    }
+}

@@ -1,0 +1,140 @@
+//! PersistentVolumes and StorageClasses.
+
+use serde_json::json;
+
+use super::check::{Faults, Field};
+use super::fill::Fill;
+use super::persistent_volume_claim::ACCESS_MODES;
+use super::{pod_spec, resources};
+use crate::{FieldError, Object, name};
+
+const RECLAIM_POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
+const NOT_SOURCES: &[&str] = &[
+    "accessModes",
+    "capacity",
+    "claimRef",
+    "mountOptions",
+    "nodeAffinity",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "volumeAttributesClassName",
+    "volumeMode",
+];
+
+/// Rules of PersistentVolumes.
+pub struct PersistentVolume;
+
+impl crate::Strategy for PersistentVolume {
+    fn set_defaults(&self, object: &mut Object) {
+        let spec = object.map_mut(&["spec"]);
+        spec.fill("persistentVolumeReclaimPolicy", "Retain");
+        spec.fill("volumeMode", "Filesystem");
+        pod_spec::source_defaults(spec);
+        object.set_if_absent(&["status", "phase"], "Pending");
+    }
+
+    fn prepare_for_create(&self, object: &mut Object) {
+        object.set(&["status"], json!({"phase": "Pending"}));
+    }
+
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let spec = Field::at(object, &["spec"]);
+        let modes = spec.get("accessModes");
+        if modes.is_empty() {
+            faults.required(&modes, "");
+        }
+        modes.items().for_each(|mode| faults.one_of(&mode, ACCESS_MODES));
+        let capacity = spec.get("capacity");
+        let storage = capacity.entry("storage");
+        if capacity.is_empty() {
+            faults.required(&capacity, "");
+        } else if !storage.is_set() || capacity.len() > 1 {
+            faults.not_supported(&capacity, &["storage"]);
+        } else {
+            resources::validate_quantity(&storage, &mut faults);
+        }
+        faults.one_of(&spec.get("persistentVolumeReclaimPolicy"), RECLAIM_POLICIES);
+        faults.one_of(&spec.get("volumeMode"), &["Block", "Filesystem"]);
+        faults.keeps(&spec.get("storageClassName"), name::dns_subdomain);
+        let affinity = spec.get("nodeAffinity").get("required");
+        if affinity.is_set() {
+            pod_spec::validate_node_selector(&affinity, &mut faults);
+        } else if spec.get("local").is_set() {
+            faults.required(&spec.get("nodeAffinity"), "Local volume requires node affinity");
+        }
+        validate_source(&spec, &mut faults);
+        if let Some(old) = old {
+            validate_update(&spec, &Field::at(old, &["spec"]), &mut faults);
+        }
+        faults.0
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+fn sources<'a>(spec: &Field<'a>) -> Vec<Field<'a>> {
+    let entries = spec.map().into_iter().flatten();
+    let given = entries.filter(|(key, value)| !NOT_SOURCES.contains(&key.as_str()) && !value.is_null());
+    given.map(|(key, _)| spec.get(key)).collect()
+}
+
+fn validate_source(spec: &Field, faults: &mut Faults) {
+    let given = sources(spec);
+    for other in given.iter().skip(1) {
+        faults.forbidden(other, "may not specify more than 1 volume type");
+    }
+    match given.first() {
+        None => faults.required(spec, "must specify a volume type"),
+        Some(source) if source.path == "spec.hostPath" || source.path == "spec.local" => {
+            faults.must_be_given(&source.get("path"));
+        }
+        Some(_) => {}
+    }
+}
+
+fn validate_update(spec: &Field, old: &Field, faults: &mut Faults) {
+    let values =
+        |spec: &Field| sources(spec).iter().map(|it| (it.path.clone(), it.value.clone())).collect::<Vec<_>>();
+    if values(spec) != values(old) {
+        let source = Field { path: "spec.persistentvolumesource".into(), value: spec.value };
+        faults.forbidden(&source, "spec.persistentvolumesource is immutable after creation");
+    }
+    faults.immutable(&spec.get("volumeMode"), &old.get("volumeMode"));
+}
+
+/// Rules of StorageClasses.
+pub struct StorageClass;
+
+impl crate::Strategy for StorageClass {
+    fn set_defaults(&self, object: &mut Object) {
+        object.set_if_absent(&["reclaimPolicy"], "Delete");
+        object.set_if_absent(&["volumeBindingMode"], "Immediate");
+    }
+
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let at = |name| Field::at(object, &[name]);
+        faults.must_keep(&at("provisioner"), name::qualified_name);
+        faults.must_be_one_of(&at("reclaimPolicy"), RECLAIM_POLICIES);
+        faults.must_be_one_of(&at("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
+        let Some(old) = old else { return faults.0 };
+        for (name, text) in [
+            ("parameters", "updates to parameters are forbidden."),
+            ("provisioner", "updates to provisioner are forbidden."),
+            ("reclaimPolicy", "updates to reclaimPolicy are forbidden."),
+        ] {
+            if !super::check::same(at(name).value, Field::at(old, &[name]).value) {
+                faults.forbidden(&at(name), text);
+            }
+        }
+        faults.immutable(&at("volumeBindingMode"), &Field::at(old, &["volumeBindingMode"]));
+        faults.0
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}

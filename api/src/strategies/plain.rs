@@ -1,0 +1,134 @@
+//! Kinds with next to no rules of their own.
+
+use super::check::{Faults, Field};
+use super::pod_template;
+use crate::{FieldError, Object, name};
+
+/// Kinds about which nothing is special but that upstream counts no generations for them:
+/// ServiceAccounts, CSINodes, VolumeAttachments, ...
+pub struct Unnumbered;
+
+impl crate::Strategy for Unnumbered {
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+/// Rules of ControllerRevisions, which are written once.
+pub struct ControllerRevision;
+
+impl crate::Strategy for ControllerRevision {
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        faults.not_negative(&Field::at(object, &["revision"]));
+        if let Some(old) = old {
+            faults.immutable(&Field::at(object, &["data"]), &Field::at(old, &["data"]));
+        } else if !Field::at(object, &["data"]).is_set() {
+            faults.required(&Field::at(object, &["data"]), "data is mandatory");
+        }
+        faults.0
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+/// Rules of PodTemplates, templates that stand alone.
+pub struct PodTemplate;
+
+impl crate::Strategy for PodTemplate {
+    fn set_defaults(&self, object: &mut Object) {
+        pod_template::set_defaults(object, &["template"]);
+    }
+
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        pod_template::validate(&Field::at(object, &["template"]), &mut faults);
+        faults.0
+    }
+
+    fn warnings(&self, object: &Object) -> Vec<String> {
+        pod_template::warnings(object, &["template"])
+    }
+}
+
+/// Rules of CSIDrivers.
+pub struct CsiDriver;
+
+impl crate::Strategy for CsiDriver {
+    fn set_defaults(&self, object: &mut Object) {
+        for (name, value) in [
+            ("attachRequired", true),
+            ("podInfoOnMount", false),
+            ("storageCapacity", false),
+            ("requiresRepublish", false),
+            ("seLinuxMount", false),
+        ] {
+            object.set_if_absent(&["spec", name], value);
+        }
+        object.set_if_absent(&["spec", "fsGroupPolicy"], "ReadWriteOnceWithFSType");
+        object.set_if_absent(&["spec", "volumeLifecycleModes"], vec!["Persistent"]);
+    }
+
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let spec = Field::at(object, &["spec"]);
+        faults.one_of(&spec.get("fsGroupPolicy"), &["File", "None", "ReadWriteOnceWithFSType"]);
+        for mode in spec.get("volumeLifecycleModes").items() {
+            faults.one_of(&mode, &["Ephemeral", "Persistent"]);
+        }
+        if let Some(old) = old {
+            for name in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
+                faults.immutable(&spec.get(name), &Field::at(old, &["spec"]).get(name));
+            }
+        }
+        faults.0
+    }
+}
+
+/// Rules of IPAddresses: each is named by the address it stands for.
+pub struct IpAddress;
+
+impl crate::Strategy for IpAddress {
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let parent = Field::at(object, &["spec", "parentRef"]);
+        if !parent.is_set() {
+            faults.required(&parent, "");
+        } else {
+            faults.must_be_given(&parent.get("resource"));
+            faults.must_be_given(&parent.get("name"));
+        }
+        if let Some(old) = old {
+            faults.immutable(&parent, &Field::at(old, &["spec", "parentRef"]));
+        }
+        faults.0
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        name::ip_address(name)
+    }
+
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+/// Rules of ServiceCIDRs.
+pub struct ServiceCidr;
+
+impl crate::Strategy for ServiceCidr {
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let ranges = Field::at(object, &["spec", "cidrs"]);
+        if ranges.is_empty() {
+            faults.required(&ranges, "at least one CIDR required");
+        }
+        ranges.items().for_each(|range| super::ports::validate_cidr(&range, &mut faults));
+        if let Some(old) = old {
+            faults.immutable(&ranges, &Field::at(old, &["spec", "cidrs"]));
+        }
+        faults.0
+    }
+}

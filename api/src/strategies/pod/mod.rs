@@ -1,0 +1,226 @@
+//! Pods.
+
+mod quality;
+mod update;
+mod warnings;
+
+pub use quality::quality_of_service;
+pub use warnings::warnings as pod_spec_warnings;
+
+use serde_json::{Value, json};
+
+use super::check::{Faults, Field};
+use super::fill::Fill;
+use super::pod_spec;
+use crate::{FieldError, Object};
+
+/// Rules of pods.
+pub struct Strategy;
+
+impl crate::Strategy for Strategy {
+    fn set_defaults(&self, object: &mut Object) {
+        let spec = object.map_mut(&["spec"]);
+        pod_spec::set_defaults(spec);
+        spec.fill("enableServiceLinks", true);
+        pod_spec::host_network_ports(spec);
+        pod_spec::requests_from_limits(spec);
+    }
+
+    fn prepare_for_create(&self, object: &mut Object) {
+        let class = quality_of_service(object);
+        let mut status = json!({"phase": "Pending", "qosClass": class});
+        if !object.list(&["spec", "schedulingGates"]).is_empty() {
+            status["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
+        object.set(&["status"], status);
+    }
+
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        if let Some(old) = old {
+            update::validate(object, old, &mut faults);
+            return faults.0;
+        }
+        let spec = Field::at(object, &["spec"]);
+        pod_spec::validate(&spec, &mut faults);
+        let ephemeral = spec.get("ephemeralContainers");
+        if !ephemeral.is_empty() {
+            faults.forbidden(&ephemeral, "cannot be set on create");
+        }
+        if object.annotation("kubernetes.io/config.mirror").is_some()
+            && spec.get("nodeName").text().is_empty()
+        {
+            let text = "must set spec.nodeName if mirror pod annotation is set";
+            faults.invalid(
+                &Field::at(object, &["metadata", "annotations"]).entry("kubernetes.io/config.mirror"),
+                text,
+            );
+        }
+        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let class = ["status", "qosClass"];
+        if !old.text(&class).is_empty() {
+            faults.immutable(&Field::at(object, &class), &Field::at(old, &class));
+        }
+        faults.0
+    }
+
+    fn prepare_for_subresource(&self, subresource: &str, object: &mut Object, old: &Object) {
+        // Each may change its own part of the spec only; the rest stays as it was.
+        match subresource {
+            "ephemeralcontainers" => {
+                let wanted = object.remove(&["spec", "ephemeralContainers"]);
+                carry_over_spec(object, old);
+                if let Some(wanted) = wanted {
+                    object.set(&["spec", "ephemeralContainers"], wanted);
+                }
+            }
+            "resize" => {
+                let wanted: Vec<Option<Value>> = object
+                    .list(&["spec", "containers"])
+                    .iter()
+                    .map(|container| container.get("resources").cloned())
+                    .collect();
+                carry_over_spec(object, old);
+                let containers = object.map_mut(&["spec"]).maps_at("containers");
+                for (container, resources) in containers.zip(wanted) {
+                    container.insert("resources".into(), resources.unwrap_or_else(|| json!({})));
+                }
+                pod_spec::requests_from_limits(object.map_mut(&["spec"]));
+            }
+            _ => {}
+        }
+    }
+
+    fn validate_subresource(&self, subresource: &str, object: &Object, old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        match subresource {
+            "ephemeralcontainers" => update::validate_ephemeral_containers(object, old, &mut faults),
+            "resize" => update::validate_resize(object, old, &mut faults),
+            _ => {}
+        }
+        faults.0
+    }
+
+    fn grace_period(&self, object: &Object, requested: Option<i64>) -> Option<i64> {
+        let is_unscheduled = object.text(&["spec", "nodeName"]).is_empty();
+        let is_finished = matches!(object.text(&["status", "phase"]), "Succeeded" | "Failed");
+        if is_unscheduled || is_finished {
+            return None;
+        }
+        let own = object.number(&["spec", "terminationGracePeriodSeconds"]);
+        match requested.or(own).unwrap_or_default() {
+            0 => None,
+            negative if negative < 0 => Some(1),
+            seconds => Some(seconds),
+        }
+    }
+
+    fn warnings(&self, object: &Object) -> Vec<String> {
+        warnings::warnings(&Field::at(object, &["spec"]))
+    }
+}
+
+fn carry_over_spec(object: &mut Object, old: &Object) {
+    if let Some(spec) = old.at(&["spec"]) {
+        object.set(&["spec"], spec.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Strategy as _;
+
+    fn pod(spec: Value) -> Object {
+        let mut object = Object::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "default"}, "spec": spec,
+        }))
+        .unwrap();
+        Strategy.set_defaults(&mut object);
+        object
+    }
+
+    fn messages(faults: Vec<FieldError>) -> Vec<String> {
+        faults.iter().map(FieldError::to_string).collect()
+    }
+
+    #[test]
+    fn a_plain_pod_is_valid() {
+        let pod = pod(json!({"containers": [{"name": "web", "image": "web:1"}]}));
+        assert_eq!(Strategy.validate(&pod, None), []);
+    }
+
+    #[test]
+    fn every_fault_is_told_at_its_field() {
+        let pod = pod(json!({
+            "restartPolicy": "Sometimes",
+            "containers": [
+                {"name": "Web", "image": "", "volumeMounts": [{"name": "data", "mountPath": "/data"}]},
+                {"name": "b", "image": "b", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}},
+            ],
+        }));
+        assert_eq!(
+            messages(Strategy.validate(&pod, None)),
+            [
+                "spec.containers[0].name: Invalid value: \"Web\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+                "spec.containers[0].image: Required value",
+                "spec.containers[0].volumeMounts[0].name: Not found: \"data\"",
+                "spec.containers[1].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_without_containers_is_told_so() {
+        let pod = pod(json!({}));
+        assert_eq!(messages(Strategy.validate(&pod, None)), ["spec.containers: Required value"]);
+    }
+
+    #[test]
+    fn an_update_may_change_images_and_little_else() {
+        let old = pod(json!({"containers": [{"name": "web", "image": "web:1"}]}));
+        let mut new = old.clone();
+        new.map_mut(&["spec"]).maps_at("containers").for_each(|it| {
+            it.insert("image".into(), "web:2".into());
+        });
+        assert_eq!(Strategy.validate(&new, Some(&old)), []);
+
+        new.set(&["spec", "hostNetwork"], true);
+        let faults = messages(Strategy.validate(&new, Some(&old)));
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].starts_with(
+            "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,\
+             `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
+        ));
+        assert!(faults[0].contains("hostNetwork"));
+    }
+
+    #[test]
+    fn pods_get_the_time_they_ask_for_once_they_have_a_node() {
+        let mut pod = pod(json!({"containers": []}));
+        assert_eq!(Strategy.grace_period(&pod, None), None);
+        pod.set(&["spec", "nodeName"], "a");
+        assert_eq!(Strategy.grace_period(&pod, None), Some(30));
+        assert_eq!(Strategy.grace_period(&pod, Some(5)), Some(5));
+        assert_eq!(Strategy.grace_period(&pod, Some(0)), None);
+        pod.set(&["status", "phase"], "Succeeded");
+        assert_eq!(Strategy.grace_period(&pod, None), None);
+    }
+
+    #[test]
+    fn a_new_pod_is_pending_and_classed() {
+        let mut pod = pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]}));
+        Strategy.prepare_for_create(&mut pod);
+        assert_eq!(pod.at(&["status"]), Some(&json!({"phase": "Pending", "qosClass": "Burstable"})));
+    }
+}

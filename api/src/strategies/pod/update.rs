@@ -1,0 +1,186 @@
+//! What may change in a pod that exists.
+
+use serde_json::{Map, Value};
+
+use crate::Object;
+use crate::strategies::check::{Faults, Field, same};
+use crate::strategies::fill::Fill;
+use crate::strategies::pod_spec;
+
+const CHANGEABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
+    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+    `spec.tolerations` (only additions to existing tolerations),\
+    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// A write to the pod itself: images, a shorter deadline, more tolerations, fewer gates.
+pub fn validate(object: &Object, old: &Object, faults: &mut Faults) {
+    let (spec, old_spec) = (Field::at(object, &["spec"]), Field::at(old, &["spec"]));
+    for list in ["containers", "initContainers"] {
+        if spec.get(list).len() != old_spec.get(list).len() {
+            faults.forbidden(&spec.get(list), "pod updates may not add or remove containers");
+            return;
+        }
+        for container in spec.get(list).items() {
+            if container.get("image").text().is_empty() {
+                faults.required(&container.get("image"), "");
+            }
+        }
+    }
+    validate_deadline(&spec.get("activeDeadlineSeconds"), &old_spec.get("activeDeadlineSeconds"), faults);
+    validate_tolerations(&spec.get("tolerations"), &old_spec.get("tolerations"), faults);
+    validate_gates(&spec.get("schedulingGates"), &old_spec.get("schedulingGates"), faults);
+    validate_rest(&spec, &old_spec, faults);
+}
+
+fn validate_deadline(deadline: &Field, old: &Field, faults: &mut Faults) {
+    match (deadline.number(), old.number()) {
+        (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
+            faults.between(deadline, 0, i64::from(i32::MAX));
+        }
+        (Some(new), Some(old)) if new > old => {
+            faults.invalid(deadline, "must be less than or equal to previous value");
+        }
+        (None, Some(_)) => faults.invalid(deadline, "must not update from a positive integer to nil value"),
+        _ => {}
+    }
+}
+
+fn validate_tolerations(tolerations: &Field, old: &Field, faults: &mut Faults) {
+    let without_seconds = |toleration: &Field| {
+        let mut map = toleration.map().cloned().unwrap_or_default();
+        map.remove("tolerationSeconds");
+        map
+    };
+    let kept: Vec<Map<String, Value>> = tolerations.items().map(|it| without_seconds(&it)).collect();
+    if !old.items().all(|toleration| kept.contains(&without_seconds(&toleration))) {
+        faults.forbidden(tolerations, "existing toleration can not be modified except its tolerationSeconds");
+    }
+}
+
+fn validate_gates(gates: &Field, old: &Field, faults: &mut Faults) {
+    for gate in gates.items() {
+        if !old.items().any(|before| before.value == gate.value) {
+            let name = gate.get("name");
+            let text = format!("only deletion is allowed, but found new scheduling gate '{}'", name.text());
+            faults.forbidden(&gate, text);
+        }
+    }
+}
+
+/// Everything else must be as it was.
+fn validate_rest(spec: &Field, old: &Field, faults: &mut Faults) {
+    let mut compared = spec.map().cloned().unwrap_or_default();
+    let before = old.map().cloned().unwrap_or_default();
+    for key in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
+        take_over(&mut compared, &before, key);
+    }
+    let was_negative =
+        before.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|it| it < 0);
+    if was_negative && spec.get("terminationGracePeriodSeconds").number() == Some(1) {
+        take_over(&mut compared, &before, "terminationGracePeriodSeconds");
+    }
+    let is_gated = !old.get("schedulingGates").is_empty();
+    if is_gated {
+        validate_gated(spec, old, faults);
+        take_over(&mut compared, &before, "nodeSelector");
+        take_over(&mut compared, &before, "affinity");
+    }
+    for list in ["containers", "initContainers"] {
+        for (container, before) in compared.maps_at(list).zip(old.get(list).items()) {
+            if let Some(before) = before.map() {
+                take_over(container, before, "image");
+            }
+        }
+    }
+    let changed = changed_keys(&compared, &before);
+    if !changed.is_empty() {
+        faults.forbidden(spec, format!("{CHANGEABLE}\n{changed}"));
+    }
+}
+
+/// While it waits at a gate, a pod's choice of nodes may become narrower.
+fn validate_gated(spec: &Field, old: &Field, faults: &mut Faults) {
+    let (selector, before) = (spec.get("nodeSelector"), old.get("nodeSelector"));
+    if before.entries().any(|(key, value)| selector.entry(key).value != value.value) {
+        faults.invalid(
+            &selector,
+            "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+        );
+    }
+    let required = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = |spec: &Field| required.iter().fold(spec.clone(), |field, key| field.get(key)).value.clone();
+    if !terms(old).is_null() && terms(spec) != terms(old) {
+        faults.invalid(&spec.get("affinity").get("nodeAffinity"), "field is immutable");
+    }
+}
+
+fn take_over(map: &mut Map<String, Value>, from: &Map<String, Value>, key: &str) {
+    match from.get(key) {
+        Some(value) => map.insert(key.to_string(), value.clone()),
+        None => map.remove(key),
+    };
+}
+
+/// The changes, one a line: `- before` and `+ after` of each field at the top of the spec.
+fn changed_keys(new: &Map<String, Value>, old: &Map<String, Value>) -> String {
+    let nothing = Value::Null;
+    let mut keys: Vec<&String> = new.keys().chain(old.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let mut lines = String::new();
+    for key in keys {
+        let (before, after) = (old.get(key).unwrap_or(&nothing), new.get(key).unwrap_or(&nothing));
+        if !same(before, after) {
+            lines.push_str(&format!("- {key}: {before}\n+ {key}: {after}\n"));
+        }
+    }
+    lines
+}
+
+/// Containers for debugging may be added, never changed or taken away.
+pub fn validate_ephemeral_containers(object: &Object, old: &Object, faults: &mut Faults) {
+    pod_spec::validate(&Field::at(object, &["spec"]), faults);
+    let path = ["spec", "ephemeralContainers"];
+    let (containers, before) = (Field::at(object, &path), Field::at(old, &path));
+    for old_container in before.items() {
+        let name = old_container.get("name");
+        match containers.items().find(|container| container.get("name").text() == name.text()) {
+            None => {
+                let text = format!("existing ephemeral containers \"{}\" may not be removed\n", name.text());
+                faults.forbidden(&containers, text);
+            }
+            Some(container) if container.value != old_container.value => {
+                let text = format!("existing ephemeral containers \"{}\" may not be changed\n", name.text());
+                faults.forbidden(&containers, text);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A resize may change CPU and memory of containers, and may not change the pod's class.
+pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
+    pod_spec::validate(&Field::at(object, &["spec"]), faults);
+    let spec = Field::at(object, &["spec"]);
+    if super::quality_of_service(object) != super::quality_of_service(old) {
+        faults.invalid(&spec, "Pod QOS Class may not change as a result of resizing");
+    }
+    let others = |resources: &Field| {
+        let mut map = resources.map().cloned().unwrap_or_default();
+        for list in ["requests", "limits"] {
+            if let Some(amounts) = map.map_at(list) {
+                amounts.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+            }
+            if map.get(list).is_some_and(|amounts| same(amounts, &Value::Null)) {
+                map.remove(list);
+            }
+        }
+        map
+    };
+    let before = Field::at(old, &["spec"]).get("containers");
+    for (container, before) in spec.get("containers").items().zip(before.items()) {
+        if others(&container.get("resources")) != others(&before.get("resources")) {
+            faults.forbidden(&spec, "only cpu and memory resources are mutable");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Where pods may go: affinity, tolerations and spreading.
+
+use std::collections::HashSet;
+
+use crate::name;
+use crate::strategies::check::{Faults, Field};
+use crate::strategies::label_selector;
+
+/// Affinity, tolerations and spreading of a pod spec.
+pub fn validate(spec: &Field, faults: &mut Faults) {
+    let affinity = spec.get("affinity");
+    validate_node_affinity(&affinity.get("nodeAffinity"), faults);
+    validate_pod_affinity(&affinity.get("podAffinity"), faults);
+    validate_pod_affinity(&affinity.get("podAntiAffinity"), faults);
+    spec.get("tolerations").items().for_each(|toleration| validate_toleration(&toleration, faults));
+    validate_topology_constraints(&spec.get("topologySpreadConstraints"), faults);
+}
+
+fn validate_node_affinity(affinity: &Field, faults: &mut Faults) {
+    let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution");
+    if required.is_set() {
+        validate_node_selector(&required, faults);
+    }
+    for preferred in affinity.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        validate_weight(&preferred, faults);
+        validate_node_term(&preferred.get("preference"), faults);
+    }
+}
+
+/// A node selector: at least one term.
+pub fn validate_node_selector(selector: &Field, faults: &mut Faults) {
+    let terms = selector.get("nodeSelectorTerms");
+    if terms.is_empty() {
+        faults.required(&terms, "must have at least one node selector term");
+    }
+    terms.items().for_each(|term| validate_node_term(&term, faults));
+}
+
+fn validate_node_term(term: &Field, faults: &mut Faults) {
+    for requirement in term.get("matchExpressions").items() {
+        validate_node_requirement(&requirement, faults);
+        let key = requirement.get("key");
+        if let Err(message) = name::qualified_name(key.text()) {
+            faults.invalid(&key, message);
+        }
+    }
+    for requirement in term.get("matchFields").items() {
+        let (key, operator) = (requirement.get("key"), requirement.get("operator"));
+        if key.text() != "metadata.name" {
+            faults.invalid(&key, "not a valid field selector key");
+        }
+        if !matches!(operator.text(), "In" | "NotIn") {
+            faults.invalid(&operator, "not a valid selector operator");
+        } else if requirement.get("values").len() != 1 {
+            let text = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+            faults.required(&requirement.get("values"), text);
+        }
+    }
+}
+
+fn validate_node_requirement(requirement: &Field, faults: &mut Faults) {
+    let (operator, values) = (requirement.get("operator"), requirement.get("values"));
+    match operator.text() {
+        "In" | "NotIn" if values.is_empty() => {
+            faults.required(&values, "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            faults.forbidden(&values, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+        }
+        "Gt" | "Lt" if values.len() != 1 => {
+            faults.required(&values, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+        _ => faults.invalid(&operator, "not a valid selector operator"),
+    }
+}
+
+fn validate_pod_affinity(affinity: &Field, faults: &mut Faults) {
+    for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution").items() {
+        validate_pod_term(&term, faults);
+    }
+    for preferred in affinity.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        validate_weight(&preferred, faults);
+        validate_pod_term(&preferred.get("podAffinityTerm"), faults);
+    }
+}
+
+fn validate_pod_term(term: &Field, faults: &mut Faults) {
+    label_selector::validate(&term.get("labelSelector"), faults);
+    label_selector::validate(&term.get("namespaceSelector"), faults);
+    for namespace in term.get("namespaces").items() {
+        faults.keeps(&namespace, name::dns_label);
+    }
+    let topology = term.get("topologyKey");
+    if topology.text().is_empty() {
+        faults.required(&topology, "can not be empty");
+    } else {
+        faults.keeps(&topology, name::qualified_name);
+    }
+}
+
+fn validate_weight(preferred: &Field, faults: &mut Faults) {
+    let weight = preferred.get("weight");
+    if !weight.number().is_some_and(|weight| (1..=100).contains(&weight)) {
+        faults.invalid(&weight, "must be in the range 1-100");
+    }
+}
+
+fn validate_toleration(toleration: &Field, faults: &mut Faults) {
+    let (key, operator, effect) =
+        (toleration.get("key"), toleration.get("operator"), toleration.get("effect"));
+    faults.keeps(&key, name::qualified_name);
+    if key.text().is_empty() && operator.text() != "Exists" {
+        let text =
+            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+        faults.invalid(&operator, text);
+    }
+    let seconds = toleration.get("tolerationSeconds");
+    if seconds.is_set() && effect.text() != "NoExecute" {
+        faults.invalid(&effect, "effect must be 'NoExecute' when `tolerationSeconds` is set");
+    }
+    let value = toleration.get("value");
+    match operator.text() {
+        "Equal" | "" => {
+            if let Err(message) = name::label_value(value.text()) {
+                faults.invalid(&operator, message);
+            }
+        }
+        "Exists" if !value.text().is_empty() => {
+            faults.invalid(&operator, "value must be empty when `operator` is 'Exists'");
+        }
+        "Exists" => {}
+        _ => faults.not_supported(&operator, &["Equal", "Exists"]),
+    }
+    if !effect.text().is_empty() {
+        faults.one_of(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+    }
+}
+
+/// How pods are spread.
+pub fn validate_topology_constraints(constraints: &Field, faults: &mut Faults) {
+    let mut pairs = HashSet::new();
+    for constraint in constraints.items() {
+        for name in ["maxSkew", "minDomains"] {
+            let number = constraint.get(name);
+            if number.number().is_some_and(|number| number <= 0) {
+                faults.invalid(&number, "must be greater than zero");
+            }
+        }
+        let topology = constraint.get("topologyKey");
+        if topology.text().is_empty() {
+            faults.required(&topology, "can not be empty");
+        } else {
+            faults.keeps(&topology, name::qualified_name);
+        }
+        let action = constraint.get("whenUnsatisfiable");
+        faults.one_of(&action, &["DoNotSchedule", "ScheduleAnyway"]);
+        if !pairs.insert((topology.text(), action.text())) {
+            let pair = serde_json::Value::from(format!("{{{}, {}}}", topology.text(), action.text()));
+            faults.duplicate(&Field {
+                path: format!("{}.{{topologyKey, whenUnsatisfiable}}", constraint.path),
+                value: &pair,
+            });
+        }
+        faults.one_of(&constraint.get("nodeAffinityPolicy"), &["Honor", "Ignore"]);
+        faults.one_of(&constraint.get("nodeTaintsPolicy"), &["Honor", "Ignore"]);
+        label_selector::validate(&constraint.get("labelSelector"), faults);
+    }
+}

@@ -1,0 +1,95 @@
+//! Quantities and resource requirements.
+
+use serde_json::Value;
+
+use super::check::{Faults, Field};
+use crate::name;
+use crate::quantity::Quantity;
+
+/// The quantity that a value holds, be it text or a plain number.
+pub fn quantity(value: &Value) -> Option<Quantity> {
+    Quantity::from_json(value).ok()
+}
+
+/// Whether a value holds a quantity other than nothing.
+pub fn is_positive(value: &Value) -> bool {
+    quantity(value).is_some_and(|quantity| quantity.signum() > 0)
+}
+
+/// A quantity that must be well formed and not negative.
+pub fn validate_quantity(field: &Field, faults: &mut Faults) {
+    match Quantity::from_json(field.value) {
+        Err(error) => faults.invalid(field, error.to_string()),
+        Ok(quantity) if quantity.signum() < 0 => {
+            faults.invalid(field, "must be greater than or equal to 0");
+        }
+        Ok(_) => {}
+    }
+}
+
+/// The `resources` of a container.
+pub fn validate(resources: &Field, faults: &mut Faults) {
+    let (limits, requests) = (resources.get("limits"), resources.get("requests"));
+    for (resource, amount) in limits.entries() {
+        validate_resource_name(resource, &limits, faults);
+        validate_quantity(&amount, faults);
+    }
+    for (resource, amount) in requests.entries() {
+        validate_resource_name(resource, &requests, faults);
+        validate_quantity(&amount, faults);
+        validate_limit(resource, &requests, &amount, limits.entry(resource).value, faults);
+    }
+    let has_huge_pages = |field: &Field| field.entries().any(|(resource, _)| is_huge_pages(resource));
+    let has_others = |field: &Field| ["cpu", "memory"].iter().any(|resource| field.entry(resource).is_set());
+    if (has_huge_pages(&limits) || has_huge_pages(&requests))
+        && !has_others(&limits)
+        && !has_others(&requests)
+    {
+        faults.forbidden(resources, "HugePages require cpu or memory");
+    }
+}
+
+fn validate_limit(resource: &str, requests: &Field, amount: &Field, limit: &Value, faults: &mut Faults) {
+    let is_exact = is_huge_pages(resource) || is_extended(resource);
+    let named = Field { path: requests.path.clone(), value: amount.value };
+    match (quantity(amount.value), quantity(limit)) {
+        (Some(request), Some(limit)) if is_exact && request != limit => {
+            faults.invalid(&named, format!("must be equal to {resource} limit of {limit}"));
+        }
+        (Some(request), Some(limit)) if request > limit => {
+            faults.invalid(&named, format!("must be less than or equal to {resource} limit of {limit}"));
+        }
+        (Some(_), None) if is_exact && limit.is_null() => {
+            let limits = requests.path.replace(".requests", ".limits");
+            faults.required(
+                &Field { path: limits, value: limit },
+                "Limit must be set for non overcommitable resources",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn validate_resource_name(resource: &str, list: &Field, faults: &mut Faults) {
+    let value = Value::from(resource);
+    let field = Field { path: format!("{}[{resource}]", list.path), value: &value };
+    if let Err(message) = name::qualified_name(resource) {
+        faults.invalid(&field, message);
+    } else if !is_standard(resource) && !resource.contains('/') {
+        faults.invalid(&field, "must be a standard resource type or fully qualified");
+        faults.invalid(&field, "must be a standard resource for containers");
+    }
+}
+
+fn is_standard(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory" | "ephemeral-storage") || is_huge_pages(resource)
+}
+
+fn is_huge_pages(resource: &str) -> bool {
+    resource.starts_with("hugepages-")
+}
+
+/// Resources such as `example.com/gpu`, of which there are whole ones only and no more than there are.
+fn is_extended(resource: &str) -> bool {
+    resource.contains('/') && !resource.contains("kubernetes.io/")
+}
