@@ -6,6 +6,8 @@
 mod config;
 mod context;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
 mod fraction;
 mod hash;
 mod node_ipam;
@@ -14,6 +16,7 @@ mod pod_gc;
 mod pods;
 mod replica_set;
 mod service_account;
+mod service_pods;
 
 use client::FlightRecorder;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +44,8 @@ pub async fn run(
     let mut context = Context::new(client, flight, stop);
     replica_set::start(&mut context);
     deployment::start(&mut context);
+    endpoint_slice::start(&mut context);
+    endpoints::start(&mut context);
     node_ipam::start(&mut context, pool);
     pod_gc::start(&mut context, terminated_pod_gc_threshold);
     service_account::start(&mut context, root_ca_pem);

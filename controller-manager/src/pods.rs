@@ -100,6 +100,11 @@ pub fn seconds(seconds: Option<i32>) -> Duration {
     Duration::from_secs(seconds.unwrap_or_default().max(0).unsigned_abs().into())
 }
 
+/// A count as upstream writes it into a status: left out when it is zero.
+pub fn unless_zero(count: i32) -> Option<i32> {
+    (count != 0).then_some(count)
+}
+
 /// A pod as a controller makes it from its template: owned, named by the server.
 pub fn from_template(template: &PodTemplateSpec, namespace: &str, owner: OwnerReference) -> Pod {
     let given = template.metadata.clone().unwrap_or_default();

@@ -185,6 +185,7 @@ impl Deployments {
     async fn set_status(&self, deployment: &Deployment, status: DeploymentStatus) -> Result<(), ClientError> {
         // The revision annotation may just have been written, so not on condition of the resourceVersion: the
         // uid says that it is the same Deployment, and nobody else writes its status.
+        let status = status::patch(&status).map_err(ClientError::SerdeError)?;
         let patch = json!({"metadata": {"uid": deployment.uid()}, "status": status});
         let key = ObjectKey::of(deployment);
         let patched = self

@@ -10,6 +10,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::sets::{self, Size};
+use crate::pods::unless_zero;
 
 /// The conditions of a Deployment while a pass works on them.
 #[derive(Clone, Debug)]
@@ -91,11 +92,11 @@ pub fn calculate(
     let old = deployment.status.as_ref();
     DeploymentStatus {
         observed_generation: deployment.metadata.generation,
-        replicas: Some(replicas),
-        updated_replicas: Some(new.map_or(0, present)),
-        ready_replicas: Some(sum(&ready)),
-        available_replicas: Some(available),
-        unavailable_replicas: Some((replicas - available).max(0)),
+        replicas: unless_zero(replicas),
+        updated_replicas: unless_zero(new.map_or(0, present)),
+        ready_replicas: unless_zero(sum(&ready)),
+        available_replicas: unless_zero(available),
+        unavailable_replicas: unless_zero((replicas - available).max(0)),
         collision_count: old.and_then(|status| status.collision_count),
         conditions: conditions.into_option(),
         terminating_replicas: old.and_then(|status| status.terminating_replicas),
@@ -150,7 +151,7 @@ pub fn calculate_rollout(
 
 /// Whether all pods are of the new template, and available, and no old ones are left.
 pub fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
-    let wanted = Some(deployment.spec.replicas.unwrap_or(1));
+    let wanted = unless_zero(deployment.spec.replicas.unwrap_or(1));
     status.updated_replicas == wanted && status.replicas == wanted && status.available_replicas == wanted
 }
 
@@ -171,6 +172,24 @@ pub fn differs(old: Option<&DeploymentStatus>, new: &DeploymentStatus) -> bool {
     numbers(old) != numbers(new)
         || old.observed_generation != new.observed_generation
         || old.conditions.as_deref().unwrap_or_default() != new.conditions.as_deref().unwrap_or_default()
+}
+
+/// A status as a merge patch: what it does not have is removed.
+pub fn patch(status: &DeploymentStatus) -> Result<serde_json::Value, serde_json::Error> {
+    let mut patch = serde_json::json!({
+        "replicas": null,
+        "updatedReplicas": null,
+        "readyReplicas": null,
+        "availableReplicas": null,
+        "unavailableReplicas": null,
+        "conditions": null,
+    });
+    if let (Some(patch), serde_json::Value::Object(present)) =
+        (patch.as_object_mut(), serde_json::to_value(status)?)
+    {
+        patch.extend(present);
+    }
+    Ok(patch)
 }
 
 /// How long a rollout may stand still; `None` when for ever.

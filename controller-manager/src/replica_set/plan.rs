@@ -16,7 +16,7 @@ use k8s_openapi::{
 };
 use kube::core::Selector;
 
-use crate::pods::{PodExt, seconds};
+use crate::pods::{PodExt, seconds, unless_zero};
 
 /// As many pods as one pass creates or deletes at most.
 pub const BURST: usize = 500;
@@ -133,9 +133,9 @@ pub fn status(
     };
     ReplicaSetStatus {
         replicas: count(&|_| true),
-        fully_labeled_replicas: Some(count(&is_fully_labelled)),
-        ready_replicas: Some(count(&PodExt::is_ready)),
-        available_replicas: Some(count(&|pod| pod.is_available(min_ready, now))),
+        fully_labeled_replicas: unless_zero(count(&is_fully_labelled)),
+        ready_replicas: unless_zero(count(&PodExt::is_ready)),
+        available_replicas: unless_zero(count(&|pod| pod.is_available(min_ready, now))),
         observed_generation: generation,
         conditions: conditions(old, failure, now),
         terminating_replicas: old.terminating_replicas,
