@@ -1,9 +1,17 @@
 //! What `kubectl get` prints: columns and cells, with upstream's titles and words.
+//!
+//! A cell is a pure function of an object and the time. Every kind has a Name column; it comes first
+//! unless the kind's own columns say where it stands or what it shows.
+
+mod cells;
+mod duration;
+
+pub use duration::{human_duration, since};
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::Object;
+use crate::{Kind, Object};
 
 /// One printed column of a kind, beside Name.
 #[derive(Clone, Copy)]
@@ -20,5 +28,98 @@ pub struct Column {
     pub cell: fn(&Object, now: Timestamp) -> Value,
 }
 
-/// What kinds print that have no columns of their own.
-pub const AGE_ONLY: &[Column] = &[];
+impl Column {
+    /// A column of text.
+    pub const fn text(
+        name: &'static str,
+        description: &'static str,
+        cell: fn(&Object, Timestamp) -> Value,
+    ) -> Column {
+        Column { name, kind: "string", description, priority: 0, cell }
+    }
+
+    /// A column of whole numbers.
+    pub const fn number(
+        name: &'static str,
+        description: &'static str,
+        cell: fn(&Object, Timestamp) -> Value,
+    ) -> Column {
+        Column { kind: "integer", ..Column::text(name, description, cell) }
+    }
+
+    /// The column, printed with `-o wide` only.
+    pub const fn wide(self) -> Column {
+        Column { priority: 1, ..self }
+    }
+
+    fn definition(&self) -> Value {
+        json!({
+            "name": self.name,
+            "type": self.kind,
+            "format": if self.name == NAME.name { "name" } else { "" },
+            "description": self.description,
+            "priority": self.priority,
+        })
+    }
+}
+
+/// The name of the object.
+pub const NAME: Column =
+    Column::text("Name", "Name of the object, unique among its kind in its namespace.", |object, _| {
+        object.name().into()
+    });
+
+/// The time since the object was made.
+pub const AGE: Column = Column::text("Age", "Time since the object was created.", |object, now| {
+    since(object.text(&["metadata", "creationTimestamp"]), now).into()
+});
+
+/// What custom resources print that have no columns of their own.
+pub const AGE_ONLY: &[Column] = &[AGE];
+
+/// What built-in kinds print for which upstream has no columns.
+pub const CREATED_AT: &[Column] = &[Column {
+    kind: "date",
+    ..Column::text("Created At", "When the object was created.", |object, _| {
+        object.text(&["metadata", "creationTimestamp"]).into()
+    })
+}];
+
+/// The objects as a `meta.k8s.io/v1` Table. Each row carries its object, whole with `include_object`,
+/// else its metadata alone.
+pub fn render(
+    kind: &Kind,
+    objects: &[Object],
+    now: Timestamp,
+    metadata: Value,
+    include_object: bool,
+) -> Value {
+    let columns = columns(kind);
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            let cells: Vec<Value> = columns.iter().map(|column| (column.cell)(object, now)).collect();
+            let object = if include_object { Value::Object(object.0.clone()) } else { metadata_of(object) };
+            json!({"cells": cells, "object": object})
+        })
+        .collect();
+    let definitions: Vec<Value> = columns.iter().map(|column| column.definition()).collect();
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata,
+        "columnDefinitions": definitions,
+        "rows": rows,
+    })
+}
+
+fn columns(kind: &Kind) -> Vec<&Column> {
+    let has_name = kind.columns.iter().any(|column| column.name == NAME.name);
+    let name = (!has_name).then_some(&NAME);
+    name.into_iter().chain(kind.columns).collect()
+}
+
+fn metadata_of(object: &Object) -> Value {
+    let metadata = object.at(&["metadata"]).cloned().unwrap_or_else(|| json!({}));
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+}

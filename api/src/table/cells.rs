@@ -1,0 +1,1 @@
+//! What cells of many kinds have in common.
