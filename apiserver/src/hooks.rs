@@ -56,7 +56,7 @@ pub enum Operation {
 }
 
 /// A write on its way to the store, as admission sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Attributes<'a> {
     /// Who writes.
     pub user: &'a User,

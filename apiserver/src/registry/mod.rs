@@ -12,22 +12,24 @@ pub(crate) mod encode;
 pub(crate) mod entry;
 mod feed;
 pub(crate) mod key;
-mod ring;
+pub(crate) mod ring;
 pub(crate) mod selection;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use api::{Kind, Object, Status};
+use bytes::Bytes;
 use jiff::Timestamp;
 use store::{KeyValue, ReadError, Revision, Store, WriteError};
 use tokio::sync::{OnceCell, RwLock, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     request::{DeleteOptions, User},
     write::{self, Write},
 };
 use cache::Cache;
+use convert::stored_kind;
 use entry::Entry;
 
 /// Upstream's words for a lost race.
@@ -43,6 +45,7 @@ pub struct Registry {
     /// Whether others write to the store, too.
     is_shared: bool,
     caches: RwLock<HashMap<&'static str, Arc<OnceCell<Arc<Cache>>>>>,
+    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -50,7 +53,13 @@ impl Registry {
     /// The objects in `store`. `is_shared` says whether other servers write to it, too; reads then ask
     /// the store how far it is. Tasks that fill caches end with `stop`.
     pub fn new(store: Arc<dyn Store>, is_shared: bool, stop: CancellationToken) -> Arc<Registry> {
-        Arc::new(Registry { store, is_shared, caches: RwLock::default(), stop })
+        Arc::new(Registry { store, is_shared, caches: RwLock::default(), tasks: TaskTracker::new(), stop })
+    }
+
+    /// Waits until nothing runs any more, after `stop`.
+    pub async fn stopped(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// One object.
@@ -76,7 +85,7 @@ impl Registry {
         let user = User::new("system:apiserver", &["system:masters"]);
         let namespace = object.namespace().to_string();
         let write = Write::internal(self, &user, kind, &namespace, object.name());
-        write::create(&write, object.clone()).await?.decode_as(kind)
+        write::create(&write, object.clone()).await?.entry.decode_as(kind)
     }
 
     /// Changes an object by the rules of its kind: `change` is given the newest state, again whenever
@@ -90,7 +99,7 @@ impl Registry {
     ) -> Result<Object, Status> {
         let user = User::new("system:apiserver", &["system:masters"]);
         let write = Write::internal(self, &user, kind, namespace, name);
-        write::update(&write, None, change).await?.decode_as(kind)
+        write::update(&write, change).await?.entry.decode_as(kind)
     }
 
     /// The same for a subresource: `status` changes the status alone.
@@ -104,7 +113,7 @@ impl Registry {
     ) -> Result<Object, Status> {
         let user = User::new("system:apiserver", &["system:masters"]);
         let write = Write { subresource, ..Write::internal(self, &user, kind, namespace, name) };
-        write::update(&write, None, change).await?.decode_as(kind)
+        write::update(&write, change).await?.entry.decode_as(kind)
     }
 
     /// Deletes an object, or begins to.
@@ -142,7 +151,7 @@ impl Registry {
         let key = key::key(kind, namespace, name)?;
         let found = self.store.get(&key, None).await.map_err(read_failed)?;
         let found = found.ok_or_else(|| Status::not_found(kind.group, kind.plural, name))?;
-        Ok(Arc::new(Entry::new(kind, &found)))
+        Entry::new(stored_kind(kind), &found).map(Arc::new)
     }
 
     /// A page of a kind's objects as they were at a revision, from the store.
@@ -156,7 +165,9 @@ impl Registry {
     ) -> Result<(Vec<Arc<Entry>>, store::RangeResult), Status> {
         let mut range = self.store.range(prefix, after, at, limit).await.map_err(read_failed)?;
         let items = std::mem::take(&mut range.items);
-        Ok((items.iter().map(|item| Arc::new(Entry::new(kind, item))).collect(), range))
+        let kind = stored_kind(kind);
+        let entries = items.iter().map(|item| Entry::new(kind, item).map(Arc::new));
+        Ok((entries.collect::<Result<_, _>>()?, range))
     }
 
     /// Stores a new object and returns it as it is kept.
@@ -168,7 +179,7 @@ impl Registry {
         object: &Object,
     ) -> Result<Arc<Entry>, Status> {
         let key = key::key(kind, namespace, name)?;
-        let value = encode::value(kind, object)?;
+        let value = encoded(kind, object)?;
         let lifetime = (kind.storage == "events").then_some(EVENT_LIFETIME);
         let revision = self
             .store
@@ -178,37 +189,41 @@ impl Registry {
         self.wrote(kind, revision).await?;
         let created =
             KeyValue { key: key.into(), value, create_revision: revision, mod_revision: revision };
-        Ok(Arc::new(Entry::new(kind, &created)))
+        Entry::unindexed(kind, &created).map(Arc::new)
     }
 
-    /// Replaces `old`, unless somebody else was faster: then 409.
+    /// Replaces `old`; `None` when somebody else was faster.
     pub(crate) async fn replace(
         &self,
         kind: &'static Kind,
         old: &Entry,
         object: &Object,
-    ) -> Result<Arc<Entry>, Status> {
-        let value = encode::value(kind, object)?;
-        let revision = self
-            .store
-            .update(old.key(), value.clone(), old.revision(), None)
-            .await
-            .map_err(|error| write_failed(error, kind, old.name()))?;
+    ) -> Result<Option<Arc<Entry>>, Status> {
+        let value = encoded(kind, object)?;
+        let revision = match self.store.update(old.key(), value.clone(), old.revision(), None).await {
+            Ok(revision) => revision,
+            Err(WriteError::Conflict { .. }) => return Ok(None),
+            Err(error) => return Err(write_failed(error, kind, old.name())),
+        };
         self.wrote(kind, revision).await?;
         let create_revision = old.create_revision();
         let written = KeyValue { key: old.key().clone(), value, create_revision, mod_revision: revision };
-        Ok(Arc::new(Entry::new(kind, &written)))
+        Entry::unindexed(kind, &written).map(Arc::new).map(Some)
     }
 
-    /// Removes `old`, unless somebody else changed it: then 409. Returns the revision of the deletion.
-    pub(crate) async fn remove(&self, kind: &'static Kind, old: &Entry) -> Result<Revision, Status> {
-        let (_, revision) = self
-            .store
-            .delete(old.key(), Some(old.revision()))
-            .await
-            .map_err(|error| write_failed(error, kind, old.name()))?;
+    /// Removes `old` and returns it at the revision of its deletion; `None` when somebody else was faster.
+    pub(crate) async fn remove(
+        &self,
+        kind: &'static Kind,
+        old: &Entry,
+    ) -> Result<Option<Arc<Entry>>, Status> {
+        let revision = match self.store.delete(old.key(), Some(old.revision())).await {
+            Ok((_, revision)) => revision,
+            Err(WriteError::Conflict { .. }) => return Ok(None),
+            Err(error) => return Err(write_failed(error, kind, old.name())),
+        };
         self.wrote(kind, revision).await?;
-        Ok(revision)
+        Ok(Some(Arc::new(old.deleted(revision))))
     }
 
     /// Whether the store answers.
@@ -223,16 +238,20 @@ impl Registry {
             Some(cell) => cell,
             None => self.caches.write().await.entry(kind.storage).or_default().clone(),
         };
-        let cache = cell.get_or_try_init(|| feed::start(self.store.clone(), kind, self.stop.clone()));
-        cache.await.cloned().map_err(read_failed)
+        let start = || feed::start(self.store.clone(), stored_kind(kind), &self.tasks, self.stop.clone());
+        cell.get_or_try_init(start).await.cloned().map_err(read_failed)
     }
 
     /// The cache of a kind once it has seen everything that was acknowledged before this call.
     pub(crate) async fn fresh_cache(&self, kind: &'static Kind) -> Result<Arc<Cache>, Status> {
         let cache = self.cache(kind).await?;
         if self.is_shared {
-            let revision = self.store.revision().await.map_err(read_failed)?;
-            cache.reach(revision).await?;
+            let prefix = key::kind_prefix(stored_kind(kind));
+            match self.store.request_progress(&prefix).await.map_err(read_failed)? {
+                Some(revision) => cache.reach(revision).await?,
+                // An engine that cannot tell how far a watch is: our own writes are all we can promise.
+                None => cache.reach_own_writes().await?,
+            }
         } else {
             cache.reach_own_writes().await?;
         }
@@ -243,6 +262,31 @@ impl Registry {
         self.cache(kind).await?.wrote(revision);
         Ok(())
     }
+}
+
+/// The value to store for an object of `kind`.
+fn encoded(kind: &'static Kind, object: &Object) -> Result<Bytes, Status> {
+    match kind.stored_as {
+        None => encode::value(kind, object),
+        Some(_) => encode::value(stored_kind(kind), &convert::to_stored(kind, object.clone())),
+    }
+}
+
+/// An object as it would be kept, for a reply to a write that was not carried out; 0: never stored.
+pub(crate) fn unstored(
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    object: &Object,
+    revision: Revision,
+) -> Result<Arc<Entry>, Status> {
+    let stored = KeyValue {
+        key: key::key(kind, namespace, name)?.into(),
+        value: encoded(kind, object)?,
+        create_revision: Revision(0),
+        mod_revision: revision,
+    };
+    Entry::unindexed(kind, &stored).map(Arc::new)
 }
 
 /// Now, in whole seconds, as metadata has it.
@@ -256,7 +300,7 @@ pub(crate) fn read_failed(error: ReadError) -> Status {
         ReadError::Compacted { .. } => {
             Status::expired("The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.")
         }
-        ReadError::Future { requested, current } => too_large_version(requested, current),
+        ReadError::Future { requested, current } => too_large_version(requested, current.unwrap_or_default()),
         ReadError::Unavailable { .. } => {
             tracing::error!(error = &error as &dyn std::error::Error, "store read failed");
             Status::internal(error)

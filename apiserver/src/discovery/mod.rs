@@ -1,0 +1,191 @@
+//! What there is: groups, versions and resources, read off the rows of `api::kinds`.
+
+mod aggregated;
+mod subresource;
+
+use api::{Kind, Scope, Verbs, kinds::KINDS};
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::answer;
+
+pub(crate) use aggregated::CONTENT_TYPE as AGGREGATED;
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// `/api`.
+pub(crate) fn core(headers: &HeaderMap) -> Value {
+    if wants_aggregated(headers) {
+        return aggregated::list(|group| group.is_empty());
+    }
+    json!({
+        "kind": "APIVersions",
+        "versions": versions(""),
+        "serverAddressByClientCIDRs": [],
+    })
+}
+
+/// `/apis`.
+pub(crate) fn groups(headers: &HeaderMap) -> Value {
+    if wants_aggregated(headers) {
+        return aggregated::list(|group| !group.is_empty());
+    }
+    let groups: Vec<Value> = group_names().into_iter().filter(|group| !group.is_empty()).map(describe_group).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// `/apis/GROUP`.
+pub(crate) fn group(name: &str) -> Option<Value> {
+    let name = group_names().into_iter().find(|group| *group == name && !group.is_empty())?;
+    let mut group = describe_group(name);
+    group["kind"] = "APIGroup".into();
+    group["apiVersion"] = "v1".into();
+    Some(group)
+}
+
+/// `/api/v1` and `/apis/GROUP/VERSION`.
+pub(crate) fn resources(group: &str, version: &str) -> Option<Value> {
+    let kinds = kinds_of(group, version);
+    if kinds.is_empty() {
+        return None;
+    }
+    let resources: Vec<Value> = kinds.iter().flat_map(|kind| with_subresources(kind)).collect();
+    Some(json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": group_version(group, version),
+        "resources": resources,
+    }))
+}
+
+/// Every path under which there are resources.
+pub(crate) fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_string(), "/apis".to_string()];
+    for group in group_names() {
+        let root = if group.is_empty() { "/api".to_string() } else { format!("/apis/{group}") };
+        paths.extend(versions(group).into_iter().map(|version| format!("{root}/{version}")));
+        if !group.is_empty() {
+            paths.push(root);
+        }
+    }
+    paths
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    answer::accepted(headers).iter().any(|range| {
+        range.parameter("g") == Some("apidiscovery.k8s.io")
+            && range.parameter("v") == Some("v2")
+            && range.parameter("as") == Some("APIGroupDiscoveryList")
+            && range.includes("application/json")
+    })
+}
+
+fn describe_group(name: &str) -> Value {
+    let version = |version: &str| json!({"groupVersion": group_version(name, version), "version": version});
+    let versions: Vec<Value> = versions(name).into_iter().map(version).collect();
+    json!({"name": name, "preferredVersion": versions.first(), "versions": versions})
+}
+
+/// The groups, in the rows' order.
+fn group_names() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for kind in KINDS {
+        if !names.contains(&kind.group) {
+            names.push(kind.group);
+        }
+    }
+    names
+}
+
+/// The versions of a group, the preferred one first.
+fn versions(group: &str) -> Vec<&'static str> {
+    let mut versions = Vec::new();
+    for kind in KINDS.iter().filter(|kind| kind.group == group) {
+        if !versions.contains(&kind.version) {
+            versions.push(kind.version);
+        }
+    }
+    // v2 before v1: a longer-lived number is a newer one.
+    versions.sort_by(|a, b| b.cmp(a));
+    versions
+}
+
+fn kinds_of(group: &str, version: &str) -> Vec<&'static Kind> {
+    let mut kinds: Vec<&Kind> = KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();
+    kinds.sort_by_key(|kind| kind.plural);
+    kinds
+}
+
+fn group_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_string() } else { format!("{group}/{version}") }
+}
+
+fn with_subresources(kind: &'static Kind) -> Vec<Value> {
+    let is_namespaced = kind.scope == Scope::Namespaced;
+    let mut resource = json!({
+        "name": kind.plural,
+        "singularName": kind.singular,
+        "namespaced": is_namespaced,
+        "kind": kind.kind,
+        "verbs": verbs(kind),
+    });
+    if !kind.short.is_empty() {
+        resource["shortNames"] = kind.short.into();
+    }
+    if !kind.categories.is_empty() {
+        resource["categories"] = kind.categories.into();
+    }
+    let mut resources = vec![resource];
+    for sub in subresource::all(kind) {
+        let mut resource = json!({
+            "name": format!("{}/{}", kind.plural, sub.name),
+            "singularName": "",
+            "namespaced": is_namespaced,
+            "kind": sub.kind,
+            "verbs": sub.verbs,
+        });
+        if (sub.group, sub.version) != (kind.group, kind.version) {
+            resource["group"] = sub.group.into();
+            resource["version"] = sub.version.into();
+        }
+        resources.push(resource);
+    }
+    resources
+}
+
+fn verbs(kind: &Kind) -> &'static [&'static str] {
+    match kind.verbs {
+        Verbs::All => ALL,
+        Verbs::Create => &["create"],
+        Verbs::Read => &["get", "list"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_discovered_with_all_their_subresources() {
+        let list = resources("", "v1").unwrap();
+        let find = |name: &str| {
+            let resources = list["resources"].as_array().unwrap();
+            resources.iter().find(|resource| resource["name"] == name).cloned().unwrap_or_default()
+        };
+        assert_eq!(find("pods")["shortNames"], json!(["po"]));
+        assert_eq!(find("pods")["verbs"].as_array().unwrap().len(), 8);
+        assert_eq!(find("pods/status")["verbs"], json!(["get", "patch", "update"]));
+        assert_eq!(find("pods/eviction")["group"], "policy");
+        assert_eq!(find("serviceaccounts/token")["kind"], "TokenRequest");
+        assert_eq!(find("bindings")["verbs"], json!(["create"]));
+        assert!(resources("", "v2").is_none());
+    }
+
+    #[test]
+    fn groups_have_a_preferred_version() {
+        let apps = group("apps").unwrap();
+        assert_eq!(apps["preferredVersion"]["groupVersion"], "apps/v1");
+        assert!(group("nobody").is_none());
+        assert!(paths().contains(&"/apis/apps/v1".to_string()));
+    }
+}

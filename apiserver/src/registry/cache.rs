@@ -1,0 +1,172 @@
+//! The watch cache of one kind: its objects as they are now, and the changes that led here.
+//!
+//! [`super::feed`] is the only writer. Readers take the lock for as long as it takes to clone
+//! references, never across a wait.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{
+        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use api::Status;
+use store::Revision;
+use tokio::sync::watch;
+
+use super::{
+    entry::Entry,
+    ring::{Change, Ring},
+    too_large_version,
+};
+
+/// How long a read waits for the cache to catch up.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// One kind's objects.
+pub(crate) struct Cache {
+    state: RwLock<State>,
+    progress: watch::Sender<Revision>,
+    /// The newest revision that this server itself has written.
+    written: AtomicU64,
+}
+
+struct State {
+    items: BTreeMap<Arc<str>, Arc<Entry>>,
+    ring: Ring,
+    revision: Revision,
+}
+
+/// What the store says happened to one key.
+pub(crate) enum Update {
+    Put(Arc<Entry>),
+    Delete(Arc<str>, Revision),
+}
+
+/// A watcher has fallen behind what is remembered.
+#[derive(Debug)]
+pub(crate) struct TooOld {
+    pub(crate) oldest: Revision,
+}
+
+impl Cache {
+    /// A cache that holds `entries`, all there are at `revision`.
+    pub(crate) fn new(entries: Vec<Arc<Entry>>, revision: Revision) -> Cache {
+        Cache {
+            state: RwLock::new(State::of(entries, revision)),
+            progress: watch::Sender::new(revision),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.read().items.get(key).cloned()
+    }
+
+    /// All objects whose keys start with `prefix`, in key order, and the revision they stand for.
+    pub(crate) fn list(&self, prefix: &str) -> (Vec<Arc<Entry>>, Revision) {
+        let state = self.read();
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let found = state.items.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix));
+        (found.map(|(_, entry)| entry.clone()).collect(), state.revision)
+    }
+
+    /// The next changes after `position`, and the position to go on from.
+    pub(crate) fn changes_after(
+        &self,
+        position: Revision,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Change>>, Revision), TooOld> {
+        let state = self.read();
+        let changes = state.ring.after(position, limit).ok_or(TooOld { oldest: state.ring.start() })?;
+        let reached = match changes.last() {
+            Some(last) if changes.len() >= limit => last.entry.revision(),
+            _ => state.revision.max(position),
+        };
+        Ok((changes, reached))
+    }
+
+    /// The revision that the cache stands for.
+    pub(crate) fn revision(&self) -> Revision {
+        self.read().revision
+    }
+
+    /// Tells of every advance.
+    pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
+        self.progress.subscribe()
+    }
+
+    /// Notes that this server has written `revision` to this kind.
+    pub(crate) fn wrote(&self, revision: Revision) {
+        self.written.fetch_max(revision.0, Ordering::AcqRel);
+    }
+
+    /// Waits until every write that this server acknowledged is here.
+    pub(crate) async fn reach_own_writes(&self) -> Result<(), Status> {
+        self.reach(Revision(self.written.load(Ordering::Acquire))).await
+    }
+
+    /// Waits until the cache stands for `revision` or later; 504 when that takes too long.
+    pub(crate) async fn reach(&self, revision: Revision) -> Result<(), Status> {
+        if *self.progress.borrow() >= revision {
+            return Ok(());
+        }
+        let mut progress = self.progress.subscribe();
+        let reached = tokio::time::timeout(PATIENCE, progress.wait_for(|reached| *reached >= revision)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(too_large_version(revision, self.revision())),
+        }
+    }
+
+    /// Takes over what the store tells: all changes up to `revision`.
+    pub(crate) fn apply(&self, updates: Vec<Update>, revision: Revision) {
+        let mut state = self.write();
+        for update in updates {
+            state.apply(update);
+        }
+        state.revision = state.revision.max(revision);
+        let reached = state.revision;
+        drop(state);
+        self.progress.send_replace(reached);
+    }
+
+    /// Starts again from `entries`; watchers that have not seen everything up to now must list again.
+    pub(crate) fn reset(&self, entries: Vec<Arc<Entry>>, revision: Revision) {
+        *self.write() = State::of(entries, revision);
+        self.progress.send_replace(revision);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl State {
+    fn of(entries: Vec<Arc<Entry>>, revision: Revision) -> State {
+        let items = entries.into_iter().map(|entry| (entry.key().clone(), entry)).collect();
+        State { items, ring: Ring::new(revision), revision }
+    }
+
+    fn apply(&mut self, update: Update) {
+        let change = match update {
+            Update::Put(entry) => {
+                let previous = self.items.insert(entry.key().clone(), entry.clone());
+                Change { entry, previous, is_deletion: false }
+            }
+            Update::Delete(key, revision) => {
+                let Some(previous) = self.items.remove(&key) else { return };
+                Change { entry: Arc::new(previous.deleted(revision)), previous: Some(previous), is_deletion: true }
+            }
+        };
+        self.ring.push(Arc::new(change));
+    }
+}

@@ -1,0 +1,117 @@
+//! The server on the network: TLS, HTTP/1.1 and HTTP/2, limits, an orderly end.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{ApiServer, State};
+use crate::{hooks::PeerAddress, request::PeerCertificate};
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEADERS: Duration = Duration::from_secs(32);
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long requests may take to end after the stop.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Requests at once in one HTTP/2 connection.
+const STREAMS: u32 = 1000;
+/// After a failed accept (too many open files), before the next.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// TLS that offers both versions of HTTP.
+pub(super) fn acceptor(config: Arc<rustls::ServerConfig>) -> TlsAcceptor {
+    let mut config = (*config).clone();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+impl ApiServer {
+    /// Serves connections until `stop`; then lets running requests end and closes.
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let connection = connection(self.state.clone(), stream, address, stop.clone());
+                    self.state.connections.spawn(connection);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn connection(state: Arc<State>, stream: TcpStream, address: SocketAddr, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %address, "cannot turn off delays");
+    }
+    let Some(acceptor) = state.tls.clone() else {
+        return serve_http(state, stream, address, None, stop).await;
+    };
+    match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates();
+            let peer = chain.map(|chain| PeerCertificate(chain.iter().map(|one| one.clone().into_owned()).collect()));
+            serve_http(state, stream, address, peer, stop).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, %address, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+    }
+}
+
+async fn serve_http(
+    state: Arc<State>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    peer: Option<PeerCertificate>,
+    stop: CancellationToken,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (state, peer) = (state.clone(), peer.clone());
+        async move {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(PeerAddress(address));
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            Ok::<_, Infallible>(state.handle(request).await)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .max_concurrent_streams(STREAMS);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(error, %address, "connection ended early");
+    }
+}

@@ -1,0 +1,155 @@
+//! The server: from a request to its answer, whether it came over the network or from inside the process.
+
+mod forbidden;
+mod in_process;
+mod listen;
+mod metrics;
+mod paths;
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use api::Status;
+use axum::{Router, body::Body};
+use daemon::health::Health;
+use futures::FutureExt;
+use http::{Request, Response};
+use store::Store;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use crate::{
+    answer,
+    hooks::Hooks,
+    registry::Registry,
+    request::{PeerCertificate, Query, RequestInfo, User},
+    verbs,
+};
+
+pub use in_process::InProcess;
+
+/// What a server needs to know; who may do what is in [`Hooks`].
+pub struct Config {
+    /// Certificate and key, and the CA that client certificates are checked against. `None`: plain HTTP, for tests.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Further routes, for paths that are no resources.
+    pub extra: Option<Router>,
+    /// What has to be true before `/readyz` says so.
+    pub health: Health,
+    /// Ends watches and connections.
+    pub stop: CancellationToken,
+}
+
+/// The API server. Cheap to clone; all clones are one server.
+#[derive(Clone)]
+pub struct ApiServer {
+    state: Arc<State>,
+}
+
+/// What every request can reach.
+pub(crate) struct State {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) hooks: Hooks,
+    pub(crate) stop: CancellationToken,
+    extra: Option<Router>,
+    health: Health,
+    tls: Option<TlsAcceptor>,
+    connections: TaskTracker,
+}
+
+impl ApiServer {
+    /// The objects of `store`, for [`ApiServer::new`] and for the hooks. `is_shared` says whether other
+    /// servers write to it, too.
+    pub fn registry(store: Arc<dyn Store>, is_shared: bool, stop: &CancellationToken) -> Arc<Registry> {
+        Registry::new(store, is_shared, stop.clone())
+    }
+
+    /// A server in front of `registry`. It answers in-process clients from now on, the network with
+    /// [`ApiServer::serve`].
+    pub fn new(registry: Arc<Registry>, hooks: Hooks, config: Config) -> ApiServer {
+        let Config { tls, extra, health, stop } = config;
+        let connections = TaskTracker::new();
+        let tls = tls.map(listen::acceptor);
+        ApiServer { state: Arc::new(State { registry, hooks, stop, extra, health, tls, connections }) }
+    }
+
+    /// The server's objects.
+    pub fn objects(&self) -> &Arc<Registry> {
+        &self.state.registry
+    }
+
+    /// A way to send requests as `user` without a socket: a tower service, as `kube::Client` takes it.
+    pub fn in_process(&self, user: User) -> InProcess {
+        InProcess::new(self.state.clone(), user)
+    }
+
+    /// Waits until every connection and every cache has ended, after the stop.
+    pub async fn stopped(&self) {
+        self.state.connections.close();
+        self.state.connections.wait().await;
+        self.state.registry.stopped().await;
+    }
+}
+
+impl State {
+    /// Answers a request, whatever happens: a panic is this request's 500 and nobody else's.
+    pub(crate) async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let query = match Query::of(request.uri()) {
+            Ok(query) => query,
+            Err(status) => return answer::failure(&status),
+        };
+        let info = RequestInfo::read(request.method(), request.uri(), &query);
+        let span = tracing::debug_span!("request", verb = info.verb, path = info.path);
+        let _in_flight = metrics::InFlight::begin(&info);
+        let answered = AssertUnwindSafe(self.answer(&info, &query, request)).catch_unwind().instrument(span);
+        let response = match answered.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => {
+                tracing::debug!(verb = info.verb, path = info.path, %status, "request failed");
+                answer::failure(&status)
+            }
+            Err(panic) => {
+                let message = panic_message(&*panic);
+                tracing::error!(verb = info.verb, path = info.path, message, "request panicked");
+                answer::failure(&Status::internal("This request caused apiserver to panic. Look in the logs for details."))
+            }
+        };
+        metrics::record(&info, response.status(), started.elapsed());
+        response
+    }
+
+    async fn answer(
+        &self,
+        info: &RequestInfo,
+        query: &Query,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let (parts, body) = request.into_parts();
+        let user = match parts.extensions.get::<Arc<User>>() {
+            Some(user) => user.clone(),
+            None => {
+                let peer = parts.extensions.get::<PeerCertificate>();
+                Arc::new(self.hooks.authenticator.authenticate(&parts, peer).await?)
+            }
+        };
+        let user = match parts.headers.contains_key("impersonate-user") || parts.headers.contains_key("impersonate-uid") {
+            true => Arc::new(self.hooks.authorizer.impersonated((*user).clone(), &parts).await?),
+            false => user,
+        };
+        let decision = self.hooks.authorizer.authorize(&user, info).await;
+        if !decision.allowed {
+            return Err(forbidden::status(&user, info, &decision.reason));
+        }
+        let request = Request::from_parts(parts, body);
+        match info.is_resource {
+            true => verbs::serve(self, info, query, &user, request).await,
+            false => paths::serve(self, info, query, &user, request).await,
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

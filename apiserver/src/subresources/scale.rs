@@ -1,0 +1,139 @@
+//! `scale`: the number of replicas of any kind that has one, as an `autoscaling/v1` Scale.
+
+use api::{Object, Scale, Status, selector::LabelSelector};
+use axum::body::Body;
+use http::{Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    answer,
+    request::WriteOptions,
+    verbs::{Call, object_without_kind},
+    write,
+};
+
+/// get, update and patch.
+pub(crate) async fn serve(
+    call: &Call<'_>,
+    verb: &str,
+    paths: &'static Scale,
+    body: Body,
+) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(call.query)?;
+    let scale = match verb {
+        "get" => {
+            let entry = call.registry().entry(call.kind, call.namespace(), &call.info.name).await?;
+            scale_of(&entry.decode_as(call.kind)?, paths)
+        }
+        "update" => {
+            let wanted = object_without_kind(call, body).await?;
+            set(call, options.dry_run, paths, |_| Ok(wanted.clone())).await?
+        }
+        "patch" => {
+            let patch = call.patch_of(body).await?;
+            set(call, options.dry_run, paths, |scale| patch.apply_plain(scale)).await?
+        }
+        _ => return Err(Status::method_not_allowed()),
+    };
+    answer::value(StatusCode::OK, &scale.into_value(), &call.view()?.wanted)
+}
+
+async fn set(
+    call: &Call<'_>,
+    dry_run: bool,
+    paths: &'static Scale,
+    mut wanted: impl FnMut(Object) -> Result<Object, Status> + Send,
+) -> Result<Object, Status> {
+    let write = call.write(dry_run);
+    let written = write::update(&write, |mut object| {
+        let scale = wanted(scale_of(&object, paths))?;
+        check(call, &scale)?;
+        // The Scale's own version and uid are preconditions.
+        for field in ["resourceVersion", "uid"] {
+            let value = scale.text(&["metadata", field]);
+            if !value.is_empty() {
+                object.set(&["metadata", field], value);
+            }
+        }
+        object.set(paths.spec_replicas, scale.number(&["spec", "replicas"]).unwrap_or_default());
+        Ok(object)
+    });
+    Ok(scale_of(&written.await?.entry.decode_as(call.kind)?, paths))
+}
+
+fn check(call: &Call<'_>, scale: &Object) -> Result<(), Status> {
+    if !matches!(scale.kind(), "" | "Scale") {
+        let kind = scale.kind();
+        return Err(Status::bad_request(format!("{kind} cannot be handled as a Scale")));
+    }
+    let replicas = scale.at(&["spec", "replicas"]);
+    let is_number = replicas.is_none_or(|value| value.is_null() || value.as_i64().is_some());
+    if !is_number {
+        return Err(Status::bad_request(
+            "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
+        ));
+    }
+    let replicas = scale.number(&["spec", "replicas"]).unwrap_or_default();
+    if replicas < 0 || replicas > i64::from(i32::MAX) {
+        let error = api::FieldError::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
+        return Err(Status::invalid("autoscaling", "Scale", &call.info.name, &[error]));
+    }
+    Ok(())
+}
+
+/// What an object says about its size.
+fn scale_of(object: &Object, paths: &Scale) -> Object {
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.at(&["metadata", field]) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
+    let mut status = json!({"replicas": object.number(paths.status_replicas).unwrap_or_default()});
+    if let Some(selector) = object.at(paths.selector).and_then(|selector| selector_text(selector)) {
+        status["selector"] = selector.into();
+    }
+    let scale = json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {"replicas": object.number(paths.spec_replicas).unwrap_or_default()},
+        "status": status,
+    });
+    Object::from_value(scale).unwrap_or_default()
+}
+
+/// A selector as text: a label selector's, or that of a plain map of labels (ReplicationController).
+fn selector_text(selector: &Value) -> Option<String> {
+    let map = selector.as_object()?;
+    let is_plain = !map.is_empty() && map.values().all(Value::is_string);
+    if is_plain {
+        return Some(LabelSelector::from_map(map).to_string());
+    }
+    LabelSelector::from_json(selector).ok().map(|selector| selector.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_is_a_view_of_its_object() {
+        let paths = Scale {
+            spec_replicas: &["spec", "replicas"],
+            status_replicas: &["status", "replicas"],
+            selector: &["spec", "selector"],
+        };
+        let object = json!({
+            "metadata": {"name": "web", "namespace": "default", "labels": {"a": "b"}, "resourceVersion": "7"},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}},
+            "status": {"replicas": 2},
+        });
+        let scale = scale_of(&Object::from_value(object).unwrap(), &paths);
+        assert_eq!(scale.number(&["spec", "replicas"]), Some(3));
+        assert_eq!(scale.number(&["status", "replicas"]), Some(2));
+        assert_eq!(scale.text(&["status", "selector"]), "app=web");
+        assert_eq!(scale.resource_version(), "7");
+        assert!(scale.labels().is_none());
+    }
+}

@@ -1,0 +1,70 @@
+//! Request bodies: read with a limit, decoded and checked against the kind.
+
+use std::time::Duration;
+
+use api::{Kind, Object, Status, decode, schema};
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::request::FieldValidation;
+
+/// Upstream's limit of a request's body.
+const MAX_BODY: usize = 3 << 20;
+/// How long a client may take to send it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The whole body; 413 when it is too long.
+pub(super) async fn read(body: Body) -> Result<Bytes, Status> {
+    let collected = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
+    match collected {
+        Err(_) => Err(Status::new(408, "Timeout", "request did not complete within the allotted timeout")),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Status::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {MAX_BODY}"),
+        )),
+        Ok(Err(error)) => Err(Status::bad_request(format!("cannot read the request's body: {error}"))),
+    }
+}
+
+/// `Content-Type` without parameters; empty when absent.
+pub(super) fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// An object out of a body, and warnings about fields that were dropped.
+pub(super) fn object(
+    kind: &Kind,
+    headers: &HeaderMap,
+    body: &[u8],
+    validation: FieldValidation,
+) -> Result<(Object, Vec<String>), Status> {
+    let decoded = decode::decode(body, &content_type(headers), schema::of(kind))?;
+    let mut object = decoded.object;
+    decode::expect_kind(&mut object, kind)?;
+    let warnings = judge(kind, decoded.faults, validation)?;
+    Ok((object, warnings))
+}
+
+/// What becomes of unknown and repeated fields.
+pub(super) fn judge(
+    kind: &Kind,
+    faults: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(faults),
+        FieldValidation::Strict if faults.is_empty() => Ok(faults),
+        FieldValidation::Strict => Err(Status::bad_request(format!(
+            "{0} in version {1:?} cannot be handled as a {0}: strict decoding error: {2}",
+            kind.kind,
+            kind.version,
+            faults.join(", ")
+        ))),
+    }
+}

@@ -1,0 +1,162 @@
+//! What can be done with a resource: one function a verb, for all kinds.
+
+mod body;
+mod page;
+mod read;
+mod watch;
+mod write;
+
+use api::{Kind, Scope, Status, Verbs, kinds};
+use axum::body::Body;
+use http::{HeaderMap, Request, Response};
+
+use crate::{
+    answer::{View, Wanted},
+    hooks::Hooks,
+    registry::Registry,
+    request::{Query, RequestInfo, User},
+    server::State,
+    subresources,
+    write::Write,
+};
+
+/// A request about a resource, with everything that is needed to answer it.
+pub(crate) struct Call<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) kind: &'static Kind,
+    pub(crate) info: &'a RequestInfo,
+    pub(crate) query: &'a Query,
+    pub(crate) user: &'a User,
+    pub(crate) headers: HeaderMap,
+}
+
+/// Answers a request about a resource, whatever kind it is.
+pub(crate) async fn serve(
+    state: &State,
+    info: &RequestInfo,
+    query: &Query,
+    user: &User,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let kind = kinds::find(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_resource)?;
+    check_route(kind, info)?;
+    let request = if is_connection(info) {
+        match state.hooks.answers.connect(&state.registry, user, info, request).await {
+            Ok(answer) => return answer,
+            Err(request) => request,
+        }
+    } else {
+        request
+    };
+    let (parts, body) = request.into_parts();
+    let call = Call { state, kind, info, query, user, headers: parts.headers };
+    match (info.verb, info.subresource.as_str()) {
+        ("list", "") => read::list(&call).await,
+        ("watch", "") => read::watch(&call).await,
+        ("create", "") if info.name.is_empty() => write::create(&call, body).await,
+        ("deletecollection", "") => write::delete_collection(&call, body).await,
+        (_, "") if info.name.is_empty() || kind.verbs != Verbs::All => Err(Status::method_not_allowed()),
+        ("get", "" | "status" | "approval" | "ephemeralcontainers" | "resize") => read::get(&call).await,
+        ("update", "" | "status" | "approval" | "finalize" | "ephemeralcontainers" | "resize") => {
+            write::update(&call, body).await
+        }
+        ("patch", "" | "status" | "approval" | "ephemeralcontainers" | "resize") => {
+            write::patch(&call, body).await
+        }
+        ("delete", "") => write::delete(&call, body).await,
+        (_, "") => Err(Status::method_not_allowed()),
+        (verb, "scale") => {
+            let scale = kind.scale.ok_or_else(Status::no_such_resource)?;
+            subresources::scale::serve(&call, verb, scale, body).await
+        }
+        ("create", "binding") => subresources::binding::create(&call, body).await,
+        ("create", "eviction") => subresources::eviction::create(&call, body).await,
+        ("create", _) => write::review(&call, body).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn registry(&self) -> &'a Registry {
+        &self.state.registry
+    }
+
+    pub(crate) fn hooks(&self) -> &'a Hooks {
+        &self.state.hooks
+    }
+
+    /// The form in which the client wants objects.
+    pub(crate) fn view(&self) -> Result<View, Status> {
+        View::new(self.kind, Wanted::read(&self.headers, self.query)?, self.query)
+    }
+
+    /// The namespace that objects are in: none for those of the cluster, `namespaces` included.
+    pub(crate) fn namespace(&self) -> &'a str {
+        if self.kind.scope == Scope::Cluster { "" } else { &self.info.namespace }
+    }
+
+    /// A write to what the URL names.
+    pub(crate) fn write(&self, dry_run: bool) -> Write<'a> {
+        Write {
+            registry: self.registry(),
+            hooks: Some(self.hooks()),
+            user: self.user,
+            kind: self.kind,
+            subresource: &self.info.subresource,
+            namespace: self.namespace(),
+            name: &self.info.name,
+            dry_run,
+        }
+    }
+
+    /// The body as an object of `kind`, which need not be the kind of the URL.
+    pub(crate) async fn object_of(
+        &self,
+        kind: &Kind,
+        body: Body,
+        validation: crate::request::FieldValidation,
+    ) -> Result<(api::Object, Vec<String>), Status> {
+        let bytes = body::read(body).await?;
+        body::object(kind, &self.headers, &bytes, validation)
+    }
+
+    /// The body as a patch of `original`.
+    pub(crate) async fn patch_of(&self, body: Body) -> Result<write::Patch, Status> {
+        write::Patch::read(&self.headers, body::read(body).await?)
+    }
+}
+
+/// The body as an object of a kind that has no row of its own (Scale, Eviction).
+pub(crate) async fn object_without_kind(call: &Call<'_>, body: Body) -> Result<api::Object, Status> {
+    let bytes = body::read(body).await?;
+    Ok(api::decode::decode(&bytes, &body::content_type(&call.headers), None)?.object)
+}
+
+/// Whether there is such a route for the kind at all; 404 else.
+fn check_route(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
+    let is_namespace = kind.group.is_empty() && kind.plural == "namespaces";
+    let is_across = info.namespace.is_empty();
+    let fits_scope = match kind.scope {
+        Scope::Cluster => is_across || is_namespace,
+        // Across all namespaces one can only look.
+        Scope::Namespaced if is_across => matches!(info.verb, "list" | "watch"),
+        Scope::Namespaced => true,
+    };
+    let subresource = info.subresource.as_str();
+    let is_known = subresource.is_empty()
+        || (subresource == "status" && kind.status)
+        || (subresource == "scale" && kind.scale.is_some())
+        || kind.subresources.contains(&subresource);
+    match (fits_scope && is_known, kind.verbs) {
+        (false, _) if is_known && is_across => Err(Status::method_not_allowed()),
+        (false, _) => Err(Status::no_such_resource()),
+        (true, Verbs::Create) if info.verb != "create" => Err(Status::method_not_allowed()),
+        (true, Verbs::Read) if !matches!(info.verb, "get" | "list") => Err(Status::method_not_allowed()),
+        (true, _) => Ok(()),
+    }
+}
+
+/// Whether the request is for a kubelet or a pod, not for us.
+fn is_connection(info: &RequestInfo) -> bool {
+    matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+}

@@ -1,0 +1,71 @@
+//! get, list and watch, from the cache.
+
+use api::{Status, Verbs};
+use axum::body::Body;
+use http::{Response, StatusCode};
+use store::Revision;
+
+use super::{
+    Call,
+    page::Listing,
+    watch::{self, Target},
+};
+use crate::{
+    answer,
+    registry::{key, selection::Selection},
+    request::ListOptions,
+};
+
+/// One object.
+pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    let view = call.view()?;
+    let (kind, name) = (call.kind, call.info.name.as_str());
+    let entry = match ListOptions::read(call.query, true)?.resource_version {
+        None | Some(0) => call.registry().entry(kind, call.namespace(), name).await?,
+        Some(version) => {
+            call.registry().fresh_cache(kind).await?.reach(Revision(version)).await?;
+            call.registry().entry(kind, call.namespace(), name).await?
+        }
+    };
+    answer::document(StatusCode::OK, view.object(&entry)?, &view.wanted)
+}
+
+/// All objects that are meant, or a page of them.
+pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    let view = call.view()?;
+    if call.kind.verbs != Verbs::All {
+        // Component statuses: there are no components that would have to be asked.
+        return answer::list(&view, Vec::new(), &answer::ListMeta::default());
+    }
+    let options = ListOptions::read(call.query, false)?;
+    let selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
+    let listing = Listing {
+        registry: call.registry(),
+        kind: call.kind,
+        namespace: call.namespace(),
+        selection: &selection,
+        options: &options,
+    };
+    let page = listing.page().await?;
+    answer::list(&view, page.entries, &page.meta)
+}
+
+/// Changes of all objects that are meant.
+pub(super) async fn watch(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    let view = call.view()?;
+    let options = ListOptions::read(call.query, true)?;
+    let mut selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
+    if !call.info.name.is_empty() {
+        selection = selection.named(&call.info.name);
+    }
+    let cache = match options.resource_version {
+        Some(0) => call.registry().cache(call.kind).await?,
+        _ => call.registry().fresh_cache(call.kind).await?,
+    };
+    if let Some(version) = options.resource_version.filter(|_| options.send_initial_events) {
+        cache.reach(Revision(version)).await?;
+    }
+    let prefix = key::prefix(call.kind, call.namespace());
+    let target = Target { cache, view, prefix, selection };
+    Ok(watch::respond(target, &options, call.state.stop.clone()))
+}

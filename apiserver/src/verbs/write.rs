@@ -1,0 +1,267 @@
+//! create, update, patch, delete and deletecollection.
+
+use api::{FieldError, FieldErrorKind, Object, Scope, Status, decode, kinds, patch, schema};
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Call, body, page::Listing};
+use crate::{
+    answer,
+    registry::selection::Selection,
+    request::{DeleteOptions, FieldValidation, ListOptions, WriteOptions},
+    write::{self as store_write, Deleted, Write, Written},
+};
+
+/// Kinds that a PUT creates when they are not there, as upstream.
+const CREATED_BY_UPDATE: &[&str] = &[
+    "endpoints", "events", "leases", "limitranges", "services", "roles", "rolebindings", "clusterroles",
+    "clusterrolebindings",
+];
+/// Kinds whose deletion is answered with the object, as upstream; others with a Status.
+const DELETED_ARE_RETURNED: &[&str] = &[
+    "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims", "podtemplates",
+    "resourcequotas",
+];
+/// How many objects of a collection are deleted at once.
+const DELETIONS_AT_ONCE: usize = 16;
+
+/// POST to a collection.
+pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(call.query)?;
+    let view = call.view()?;
+    let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
+    if let Some(answer) = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await {
+        return answer::value(StatusCode::CREATED, &answer?.into_value(), &view.wanted);
+    }
+    if call.kind.plural == "bindings" && call.kind.group.is_empty() {
+        return crate::subresources::binding::bind(call, &object, options.dry_run).await;
+    }
+    let written = store_write::create(&call.write(options.dry_run), object).await?;
+    respond(call, StatusCode::CREATED, written, warnings)
+}
+
+/// POST to a subresource that is answered and not stored.
+pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(call.query)?;
+    let bytes = body::read(body).await?;
+    let decoded = decode::decode(&bytes, &body::content_type(&call.headers), None)?;
+    let kind = kinds::find_kind(
+        decoded.object.api_version().split_once('/').map_or("", |(group, _)| group),
+        decoded.object.api_version().rsplit('/').next().unwrap_or_default(),
+        decoded.object.kind(),
+    );
+    let object = match kind {
+        Some(kind) => body::object(kind, &call.headers, &bytes, options.validation)?.0,
+        None => decoded.object,
+    };
+    let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
+    let answer = answer.ok_or_else(Status::method_not_allowed)??;
+    answer::value(StatusCode::CREATED, &answer.into_value(), &call.view()?.wanted)
+}
+
+/// PUT.
+pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(call.query)?;
+    call.view()?;
+    let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
+    if object.name().is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
+    let write = call.write(options.dry_run);
+    let updated = store_write::update(&write, |_| Ok(object.clone())).await;
+    let may_create = call.info.subresource.is_empty()
+        && CREATED_BY_UPDATE.contains(&call.kind.plural)
+        && object.resource_version().is_empty()
+        && object.uid().is_empty();
+    match updated {
+        Err(status) if status.code == 404 && may_create && object.name() == call.info.name => {
+            let written = store_write::create(&Write { name: "", ..write }, object).await?;
+            respond(call, StatusCode::CREATED, written, warnings)
+        }
+        updated => respond(call, StatusCode::OK, updated?, warnings),
+    }
+}
+
+/// PATCH.
+pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::read(call.query)?;
+    call.view()?;
+    let patch = call.patch_of(body).await?;
+    let mut warnings = Vec::new();
+    let write = call.write(options.dry_run);
+    let written = store_write::update(&write, |old| {
+        let patched = patch.apply(call.kind, old)?;
+        let (object, faults) = checked(call, &patch, patched, options.validation)?;
+        warnings = faults;
+        Ok(object)
+    });
+    let written = written.await?;
+    respond(call, StatusCode::OK, written, warnings)
+}
+
+/// DELETE of one object.
+pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
+    let options = delete_options(call, body).await?;
+    let deleted = store_write::delete(&call.write(options.dry_run), &options).await?;
+    let Deleted { entry, is_gone, warnings } = deleted;
+    let view = call.view()?;
+    if !is_gone || DELETED_ARE_RETURNED.contains(&call.kind.plural) {
+        let mut response = answer::document(StatusCode::OK, view.object(&entry)?, &view.wanted)?;
+        answer::warn(response.headers_mut(), &warnings);
+        return Ok(response);
+    }
+    let object = entry.decode_as(call.kind)?;
+    let mut details = json!({"name": object.name(), "kind": call.kind.plural, "uid": object.uid()});
+    if !call.kind.group.is_empty() {
+        details["group"] = call.kind.group.into();
+    }
+    let mut response = answer::value(StatusCode::OK, &success(details), &view.wanted)?;
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
+}
+
+/// DELETE of everything that is meant.
+pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
+    let options = delete_options(call, body).await?;
+    let view = call.view()?;
+    let list = ListOptions::read(call.query, false)?;
+    let selection = Selection::new(call.kind, list.labels.clone(), list.fields.clone())?;
+    let listing = Listing {
+        registry: call.registry(),
+        kind: call.kind,
+        namespace: call.namespace(),
+        selection: &selection,
+        options: &list,
+    };
+    let page = listing.page().await?;
+    let delete_one = |entry: std::sync::Arc<crate::registry::entry::Entry>| {
+        let (options, write) = (&options, call.write(options.dry_run));
+        async move {
+            let namespace = if call.kind.scope == Scope::Cluster { "" } else { entry.namespace() };
+            let write = Write { namespace, name: entry.name(), ..write };
+            match store_write::delete(&write, options).await {
+                Ok(deleted) => Ok(Some(deleted.entry)),
+                // Somebody else was faster: gone is gone.
+                Err(status) if status.code == 404 => Ok(None),
+                Err(status) => Err(status),
+            }
+        }
+    };
+    let deletions = stream::iter(page.entries).map(delete_one).buffered(DELETIONS_AT_ONCE);
+    let deleted: Vec<_> = deletions.try_filter_map(|entry| async { Ok(entry) }).try_collect().await?;
+    answer::list(&view, deleted, &page.meta)
+}
+
+async fn delete_options(call: &Call<'_>, body: Body) -> Result<DeleteOptions, Status> {
+    let bytes = body::read(body).await?;
+    if bytes.is_empty() {
+        return DeleteOptions::from_query(call.query);
+    }
+    let options = decode::decode(&bytes, &body::content_type(&call.headers), None)?.object;
+    if !matches!(options.kind(), "" | "DeleteOptions") {
+        return Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {}", options.kind())));
+    }
+    let from_query = DeleteOptions::from_query(call.query)?;
+    let from_body = DeleteOptions::from_object(&options)?;
+    Ok(DeleteOptions { dry_run: from_body.dry_run || from_query.dry_run, ..from_body })
+}
+
+/// `v1.Status` of something that went well.
+pub(crate) fn success(details: Value) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+fn respond(
+    call: &Call<'_>,
+    code: StatusCode,
+    written: Written,
+    mut warnings: Vec<String>,
+) -> Result<Response<Body>, Status> {
+    let view = call.view()?;
+    let mut response = answer::document(code, view.object(&written.entry)?, &view.wanted)?;
+    warnings.extend(written.warnings);
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
+}
+
+/// A patched object without what its kind does not know.
+fn checked(
+    call: &Call<'_>,
+    patch: &Patch,
+    patched: Object,
+    validation: FieldValidation,
+) -> Result<(Object, Vec<String>), Status> {
+    let decoded = decode::check(patched.into_value(), schema::of(call.kind)).map_err(|why| {
+        let error = FieldError::new(FieldErrorKind::Invalid, "patch", format!("{:?}", patch.value.to_string()), why);
+        Status::invalid("", "", "", &[error])
+    })?;
+    let warnings = body::judge(call.kind, decoded.faults, validation)?;
+    Ok((decoded.object, warnings))
+}
+
+/// A patch, of one of the three sorts that need nobody's memory.
+pub(crate) struct Patch {
+    sort: Sort,
+    value: Value,
+}
+
+#[derive(Clone, Copy)]
+enum Sort {
+    Json,
+    Merge,
+    Strategic,
+}
+
+impl Patch {
+    /// Reads a patch by its content type; 415 for others, server-side apply among them.
+    pub(crate) fn read(headers: &HeaderMap, body: Bytes) -> Result<Patch, Status> {
+        let sort = match body::content_type(headers).as_str() {
+            "application/json-patch+json" => Sort::Json,
+            "application/merge-patch+json" => Sort::Merge,
+            "application/strategic-merge-patch+json" => Sort::Strategic,
+            _ => {
+                return Err(decode::unsupported_media_type(&[
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    "application/strategic-merge-patch+json",
+                ]));
+            }
+        };
+        let value = serde_json::from_slice(&body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        Ok(Patch { sort, value })
+    }
+
+    /// The patched object, where no schema says how lists merge.
+    pub(crate) fn apply_plain(&self, old: Object) -> Result<Object, Status> {
+        let original = old.into_value();
+        let patched = match self.sort {
+            Sort::Json => patch::json_patch(&original, &self.value)?,
+            // Without lists that have keys the two are the same.
+            Sort::Merge | Sort::Strategic => patch::merge_patch(&original, &self.value)?,
+        };
+        Object::from_value(patched).ok_or_else(not_an_object)
+    }
+
+    /// The patched object.
+    pub(crate) fn apply(&self, kind: &api::Kind, old: Object) -> Result<Object, Status> {
+        let original = old.into_value();
+        let patched = match (self.sort, schema::of(kind)) {
+            (Sort::Json, _) => patch::json_patch(&original, &self.value)?,
+            (Sort::Strategic, Some(schema)) => patch::strategic_merge(schema, &original, &self.value)?,
+            (Sort::Strategic, None) => {
+                let known = ["application/json-patch+json", "application/merge-patch+json"];
+                return Err(decode::unsupported_media_type(&known));
+            }
+            (Sort::Merge, _) => patch::merge_patch(&original, &self.value)?,
+        };
+        Object::from_value(patched).ok_or_else(not_an_object)
+    }
+}
+
+fn not_an_object() -> Status {
+    Status::bad_request("the patched object is not a JSON object")
+}

@@ -1,0 +1,93 @@
+//! A new object.
+
+use std::sync::Arc;
+
+use api::{Object, Status, meta};
+use store::Revision;
+
+use super::{Write, Written, metadata};
+use crate::{
+    hooks::Operation,
+    registry::{entry::Entry, now, unstored},
+};
+
+/// How often another name is tried when a generated one is taken.
+const NAME_ATTEMPTS: usize = 8;
+
+/// Stores `object`, or says why not.
+pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Written, Status> {
+    let kind = write.kind;
+    metadata::set_namespace(write, &mut object)?;
+    if !object.resource_version().is_empty() {
+        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    let mut warnings = write.mutate(Operation::Create, &mut object, None).await?;
+    metadata::begin(kind, &mut object, now());
+    kind.strategy.prepare_for_create(&mut object);
+
+    let prefix = object.text(&["metadata", "generateName"]).to_string();
+    let is_generated = object.name().is_empty() && !prefix.is_empty();
+    if is_generated {
+        object.set(&["metadata", "name"], generated_name(&prefix));
+    }
+    // What is wrong already needs no address.
+    validate(write, &object)?;
+    let reservation = write.allocate(&mut object, None).await?;
+    if reservation.is_some() {
+        validate(write, &object)?;
+    }
+    warnings.extend(kind.strategy.warnings(&object));
+    warnings.extend(write.validate_admission(Operation::Create, Some(&object), None).await?);
+
+    let entry = match write.dry_run {
+        true => dry_run(write, &object).await?,
+        false if is_generated => insert_generated(write, &mut object, &prefix).await?,
+        false => write.registry.insert(kind, write.namespace, object.name(), &object).await?,
+    };
+    if let Some(reservation) = reservation
+        && !write.dry_run
+    {
+        reservation.commit();
+    }
+    Ok(Written { entry, warnings })
+}
+
+fn validate(write: &Write<'_>, object: &Object) -> Result<(), Status> {
+    let mut errors = meta::validate(object, write.kind, None);
+    errors.extend(write.kind.strategy.validate(object, None));
+    write.refuse(object, errors)
+}
+
+async fn dry_run(
+    write: &Write<'_>,
+    object: &Object,
+) -> Result<Arc<Entry>, Status> {
+    let name = object.name();
+    if write.registry.entry(write.kind, write.namespace, name).await.is_ok() {
+        return Err(Status::already_exists(write.kind.group, write.kind.plural, name));
+    }
+    unstored(write.kind, write.namespace, name, object, Revision(0))
+}
+
+async fn insert_generated(
+    write: &Write<'_>,
+    object: &mut Object,
+    prefix: &str,
+) -> Result<Arc<Entry>, Status> {
+    let kind = write.kind;
+    for _ in 0..NAME_ATTEMPTS {
+        match write.registry.insert(kind, write.namespace, object.name(), object).await {
+            Err(status) if status.reason == "AlreadyExists" => {
+                object.set(&["metadata", "name"], generated_name(prefix));
+            }
+            other => return other,
+        }
+    }
+    let message = "the server was not able to generate a unique name for the object";
+    let subject = Status::already_exists(kind.group, kind.plural, prefix);
+    Err(Status { message: format!("{}, {message}", subject.message), ..subject })
+}
+
+fn generated_name(prefix: &str) -> String {
+    meta::generate_name(prefix, |below| fastrand::usize(..below))
+}

@@ -1,0 +1,74 @@
+//! The part of metadata that the server owns.
+
+use api::{Kind, Object, Scope, Status, meta};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Write;
+
+/// Kinds whose status a client may set on create, as upstream: a node registers with its capacity.
+const CREATED_WITH_STATUS: &[&str] = &["nodes"];
+
+/// `metadata.generation` is kept for kinds that report a status about it.
+pub(super) fn has_generation(kind: &Kind) -> bool {
+    kind.status || kind.plural == "networkpolicies"
+}
+
+/// Checks and sets the namespace of an object that was sent to a URL with one.
+pub(super) fn set_namespace(write: &Write<'_>, object: &mut Object) -> Result<(), Status> {
+    if write.kind.scope == Scope::Cluster {
+        if !object.namespace().is_empty() {
+            object.remove(&["metadata", "namespace"]);
+        }
+        return Ok(());
+    }
+    match object.namespace() {
+        "" => object.set(&["metadata", "namespace"], write.namespace),
+        namespace if namespace == write.namespace => {}
+        namespace => {
+            return Err(Status::bad_request(format!(
+                "the namespace of the provided object does not match the namespace sent on the request ({namespace} != {})",
+                write.namespace
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Sets what a client cannot choose for a new object.
+pub(super) fn begin(kind: &Kind, object: &mut Object, now: Timestamp) {
+    meta::stamp_new(object, &uuid::Uuid::new_v4().to_string(), now);
+    let metadata = object.map_mut(&["metadata"]);
+    metadata.remove("managedFields");
+    metadata.remove("generation");
+    if has_generation(kind) {
+        metadata.insert("generation".into(), 1.into());
+    }
+    if kind.status && !CREATED_WITH_STATUS.contains(&kind.plural) {
+        object.0.remove("status");
+    }
+}
+
+/// Gives back to a changed object what a client cannot change or may leave out.
+pub(super) fn carry_over(object: &mut Object, old: &Object) {
+    object.0.insert("apiVersion".into(), old.api_version().into());
+    object.0.insert("kind".into(), old.kind().into());
+    let old = old.0.get("metadata").and_then(Value::as_object);
+    let metadata = object.map_mut(&["metadata"]);
+    for field in ["managedFields", "selfLink"] {
+        metadata.remove(field);
+    }
+    for field in ["generation", "resourceVersion"] {
+        match old.and_then(|old| old.get(field)) {
+            Some(value) => metadata.insert(field.into(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    // May be left out, but what is there must be right: validation compares.
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "name", "namespace"] {
+        let is_absent = metadata.get(field).is_none_or(|value| value.is_null() || value == "");
+        if is_absent && let Some(value) = old.and_then(|old| old.get(field)) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What happens to an object between the client and the store.
+//!
+//! create and update share one order: defaults, mutating admission, defaults again, what the kind
+//! prepares, addresses, validation, validating admission, one store transaction. Every step works
+//! on the whole object; whatever fails, nothing is stored. An update runs again from the newest state
+//! when somebody else was faster.
+
+mod create;
+mod delete;
+mod deletion;
+mod metadata;
+mod part;
+mod update;
+
+use std::sync::Arc;
+
+use api::{FieldError, Kind, Object, Status};
+
+use crate::{
+    hooks::{Attributes, Hooks, Operation, Reservation},
+    registry::{Registry, entry::Entry},
+    request::User,
+};
+
+pub(crate) use create::create;
+pub(crate) use delete::{Deleted, delete};
+pub(crate) use update::update;
+
+/// Who writes to what, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Write<'a> {
+    pub(crate) registry: &'a Registry,
+    /// Absent for what the server itself writes.
+    pub(crate) hooks: Option<&'a Hooks>,
+    pub(crate) user: &'a User,
+    pub(crate) kind: &'static Kind,
+    pub(crate) subresource: &'a str,
+    pub(crate) namespace: &'a str,
+    /// As the URL has it; empty on create.
+    pub(crate) name: &'a str,
+    pub(crate) dry_run: bool,
+}
+
+/// What came of a write.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The object as it is kept now, or would be.
+    pub(crate) entry: Arc<Entry>,
+    /// What the client should hear.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl<'a> Write<'a> {
+    /// A write of the server itself.
+    pub(crate) fn internal(
+        registry: &'a Registry,
+        user: &'a User,
+        kind: &'static Kind,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Write<'a> {
+        Write { registry, hooks: None, user, kind, subresource: "", namespace, name, dry_run: false }
+    }
+
+    fn attributes(&self, operation: Operation, name: &'a str) -> Attributes<'a> {
+        Attributes {
+            user: self.user,
+            operation,
+            kind: self.kind,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name,
+            dry_run: self.dry_run,
+        }
+    }
+
+    /// Defaults and mutating admission.
+    async fn mutate(
+        &self,
+        operation: Operation,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<Vec<String>, Status> {
+        self.kind.strategy.set_defaults(object);
+        let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
+        let attributes = self.attributes(operation, self.name);
+        let warnings = hooks.admission.mutate(self.registry, &attributes, object, old).await?;
+        // What admission added may need defaults, too.
+        self.kind.strategy.set_defaults(object);
+        Ok(warnings)
+    }
+
+    /// Validating admission.
+    pub(crate) async fn validate_admission(
+        &self,
+        operation: Operation,
+        object: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<Vec<String>, Status> {
+        let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
+        let name = object.or(old).map_or(self.name, Object::name);
+        let attributes = Attributes { name, ..self.attributes(operation, self.name) };
+        hooks.admission.validate(self.registry, &attributes, object, old).await
+    }
+
+    /// Addresses and ports.
+    async fn allocate(
+        &self,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<Option<Box<dyn Reservation>>, Status> {
+        match self.hooks {
+            Some(hooks) => hooks.allocator.allocate(self.kind, object, old).await,
+            None => Ok(None),
+        }
+    }
+
+    fn refuse(&self, object: &Object, errors: Vec<FieldError>) -> Result<(), Status> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let name = if object.name().is_empty() { object.text(&["metadata", "generateName"]) } else { object.name() };
+        Err(Status::invalid(self.kind.group, self.kind.kind, name, &errors))
+    }
+}

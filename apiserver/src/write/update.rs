@@ -1,0 +1,140 @@
+//! A change of an object: by PUT, by PATCH, or by the server itself.
+
+use std::sync::Arc;
+
+use api::{Object, Status, meta};
+
+use super::{Write, Written, deletion, metadata, part};
+use crate::{
+    hooks::Operation,
+    registry::{MODIFIED, entry::Entry, unstored},
+};
+
+/// How often an update begins again because somebody else was faster.
+const ATTEMPTS: usize = 100;
+
+/// Changes the object that `write` names. `change` makes the new object from the newest one; a
+/// resourceVersion that it leaves in place, or takes from the client, must be the newest.
+pub(crate) async fn update(
+    write: &Write<'_>,
+    mut change: impl FnMut(Object) -> Result<Object, Status> + Send,
+) -> Result<Written, Status> {
+    let mut entry = write.registry.entry(write.kind, write.namespace, write.name).await?;
+    for _ in 0..ATTEMPTS {
+        let old = entry.decode_as(write.kind)?;
+        let object = change(old.clone())?;
+        if let Some(written) = attempt(write, &entry, &old, object).await? {
+            return Ok(written);
+        }
+        entry = write.registry.stored_entry(write.kind, write.namespace, write.name).await?;
+    }
+    Err(conflict(write, MODIFIED))
+}
+
+/// One attempt; `None` when somebody else was faster.
+async fn attempt(
+    write: &Write<'_>,
+    entry: &Arc<Entry>,
+    old: &Object,
+    mut object: Object,
+) -> Result<Option<Written>, Status> {
+    let kind = write.kind;
+    check_identity(write, &object, old)?;
+    metadata::carry_over(&mut object, old);
+    let mut object = part::confined(kind, write.subresource, object, old);
+    let mut warnings = write.mutate(Operation::Update, &mut object, Some(old)).await?;
+    if write.changes_spec() {
+        kind.strategy.prepare_for_update(&mut object, old);
+        if metadata::has_generation(kind) && kind.strategy.is_new_generation(&object, old) {
+            object.set(&["metadata", "generation"], old.generation() + 1);
+        }
+    }
+    validate(write, &object, old)?;
+    let reservation = match write.changes_spec() {
+        true => write.allocate(&mut object, Some(old)).await?,
+        false => None,
+    };
+    warnings.extend(kind.strategy.warnings(&object));
+    warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
+
+    let entry = match object {
+        _ if object == *old => entry.clone(),
+        _ if write.dry_run => unstored(kind, write.namespace, write.name, &object, entry.revision())?,
+        _ if deletion::is_due(kind, &object) => match write.registry.remove(kind, entry).await? {
+            Some(removed) => {
+                write.release(old);
+                removed
+            }
+            None => return Ok(None),
+        },
+        _ => match write.registry.replace(kind, entry, &object).await? {
+            Some(written) => written,
+            None => return Ok(None),
+        },
+    };
+    if let Some(reservation) = reservation
+        && !write.dry_run
+    {
+        reservation.commit();
+    }
+    Ok(Some(Written { entry, warnings }))
+}
+
+/// Name, uid and resourceVersion must be those of the object that is there.
+fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<(), Status> {
+    if !object.name().is_empty() && object.name() != write.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            object.name(),
+            write.name
+        )));
+    }
+    if !object.namespace().is_empty() && object.namespace() != write.namespace && !old.namespace().is_empty() {
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({}) does not match the namespace on the request ({})",
+            object.namespace(),
+            write.namespace
+        )));
+    }
+    if !object.uid().is_empty() && object.uid() != old.uid() {
+        let (wanted, actual) = (object.uid(), old.uid());
+        let why =
+            format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+        return Err(conflict(write, &why));
+    }
+    // "0" is how old clients say "any".
+    let version = object.resource_version();
+    if !matches!(version, "" | "0") && version != old.resource_version() {
+        return Err(conflict(write, MODIFIED));
+    }
+    Ok(())
+}
+
+fn validate(write: &Write<'_>, object: &Object, old: &Object) -> Result<(), Status> {
+    let strategy = write.kind.strategy;
+    let mut errors = meta::validate(object, write.kind, Some(old));
+    errors.extend(match part::validate(write.subresource, object, old) {
+        Some(errors) => errors,
+        None if write.changes_spec() => strategy.validate(object, Some(old)),
+        None => strategy.validate_status(object, old),
+    });
+    write.refuse(object, errors)
+}
+
+fn conflict(write: &Write<'_>, why: &str) -> Status {
+    Status::conflict(write.kind.group, write.kind.plural, write.name, why)
+}
+
+impl Write<'_> {
+    /// Whether more than the status may change.
+    fn changes_spec(&self) -> bool {
+        !matches!(self.subresource, "status" | "approval" | "finalize")
+    }
+
+    /// Gives back the addresses of an object that is gone.
+    pub(super) fn release(&self, object: &Object) {
+        if let Some(hooks) = self.hooks {
+            hooks.allocator.release(self.kind, object);
+        }
+    }
+}
