@@ -194,7 +194,9 @@ impl<K: ApiObject> Informer<K> {
 
 /// kube asks the server to end each watch after 290 s. In an idle cluster these would be the only things that
 /// happen; how long a watch may last is for the server to say.
-fn without_time_limit(mut request: http::Request<Vec<u8>>) -> Result<http::Request<Vec<u8>>, kube::Error> {
+pub fn without_time_limit(
+    mut request: http::Request<Vec<u8>>,
+) -> Result<http::Request<Vec<u8>>, kube::Error> {
     let uri = request.uri().to_string();
     let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
     let kept: Vec<&str> =

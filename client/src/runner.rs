@@ -53,7 +53,11 @@ pub struct Runner<R> {
 impl<R: Reconcile> Runner<R> {
     /// A runner for a controller, known to logs, metrics and the flight recorder by `name`.
     pub fn new(name: &'static str, controller: R) -> Runner<R> {
-        let queue = Queue::new(name);
+        Runner::with_queue(name, controller, Queue::new(name))
+    }
+
+    /// The same with a queue that others know already.
+    pub fn with_queue(name: &'static str, controller: R, queue: Queue) -> Runner<R> {
         Runner { name, controller: Arc::new(controller), queue, concurrency: 4, synced: Vec::new() }
     }
 
@@ -106,9 +110,14 @@ impl<R: Reconcile> Runner<R> {
     }
 
     /// Starts no turn before this cache is complete, though its changes wake nobody.
-    pub fn wait_for<K: ApiObject>(mut self, cache: &Arc<Cache<K>>) -> Runner<R> {
+    pub fn wait_for<K: ApiObject>(self, cache: &Arc<Cache<K>>) -> Runner<R> {
         let cache = cache.clone();
-        self.synced.push(Box::pin(async move { cache.wait_synced().await }));
+        self.wait_until(async move { cache.wait_synced().await })
+    }
+
+    /// Starts no turn before this is done.
+    pub fn wait_until(mut self, ready: impl Future<Output = ()> + Send + 'static) -> Runner<R> {
+        self.synced.push(Box::pin(ready));
         self
     }
 

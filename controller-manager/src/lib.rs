@@ -9,12 +9,15 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod fraction;
+mod garbage_collector;
 mod hash;
+mod namespace;
 mod node_ipam;
 mod ownership;
 mod pod_gc;
 mod pods;
 mod replica_set;
+mod resources;
 mod service_account;
 mod service_pods;
 
@@ -46,6 +49,8 @@ pub async fn run(
     deployment::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoints::start(&mut context);
+    namespace::start(&mut context);
+    garbage_collector::start(&mut context);
     node_ipam::start(&mut context, pool);
     pod_gc::start(&mut context, terminated_pod_gc_threshold);
     service_account::start(&mut context, root_ca_pem);
