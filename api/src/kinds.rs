@@ -40,12 +40,14 @@ const ROWS: &[Kind] = &[
         plural: "componentstatuses",
         short: &["cs"],
         verbs: Verbs::Read,
+        columns: table::cluster::COMPONENT_STATUS,
         ..cluster("", "v1", "ComponentStatus")
     },
     Kind {
         plural: "configmaps",
         short: &["cm"],
         strategy: &config_map::ConfigMap,
+        columns: table::cluster::CONFIG_MAP,
         ..namespaced("", "v1", "ConfigMap")
     },
     Kind {
@@ -53,6 +55,7 @@ const ROWS: &[Kind] = &[
         short: &["ep"],
         storage: "services/endpoints",
         strategy: &endpoints::Endpoints,
+        columns: table::network::ENDPOINTS,
         ..namespaced("", "v1", "Endpoints")
     },
     Kind {
@@ -72,6 +75,7 @@ const ROWS: &[Kind] = &[
             "type",
         ],
         strategy: &event::Core,
+        columns: table::cluster::EVENT,
         ..namespaced("", "v1", "Event")
     },
     Kind {
@@ -87,6 +91,7 @@ const ROWS: &[Kind] = &[
         subresources: &["finalize"],
         selectable: &["status.phase"],
         strategy: &namespace::Strategy,
+        columns: table::cluster::NAMESPACE,
         ..cluster("", "v1", "Namespace")
     },
     Kind {
@@ -97,6 +102,7 @@ const ROWS: &[Kind] = &[
         storage: "minions",
         selectable: &["spec.unschedulable"],
         strategy: &node::Strategy,
+        columns: table::cluster::NODE,
         ..cluster("", "v1", "Node")
     },
     Kind {
@@ -104,6 +110,7 @@ const ROWS: &[Kind] = &[
         short: &["pvc"],
         status: true,
         strategy: &persistent_volume_claim::Strategy,
+        columns: table::storage::PERSISTENT_VOLUME_CLAIM,
         ..namespaced("", "v1", "PersistentVolumeClaim")
     },
     Kind {
@@ -111,6 +118,7 @@ const ROWS: &[Kind] = &[
         short: &["pv"],
         status: true,
         strategy: &persistent_volume::PersistentVolume,
+        columns: table::storage::PERSISTENT_VOLUME,
         ..cluster("", "v1", "PersistentVolume")
     },
     Kind {
@@ -141,9 +149,15 @@ const ROWS: &[Kind] = &[
             "status.nominatedNodeName",
         ],
         strategy: &pod::Strategy,
+        columns: table::pod::COLUMNS,
         ..namespaced("", "v1", "Pod")
     },
-    Kind { plural: "podtemplates", strategy: &plain::PodTemplate, ..namespaced("", "v1", "PodTemplate") },
+    Kind {
+        plural: "podtemplates",
+        strategy: &plain::PodTemplate,
+        columns: table::workload::POD_TEMPLATE,
+        ..namespaced("", "v1", "PodTemplate")
+    },
     Kind {
         plural: "replicationcontrollers",
         short: &["rc"],
@@ -153,6 +167,7 @@ const ROWS: &[Kind] = &[
         storage: "controllers",
         selectable: &["status.replicas"],
         strategy: &replica_set::ReplicationController,
+        columns: table::workload::REPLICATION_CONTROLLER,
         ..namespaced("", "v1", "ReplicationController")
     },
     Kind {
@@ -160,12 +175,14 @@ const ROWS: &[Kind] = &[
         short: &["quota"],
         status: true,
         strategy: &limits::ResourceQuota,
+        columns: table::cluster::RESOURCE_QUOTA,
         ..namespaced("", "v1", "ResourceQuota")
     },
     Kind {
         plural: "secrets",
         selectable: &["type"],
         strategy: &config_map::Secret,
+        columns: table::cluster::SECRET,
         ..namespaced("", "v1", "Secret")
     },
     Kind {
@@ -173,6 +190,7 @@ const ROWS: &[Kind] = &[
         short: &["sa"],
         subresources: &["token"],
         strategy: &plain::Unnumbered,
+        columns: table::cluster::SERVICE_ACCOUNT,
         ..namespaced("", "v1", "ServiceAccount")
     },
     Kind {
@@ -184,12 +202,14 @@ const ROWS: &[Kind] = &[
         storage: "services/specs",
         selectable: &["spec.clusterIP", "spec.type"],
         strategy: &service::Strategy,
+        columns: table::network::SERVICE,
         ..namespaced("", "v1", "Service")
     },
     // Workloads.
     Kind {
         plural: "controllerrevisions",
         strategy: &plain::ControllerRevision,
+        columns: table::workload::CONTROLLER_REVISION,
         ..namespaced("apps", "v1", "ControllerRevision")
     },
     Kind {
@@ -198,6 +218,7 @@ const ROWS: &[Kind] = &[
         categories: &["all"],
         status: true,
         strategy: &daemon_set::Strategy,
+        columns: table::workload::DAEMON_SET,
         ..namespaced("apps", "v1", "DaemonSet")
     },
     Kind {
@@ -207,6 +228,7 @@ const ROWS: &[Kind] = &[
         status: true,
         scale: Some(&REPLICAS),
         strategy: &deployment::Strategy,
+        columns: table::workload::DEPLOYMENT,
         ..namespaced("apps", "v1", "Deployment")
     },
     Kind {
@@ -217,6 +239,7 @@ const ROWS: &[Kind] = &[
         scale: Some(&REPLICAS),
         selectable: &["status.replicas"],
         strategy: &replica_set::Strategy,
+        columns: table::workload::REPLICA_SET,
         ..namespaced("apps", "v1", "ReplicaSet")
     },
     Kind {
@@ -226,6 +249,7 @@ const ROWS: &[Kind] = &[
         status: true,
         scale: Some(&REPLICAS),
         strategy: &stateful_set::Strategy,
+        columns: table::workload::STATEFUL_SET,
         ..namespaced("apps", "v1", "StatefulSet")
     },
     Kind {
@@ -234,6 +258,7 @@ const ROWS: &[Kind] = &[
         categories: &["all"],
         status: true,
         strategy: &cron_job::Strategy,
+        columns: table::workload::CRON_JOB,
         ..namespaced("batch", "v1", "CronJob")
     },
     Kind {
@@ -242,6 +267,7 @@ const ROWS: &[Kind] = &[
         status: true,
         selectable: &["status.successful"],
         strategy: &job::Strategy,
+        columns: table::workload::JOB,
         ..namespaced("batch", "v1", "Job")
     },
     Kind {
@@ -250,6 +276,7 @@ const ROWS: &[Kind] = &[
         categories: &["all"],
         status: true,
         strategy: &horizontal_pod_autoscaler::Strategy,
+        columns: table::workload::HORIZONTAL_POD_AUTOSCALER,
         ..namespaced("autoscaling", "v2", "HorizontalPodAutoscaler")
     },
     Kind {
@@ -257,28 +284,33 @@ const ROWS: &[Kind] = &[
         short: &["pdb"],
         status: true,
         strategy: &policy::PodDisruptionBudget,
+        columns: table::workload::POD_DISRUPTION_BUDGET,
         ..namespaced("policy", "v1", "PodDisruptionBudget")
     },
     Kind {
         plural: "priorityclasses",
         short: &["pc"],
         strategy: &policy::PriorityClass,
+        columns: table::cluster::PRIORITY_CLASS,
         ..cluster("scheduling.k8s.io", "v1", "PriorityClass")
     },
     Kind {
         plural: "runtimeclasses",
         strategy: &policy::RuntimeClass,
+        columns: table::cluster::RUNTIME_CLASS,
         ..cluster("node.k8s.io", "v1", "RuntimeClass")
     },
     // The network.
     Kind {
         plural: "endpointslices",
         strategy: &endpoints::EndpointSlice,
+        columns: table::network::ENDPOINT_SLICE,
         ..namespaced("discovery.k8s.io", "v1", "EndpointSlice")
     },
     Kind {
         plural: "ingressclasses",
         strategy: &ingress::IngressClass,
+        columns: table::network::INGRESS_CLASS,
         ..cluster("networking.k8s.io", "v1", "IngressClass")
     },
     Kind {
@@ -287,60 +319,75 @@ const ROWS: &[Kind] = &[
         status: true,
         storage: "ingress",
         strategy: &ingress::Ingress,
+        columns: table::network::INGRESS,
         ..namespaced("networking.k8s.io", "v1", "Ingress")
     },
     Kind {
         plural: "ipaddresses",
         short: &["ip"],
         strategy: &plain::IpAddress,
+        columns: table::network::IP_ADDRESS,
         ..cluster("networking.k8s.io", "v1", "IPAddress")
     },
     Kind {
         plural: "networkpolicies",
         short: &["netpol"],
         strategy: &network_policy::Strategy,
+        columns: table::network::NETWORK_POLICY,
         ..namespaced("networking.k8s.io", "v1", "NetworkPolicy")
     },
     Kind {
         plural: "servicecidrs",
         status: true,
         strategy: &plain::ServiceCidr,
+        columns: table::network::SERVICE_CIDR,
         ..cluster("networking.k8s.io", "v1", "ServiceCIDR")
     },
     // Volumes.
     Kind {
         plural: "csidrivers",
         strategy: &plain::CsiDriver,
+        columns: table::storage::CSI_DRIVER,
         ..cluster("storage.k8s.io", "v1", "CSIDriver")
     },
-    Kind { plural: "csinodes", strategy: &plain::Unnumbered, ..cluster("storage.k8s.io", "v1", "CSINode") },
+    Kind {
+        plural: "csinodes",
+        strategy: &plain::Unnumbered,
+        columns: table::storage::CSI_NODE,
+        ..cluster("storage.k8s.io", "v1", "CSINode")
+    },
     Kind {
         plural: "csistoragecapacities",
         strategy: &plain::Unnumbered,
+        columns: table::storage::CSI_STORAGE_CAPACITY,
         ..namespaced("storage.k8s.io", "v1", "CSIStorageCapacity")
     },
     Kind {
         plural: "storageclasses",
         short: &["sc"],
         strategy: &persistent_volume::StorageClass,
+        columns: table::storage::STORAGE_CLASS,
         ..cluster("storage.k8s.io", "v1", "StorageClass")
     },
     Kind {
         plural: "volumeattachments",
         status: true,
         strategy: &plain::Unnumbered,
+        columns: table::storage::VOLUME_ATTACHMENT,
         ..cluster("storage.k8s.io", "v1", "VolumeAttachment")
     },
     Kind {
         plural: "volumeattributesclasses",
         short: &["vac"],
         strategy: &plain::Unnumbered,
+        columns: table::storage::VOLUME_ATTRIBUTES_CLASS,
         ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass")
     },
     // How components agree and what they say.
     Kind {
         plural: "leases",
         strategy: &coordination::Lease,
+        columns: table::cluster::LEASE,
         ..namespaced("coordination.k8s.io", "v1", "Lease")
     },
     Kind {
@@ -360,16 +407,23 @@ const ROWS: &[Kind] = &[
             "type",
         ],
         strategy: &event::Events,
+        columns: table::cluster::EVENTS_EVENT,
         ..namespaced("events.k8s.io", "v1", "Event")
     },
     // Who may do what.
     Kind {
         plural: "clusterrolebindings",
         strategy: &rbac::RoleBinding,
+        columns: table::cluster::ROLE_BINDING,
         ..cluster(RBAC, "v1", "ClusterRoleBinding")
     },
     Kind { plural: "clusterroles", strategy: &rbac::Role, ..cluster(RBAC, "v1", "ClusterRole") },
-    Kind { plural: "rolebindings", strategy: &rbac::RoleBinding, ..namespaced(RBAC, "v1", "RoleBinding") },
+    Kind {
+        plural: "rolebindings",
+        strategy: &rbac::RoleBinding,
+        columns: table::cluster::ROLE_BINDING,
+        ..namespaced(RBAC, "v1", "RoleBinding")
+    },
     Kind { plural: "roles", strategy: &rbac::Role, ..namespaced(RBAC, "v1", "Role") },
     Kind {
         plural: "certificatesigningrequests",
@@ -378,6 +432,7 @@ const ROWS: &[Kind] = &[
         subresources: &["approval"],
         selectable: &["spec.signerName"],
         strategy: &certificate_signing_request::Strategy,
+        columns: table::cluster::CERTIFICATE_SIGNING_REQUEST,
         ..cluster("certificates.k8s.io", "v1", "CertificateSigningRequest")
     },
     review("selfsubjectreviews", cluster("authentication.k8s.io", "v1", "SelfSubjectReview")),
@@ -405,7 +460,7 @@ const fn namespaced(group: &'static str, version: &'static str, kind: &'static s
         storage: "",
         stored_as: None,
         strategy: &Plain,
-        columns: table::AGE_ONLY,
+        columns: table::CREATED_AT,
         selectable: &[],
         schema: "",
     }

@@ -4,7 +4,12 @@
 //! unless the kind's own columns say where it stands or what it shows.
 
 mod cells;
+pub mod cluster;
 mod duration;
+pub mod network;
+pub mod pod;
+pub mod storage;
+pub mod workload;
 
 pub use duration::{human_duration, since};
 
