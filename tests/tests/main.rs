@@ -1,0 +1,12 @@
+//! The shipped binary against the real kubectl, each story on a machine of its own.
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod architecture;
+mod bad_input;
+mod command_line;
+mod crash;
+mod interaction;
+mod pods;
+mod rollout;
+mod services;
+mod volumes;

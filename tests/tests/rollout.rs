@@ -1,0 +1,145 @@
+//! Deployments as users handle them.
+
+use std::io::{BufRead, BufReader};
+
+use e2e::{Cluster, eventually};
+
+/// A Deployment of pods that serve their own name on port 8080.
+pub fn web(name: &str, replicas: u32) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+        - name: web
+          image: busybox:1.35
+          command: [sh, -c, "mkdir /www && hostname >/www/index.html && exec httpd -f -p 8080 -h /www"]
+          ports: [{{name: http, containerPort: 8080}}]
+          readinessProbe: {{tcpSocket: {{port: http}}, periodSeconds: 1}}
+"#
+    )
+}
+
+#[test]
+fn a_deployment_is_applied_scaled_changed_undone_and_deleted() {
+    let cluster = Cluster::start();
+    assert_eq!(cluster.apply(&web("web", 2)).trim(), "deployment.apps/web created");
+    assert_eq!(cluster.apply(&web("web", 2)).trim(), "deployment.apps/web unchanged");
+    let rolled_out = cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
+    assert!(rolled_out.contains("successfully rolled out"), "{rolled_out}");
+
+    cluster.kubectl("scale deployment/web --replicas=4").ok();
+    cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
+    let table = cluster.kubectl("get deployment web").ok();
+    let cells: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(cells[..4], ["web", "4/4", "4", "4"], "{table}");
+
+    cluster.kubectl("set env deployment/web COLOR=blue").ok();
+    cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
+    let history = cluster.kubectl("rollout history deployment/web").ok();
+    assert_eq!(history.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count(), 2);
+
+    cluster.kubectl("set image deployment/web web=busybox:none").ok();
+    eventually("the new image cannot be pulled", || {
+        let pods = cluster.kubectl("get pods").out;
+        if pods.contains("ImagePull") { Ok(()) } else { Err(pods) }
+    });
+    let available = cluster.get("deployment web")["status"]["availableReplicas"].as_i64();
+    assert!(available >= Some(3), "a bad image must not take the good pods down: {available:?}");
+    cluster.kubectl("rollout undo deployment/web").ok();
+    cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
+    let deployment = cluster.get("deployment web");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "busybox:1.35");
+    assert_eq!(container["env"][0]["value"], "blue");
+    assert_eq!(deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "4");
+
+    cluster.kubectl("delete deployment web").ok();
+    eventually("its pods and replica sets are gone", || {
+        let left = cluster.kubectl("get pods,replicasets -l app=web -o name").out;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    let events = cluster.kubectl("get events").ok();
+    for reason in
+        ["ScalingReplicaSet", "SuccessfulCreate", "Scheduled", "Pulled", "Created", "Started", "Killing"]
+    {
+        assert!(events.contains(reason), "no event {reason} in\n{events}");
+    }
+}
+
+#[test]
+fn a_watch_shows_each_step_as_it_happens() {
+    let cluster = Cluster::start();
+    let mut watch = cluster.kubectl_child(&["get", "pods", "-w", "--output-watch-events"]);
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    cluster.apply(&web("web", 1));
+    let mut seen = String::new();
+    for line in lines {
+        seen.push_str(&format!("{line}\n"));
+        if line.contains("1/1") && line.contains("Running") {
+            break;
+        }
+    }
+    for step in ["ADDED", "MODIFIED", "Pending", "ContainerCreating", "Running"] {
+        assert!(seen.contains(step), "no {step} in\n{seen}");
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn a_daemon_set_runs_on_the_node_and_is_updated() {
+    let cluster = Cluster::start();
+    let daemon = |message: &str| {
+        format!(
+            r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {{name: agent}}
+spec:
+  selector: {{matchLabels: {{app: agent}}}}
+  template:
+    metadata: {{labels: {{app: agent}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{{name: agent, image: "busybox:1.35", command: [sh, -c, "echo {message}; exec sleep 1000"]}}]
+"#
+        )
+    };
+    cluster.apply(&daemon("one"));
+    cluster.kubectl("rollout status daemonset/agent --timeout=60s").ok();
+    cluster.apply(&daemon("two"));
+    cluster.kubectl("rollout status daemonset/agent --timeout=60s").ok();
+    eventually("the new pod has spoken", || {
+        let said = cluster.kubectl("logs daemonset/agent");
+        if said.out == "two\n" { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+}
+
+#[test]
+fn owners_take_their_dependents_with_them_or_leave_them() {
+    let cluster = Cluster::start();
+    cluster.apply(&web("web", 1));
+    cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
+    cluster.kubectl("delete deployment web --cascade=orphan").ok();
+    let left = cluster.kubectl("get replicasets,pods -l app=web -o name").ok();
+    assert_eq!(left.lines().count(), 2, "{left}");
+    cluster.kubectl("delete replicaset -l app=web --cascade=foreground").ok();
+    eventually("the pods are gone", || {
+        let left = cluster.kubectl("get pods -l app=web -o name").out;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    cluster.kubectl("create namespace shop").ok();
+    cluster.kubectl("-n shop create configmap note --from-literal=a=b").ok();
+    cluster.kubectl("delete namespace shop --timeout=60s").ok();
+    let gone = cluster.kubectl("get namespace shop").fails();
+    assert_eq!(gone.trim(), "Error from server (NotFound): namespaces \"shop\" not found");
+}
