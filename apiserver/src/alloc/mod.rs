@@ -129,8 +129,8 @@ impl Holdings {
     }
 
     fn remove(&mut self, held: &Held) {
-        held.addresses.iter().for_each(|address| drop(self.addresses.remove(address)));
-        held.ports.iter().for_each(|port| drop(self.ports.remove(port)));
+        self.addresses.retain(|address| !held.addresses.contains(address));
+        self.ports.retain(|port| !held.ports.contains(port));
     }
 }
 

@@ -43,6 +43,14 @@ pub struct TokenAuthority {
     pub audiences: Vec<String>,
 }
 
+impl TokenAuthority {
+    /// The issuer inside a cluster with this domain, which is also the audience.
+    pub fn of_cluster(domain: &str) -> TokenAuthority {
+        let issuer = format!("https://kubernetes.default.svc.{domain}");
+        TokenAuthority { audiences: vec![issuer.clone()], issuer }
+    }
+}
+
 /// Authenticates what comes over the network.
 pub struct Authenticator {
     registry: Arc<Registry>,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     authn::{Authenticator, token},
-    authz::Authorizer,
+    authz::{Authorizer, node_of},
     hooks::Answer,
     pki::TokenKey,
     proxy::Kubelets,
@@ -48,6 +48,9 @@ impl Answer for Answers {
         let now = Timestamp::now();
         Some(match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
             ("", "serviceaccounts", "token") => {
+                if let Err(status) = node_may_have_token(registry, user, info, object).await {
+                    return Some(Err(status));
+                }
                 let account = (info.namespace.as_str(), info.name.as_str());
                 let authority = self.authenticator.authority();
                 token::answer(registry, &self.token_key, authority, account, object, now).await
@@ -119,7 +122,31 @@ impl Answers {
         }
         let policy = self.authorizer.policy().await?;
         let rules: Vec<_> = policy.rules_of(user, namespace).collect();
-        Ok(with_status(review, access::rules_status(&rules, crate::authz::node_of(user).is_some())))
+        Ok(with_status(review, access::rules_status(&rules, node_of(user).is_some())))
+    }
+}
+
+/// A kubelet gets tokens that are bound to a pod on its node, no others.
+async fn node_may_have_token(
+    registry: &Registry,
+    user: &User,
+    info: &RequestInfo,
+    request: &Object,
+) -> Result<(), Status> {
+    let Some(node) = node_of(user) else { return Ok(()) };
+    let refused = |why: &str| Err(Status::forbidden("", "serviceaccounts", &info.name, why));
+    let reference = |field: &str| request.text(&["spec", "boundObjectRef", field]);
+    if reference("kind") != "Pod" || reference("apiVersion") != "v1" || reference("name").is_empty() {
+        return refused("node requested token not bound to a pod");
+    }
+    if reference("uid").is_empty() {
+        return refused("node requested token with a pod binding without a uid");
+    }
+    let pods = api::kinds::find("", "v1", "pods").expect("a core kind");
+    let pod = registry.get(pods, &info.namespace, reference("name")).await?;
+    match pod.text(&["spec", "nodeName"]) == node {
+        true => Ok(()),
+        false => refused("node requested token bound to a pod scheduled on a different node"),
     }
 }
 

@@ -1,0 +1,193 @@
+//! What stands between a valid request and the store: plug-ins that fill in and that refuse, in upstream's order.
+//!
+//! [`Admission::mutate`] and [`Admission::validate`] are the lists; each plug-in is a module with
+//! plain functions over the object and what it must know about others. The plug-ins run on what users and components
+//! send, not on what the server writes for itself.
+
+mod classes;
+mod limits;
+mod namespace;
+mod node_restriction;
+mod pod_security;
+mod priority;
+mod protection;
+mod quota;
+mod service_account;
+mod tolerations;
+
+use std::sync::Arc;
+
+use api::{Kind, Object, Status, kinds};
+use async_trait::async_trait;
+
+use crate::{
+    authz::{Authorizer, escalation, node_of},
+    follow::{Follow, View},
+    hooks::{Admit, Attributes, Operation},
+    registry::Registry,
+};
+
+/// The built-in plug-ins.
+pub struct Admission {
+    authorizer: Arc<Authorizer>,
+    limit_ranges: Follow<ByNamespace>,
+    quotas: Follow<ByNamespace>,
+    usage: quota::Usage,
+}
+
+impl Admission {
+    /// The plug-ins; `authorizer` knows what the writers of roles hold themselves.
+    pub fn new(authorizer: Arc<Authorizer>) -> Admission {
+        Admission {
+            authorizer,
+            limit_ranges: Follow::new(kind("", "limitranges")),
+            quotas: Follow::new(kind("", "resourcequotas")),
+            usage: quota::Usage::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl Admit for Admission {
+    async fn mutate(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: &mut Object,
+        _old: Option<&Object>,
+    ) -> Result<Vec<String>, Status> {
+        let is_create = attributes.operation == Operation::Create;
+        match what(attributes) {
+            ("", "pods", "") if is_create => {
+                namespace::check(registry, attributes, object).await?;
+                let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
+                limits::set_defaults(object, &limits);
+                service_account::admit(registry, attributes, object).await?;
+                priority::admit(registry, attributes, object).await?;
+                tolerations::for_unready_nodes(object);
+                classes::runtime_class(registry, attributes, object).await?;
+            }
+            ("", "nodes", "") if is_create => tolerations::taint_new_node(object),
+            ("", "persistentvolumeclaims", "") if is_create => {
+                classes::default_storage_class(registry, object).await?;
+                protection::add(object, protection::CLAIM);
+            }
+            ("", "persistentvolumes", "") if is_create => protection::add(object, protection::VOLUME),
+            ("networking.k8s.io", "ingresses", "") if is_create => {
+                classes::default_ingress_class(registry, attributes, object).await?;
+            }
+            _ => {}
+        }
+        Ok(Vec::new())
+    }
+
+    async fn validate(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<Vec<String>, Status> {
+        let mut warnings = Vec::new();
+        if let Some(node) = node_of(attributes.user) {
+            node_restriction::validate(node, attributes, object, old)?;
+        }
+        namespace::validate(registry, attributes, object).await?;
+        let Some(object) = object else { return Ok(warnings) };
+        match what(attributes) {
+            ("", "pods", "") if attributes.operation == Operation::Create => {
+                let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
+                limits::validate(attributes, object, &limits)?;
+                warnings.extend(pod_security::admit(registry, attributes, object).await?);
+            }
+            ("", "pods", "ephemeralcontainers") => {
+                warnings.extend(pod_security::admit(registry, attributes, object).await?);
+            }
+            ("", "persistentvolumeclaims", "") => {
+                let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
+                limits::validate(attributes, object, &limits)?;
+            }
+            ("scheduling.k8s.io", "priorityclasses", "") => {
+                priority::validate_class(registry, attributes, object).await?;
+            }
+            ("", "namespaces", "") => {
+                warnings.extend(pod_security::validate_labels(attributes, object)?);
+            }
+            ("rbac.authorization.k8s.io", resource, "") => {
+                let policy = self.authorizer.policy().await?;
+                escalation::check(&policy, attributes.user, resource, attributes.namespace, object, old)?;
+            }
+            (_, _, "") => {
+                warnings.extend(pod_security::warn_about_template(registry, attributes, object).await?)
+            }
+            _ => {}
+        }
+        if !attributes.namespace.is_empty() && attributes.subresource.is_empty() {
+            let quotas = self.of_namespace(&self.quotas, registry, attributes.namespace).await?;
+            self.usage.charge(registry, attributes, object, old, &quotas).await?;
+        }
+        Ok(warnings)
+    }
+}
+
+impl Admission {
+    async fn of_namespace(
+        &self,
+        objects: &Follow<ByNamespace>,
+        registry: &Registry,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, Status> {
+        objects.ask(registry, |objects| objects.of(namespace)).await
+    }
+}
+
+/// The few objects of a kind that rule over a namespace.
+#[derive(Default)]
+struct ByNamespace(std::collections::HashMap<String, Vec<Arc<Object>>>);
+
+impl ByNamespace {
+    fn of(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.0.get(namespace).cloned().unwrap_or_default()
+    }
+}
+
+impl View for ByNamespace {
+    fn add(&mut self, object: &Arc<Object>) {
+        self.0.entry(object.namespace().to_string()).or_default().push(object.clone());
+    }
+
+    fn remove(&mut self, object: &Object) {
+        if let Some(objects) = self.0.get_mut(object.namespace()) {
+            objects.retain(|other| other.name() != object.name());
+            if objects.is_empty() {
+                self.0.remove(object.namespace());
+            }
+        }
+    }
+}
+
+/// Group, resource and subresource.
+fn what<'a>(attributes: &Attributes<'a>) -> (&'static str, &'static str, &'a str) {
+    (attributes.kind.group, attributes.kind.plural, attributes.subresource)
+}
+
+/// 403 in the words of upstream's plug-ins: `pods "web" is forbidden: ...`.
+fn forbidden(attributes: &Attributes<'_>, object: Option<&Object>, why: &str) -> Status {
+    let generated = object.map_or("", |object| object.text(&["metadata", "generateName"]));
+    let name = [object.map_or("", Object::name), attributes.name, generated, "Unknown"];
+    let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
+    Status::forbidden(attributes.kind.group, attributes.kind.plural, name, why)
+}
+
+fn kind(group: &str, plural: &str) -> &'static Kind {
+    kinds::find(group, "v1", plural).expect("the table of kinds has every built-in kind")
+}
+
+/// Nothing, where there is no such object.
+fn found_or_none(found: Result<Object, Status>) -> Result<Option<Object>, Status> {
+    match found {
+        Ok(object) => Ok(Some(object)),
+        Err(status) if status.code == 404 => Ok(None),
+        Err(status) => Err(status),
+    }
+}

@@ -1,0 +1,66 @@
+//! NamespaceLifecycle: nothing new in a namespace that is not there or about to go; the first namespaces stay.
+
+use api::{Object, Scope, Status};
+use serde_json::json;
+
+use super::{found_or_none, kind};
+use crate::{
+    hooks::{Attributes, Operation},
+    registry::Registry,
+};
+
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
+/// Refuses new objects early, before other plug-ins look for what the namespace should hold.
+pub(super) async fn check(
+    registry: &Registry,
+    attributes: &Attributes<'_>,
+    object: &Object,
+) -> Result<(), Status> {
+    validate(registry, attributes, Some(object)).await
+}
+
+/// Refuses new objects in missing and terminating namespaces, and the deletion of the first ones.
+pub(super) async fn validate(
+    registry: &Registry,
+    attributes: &Attributes<'_>,
+    object: Option<&Object>,
+) -> Result<(), Status> {
+    if attributes.kind.plural == "namespaces" && attributes.kind.group.is_empty() {
+        let is_deletion = attributes.operation == Operation::Delete && attributes.subresource.is_empty();
+        return match is_deletion && IMMORTAL.contains(&attributes.name) {
+            true => {
+                Err(Status::forbidden("", "namespaces", attributes.name, "this namespace may not be deleted"))
+            }
+            false => Ok(()),
+        };
+    }
+    let is_namespaced = attributes.kind.scope == Scope::Namespaced && !attributes.namespace.is_empty();
+    if !is_namespaced || attributes.operation != Operation::Create {
+        return Ok(());
+    }
+    let found = found_or_none(registry.get(kind("", "namespaces"), "", attributes.namespace).await)?;
+    let Some(namespace) = found else {
+        return Err(Status::not_found("", "namespaces", attributes.namespace));
+    };
+    let is_terminating =
+        namespace.deletion_timestamp().is_some() || namespace.text(&["status", "phase"]) == "Terminating";
+    match is_terminating {
+        true => Err(terminating(attributes, object)),
+        false => Ok(()),
+    }
+}
+
+fn terminating(attributes: &Attributes<'_>, object: Option<&Object>) -> Status {
+    let namespace = attributes.namespace;
+    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let mut status = super::forbidden(attributes, object, &why);
+    if let Some(details) = &mut status.details {
+        details["causes"] = json!([{
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        }]);
+    }
+    status
+}

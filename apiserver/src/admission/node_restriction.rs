@@ -1,0 +1,188 @@
+//! NodeRestriction: a kubelet writes its own node, its own lease and the pods bound to it, nothing else.
+
+use api::{Object, Status};
+use serde_json::{Map, Value};
+
+use super::{forbidden, what};
+use crate::hooks::{Attributes, Operation};
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const RESERVED_PREFIX: &str = "node-restriction.kubernetes.io/";
+
+/// Labels of upstream's own that a kubelet may give its node.
+const OWN_LABELS: &[&str] = &[
+    "kubernetes.io/hostname",
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "node.kubernetes.io/windows-build",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+const OWN_PREFIXES: &[&str] = &["kubelet.kubernetes.io/", "node.kubernetes.io/"];
+
+/// Refuses what is not the node's own.
+pub(super) fn validate(
+    node: &str,
+    attributes: &Attributes<'_>,
+    object: Option<&Object>,
+    old: Option<&Object>,
+) -> Result<(), Status> {
+    let refused = match (what(attributes), attributes.operation) {
+        (("", "pods", ""), Operation::Create) => object.and_then(|pod| refuse_new_pod(node, pod)),
+        (("", "pods", ""), Operation::Delete) => old.and_then(|pod| refuse_foreign(node, pod, "delete pods")),
+        (("", "pods", "status"), _) => refuse_pod_status(node, object, old),
+        (("", "pods", "eviction"), _) => old.and_then(|pod| refuse_foreign(node, pod, "evict pods")),
+        (("", "nodes", _), _) => refuse_node(node, attributes, object, old),
+        (("coordination.k8s.io", "leases", _), _) => refuse_lease(node, attributes, object),
+        (("storage.k8s.io", "csinodes", _), _) => {
+            let name = object.or(old).map_or(attributes.name, Object::name);
+            (name != node).then(|| format!("node {node:?} can only access CSINode {node:?}, not {name:?}"))
+        }
+        _ => None,
+    };
+    match refused {
+        Some(why) => Err(forbidden(attributes, object.or(old), &why)),
+        None => Ok(()),
+    }
+}
+
+fn refuse_new_pod(node: &str, pod: &Object) -> Option<String> {
+    if pod.annotation(MIRROR).is_none() {
+        return Some(format!(
+            "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+        ));
+    }
+    refuse_foreign(node, pod, "create pods").or_else(|| {
+        let is_bound = !pod.text(&["spec", "serviceAccountName"]).is_empty();
+        is_bound.then(|| format!("node {node:?} can not create pods that reference a service account"))
+    })
+}
+
+fn refuse_foreign(node: &str, pod: &Object, verb: &str) -> Option<String> {
+    let is_own = pod.text(&["spec", "nodeName"]) == node;
+    (!is_own).then(|| format!("node {node:?} can only {verb} with spec.nodeName set to itself"))
+}
+
+fn refuse_pod_status(node: &str, object: Option<&Object>, old: Option<&Object>) -> Option<String> {
+    let old = old?;
+    if old.text(&["spec", "nodeName"]) != node {
+        return Some(format!(
+            "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+        ));
+    }
+    let changed = object.is_some_and(|object| object.labels() != old.labels());
+    changed.then(|| format!("node {node:?} cannot update labels through pod status"))
+}
+
+fn refuse_node(
+    node: &str,
+    attributes: &Attributes<'_>,
+    object: Option<&Object>,
+    old: Option<&Object>,
+) -> Option<String> {
+    let name = object.or(old).map_or(attributes.name, Object::name);
+    if name != node {
+        return Some(format!("node {node:?} is not allowed to modify node {name:?}"));
+    }
+    let object = object?;
+    let none = Map::new();
+    let (now, before) = (object.labels().unwrap_or(&none), old.and_then(Object::labels).unwrap_or(&none));
+    let mut changed: Vec<&str> = now
+        .keys()
+        .chain(before.keys())
+        .map(String::as_str)
+        .filter(|key| now.get(*key) != before.get(*key) && !is_own_label(key))
+        .collect();
+    changed.sort_unstable();
+    changed.dedup();
+    if !changed.is_empty() {
+        return Some(format!("is not allowed to modify labels: {}", changed.join(", ")));
+    }
+    let taints = |node: &Object| node.list(&["spec", "taints"]).to_vec();
+    let retainted = old.is_some_and(|old| taints(old) != taints(object));
+    let config = |node: &Object| node.at(&["spec", "configSource"]).cloned().unwrap_or(Value::Null);
+    let reconfigured = old.is_some_and(|old| !config(object).is_null() && config(old) != config(object));
+    match (retainted, reconfigured) {
+        (true, _) => Some(format!("node {node:?} is not allowed to modify taints")),
+        (_, true) => Some(format!("node {node:?} is not allowed to update configSource")),
+        _ => None,
+    }
+}
+
+fn refuse_lease(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -> Option<String> {
+    if attributes.namespace != "kube-node-lease" {
+        return Some(r#"can only access leases in the "kube-node-lease" system namespace"#.into());
+    }
+    let name = object.map_or(attributes.name, Object::name);
+    (name != node).then(|| "can only access node lease with the same name as the requesting node".into())
+}
+
+/// Labels outside upstream's domains are free; of those inside, a kubelet has its own.
+fn is_own_label(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let is_upstreams = ["kubernetes.io", "k8s.io"]
+        .iter()
+        .any(|own| domain.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+    if key.starts_with(RESERVED_PREFIX) {
+        return false;
+    }
+    !is_upstreams
+        || OWN_LABELS.contains(&key)
+        || OWN_PREFIXES.iter().any(|prefix| {
+            key.starts_with(prefix) || domain.ends_with(&format!(".{}", prefix.trim_end_matches('/')))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Object {
+        Object::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_kubelet_reports_on_its_own_pods_only() {
+        let pod = |node: &str| object(json!({"metadata": {"name": "a"}, "spec": {"nodeName": node}}));
+        assert_eq!(refuse_pod_status("n1", Some(&pod("n1")), Some(&pod("n1"))), None);
+        assert!(refuse_pod_status("n1", Some(&pod("n2")), Some(&pod("n2"))).is_some());
+        let relabelled = object(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n1"}}));
+        assert!(refuse_pod_status("n1", Some(&relabelled), Some(&pod("n1"))).is_some());
+    }
+
+    #[test]
+    fn a_kubelet_creates_mirror_pods_only() {
+        let plain = object(json!({"spec": {"nodeName": "n1"}}));
+        assert!(refuse_new_pod("n1", &plain).unwrap().contains("can only create mirror pods"));
+        let mirror = json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": {"nodeName": "n1"}});
+        assert_eq!(refuse_new_pod("n1", &object(mirror)), None);
+    }
+
+    #[test]
+    fn some_labels_are_not_the_kubelets_to_give() {
+        for own in [
+            "team",
+            "example.com/team",
+            "kubernetes.io/hostname",
+            "node.kubernetes.io/pool",
+            "topology.kubernetes.io/zone",
+        ] {
+            assert!(is_own_label(own), "{own}");
+        }
+        for other in [
+            "node-restriction.kubernetes.io/trusted",
+            "node-role.kubernetes.io/control-plane",
+            "kubernetes.io/x",
+        ] {
+            assert!(!is_own_label(other), "{other}");
+        }
+    }
+}

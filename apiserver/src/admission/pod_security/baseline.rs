@@ -1,0 +1,175 @@
+//! The baseline level: nothing that is known to lead out of the container.
+
+use api::Object;
+use serde_json::Value;
+
+use super::{Violation, about, added_capabilities, containers, faulty, named, quoted};
+
+/// Rules that hold for restricted pods as well.
+pub(super) const CHECKS: &[fn(&Object) -> Option<Violation>] =
+    &[app_armor, host_namespaces, host_ports, privileged, proc_mount, selinux, sysctls, windows_host_process];
+
+/// Rules that restricted replaces by stricter ones.
+pub(super) const RELAXED_CHECKS: &[fn(&Object) -> Option<Violation>] = &[capabilities, host_path, seccomp];
+
+const CAPABILITIES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+const SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+const SELINUX_TYPES: &[&str] =
+    &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+
+fn host_namespaces(pod: &Object) -> Option<Violation> {
+    let fields = ["hostNetwork", "hostPID", "hostIPC"].into_iter();
+    let set: Vec<String> = fields
+        .filter(|field| pod.at(&["spec", field]) == Some(&Value::Bool(true)))
+        .map(|field| format!("{field}=true"))
+        .collect();
+    (!set.is_empty()).then(|| Violation { what: "host namespaces", detail: set.join(", ") })
+}
+
+fn privileged(pod: &Object) -> Option<Violation> {
+    let names = faulty(pod, |container| container["securityContext"]["privileged"] == true);
+    about("privileged", &names, "must not set securityContext.privileged=true")
+}
+
+fn capabilities(pod: &Object) -> Option<Violation> {
+    let (names, added) = added_capabilities(pod, CAPABILITIES);
+    let added = quoted(&added.into_iter().collect::<Vec<_>>());
+    about(
+        "non-default capabilities",
+        &names,
+        &format!("must not include {added} in securityContext.capabilities.add"),
+    )
+}
+
+fn host_path(pod: &Object) -> Option<Violation> {
+    let volumes = pod.list(&["spec", "volumes"]).iter().filter(|volume| !volume["hostPath"].is_null());
+    let names: Vec<&str> = volumes.filter_map(|volume| volume["name"].as_str()).collect();
+    let word = if names.len() == 1 { "volume" } else { "volumes" };
+    (!names.is_empty())
+        .then(|| Violation { what: "hostPath volumes", detail: format!("{word} {}", quoted(&names)) })
+}
+
+fn host_ports(pod: &Object) -> Option<Violation> {
+    let ports = |container: &Value| -> Vec<u64> {
+        let ports = container["ports"].as_array().into_iter().flatten();
+        ports.filter_map(|port| port["hostPort"].as_u64()).filter(|port| *port > 0).collect()
+    };
+    let names = faulty(pod, |container| !ports(container).is_empty());
+    let mut all: Vec<u64> = containers(pod).flat_map(ports).collect();
+    all.sort_unstable();
+    all.dedup();
+    let verb = if names.len() == 1 { "uses" } else { "use" };
+    let word = if all.len() == 1 { "hostPort" } else { "hostPorts" };
+    let listed = all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    about("hostPort", &names, &format!("{verb} {word} {listed}"))
+}
+
+fn proc_mount(pod: &Object) -> Option<Violation> {
+    let mount = |container: &Value| {
+        container["securityContext"]["procMount"]
+            .as_str()
+            .filter(|mount| *mount != "Default")
+            .map(str::to_string)
+    };
+    let names = faulty(pod, |container| mount(container).is_some());
+    let mut mounts: Vec<String> = containers(pod).filter_map(mount).collect();
+    mounts.dedup();
+    about("procMount", &names, &format!("must not set securityContext.procMount to {}", quoted(&mounts)))
+}
+
+fn app_armor(pod: &Object) -> Option<Violation> {
+    let is_unconfined = |context: &Value| context["appArmorProfile"]["type"] == "Unconfined";
+    let mut where_from = Vec::new();
+    if pod.at(&["spec", "securityContext"]).is_some_and(is_unconfined) {
+        where_from.push("pod".to_string());
+    }
+    let names = faulty(pod, |container| is_unconfined(&container["securityContext"]));
+    if !names.is_empty() {
+        where_from.push(named(&names));
+    }
+    let detail = format!("{} must not set AppArmor profile type to \"Unconfined\"", where_from.join(" and "));
+    (!where_from.is_empty()).then_some(Violation { what: "forbidden AppArmor profile", detail })
+}
+
+fn selinux(pod: &Object) -> Option<Violation> {
+    let is_foreign = |context: &Value| {
+        let options = &context["seLinuxOptions"];
+        let text = |key: &str| options[key].as_str().unwrap_or_default();
+        !SELINUX_TYPES.contains(&text("type")) || !text("user").is_empty() || !text("role").is_empty()
+    };
+    let mut where_from = Vec::new();
+    if pod.at(&["spec", "securityContext"]).is_some_and(is_foreign) {
+        where_from.push("pod".to_string());
+    }
+    let names = faulty(pod, |container| is_foreign(&container["securityContext"]));
+    if !names.is_empty() {
+        where_from.push(named(&names));
+    }
+    let detail = format!("{} set forbidden securityContext.seLinuxOptions", where_from.join(" and "));
+    (!where_from.is_empty()).then_some(Violation { what: "seLinuxOptions", detail })
+}
+
+fn seccomp(pod: &Object) -> Option<Violation> {
+    let is_unconfined = |context: &Value| context["seccompProfile"]["type"] == "Unconfined";
+    let mut where_from = Vec::new();
+    if pod.at(&["spec", "securityContext"]).is_some_and(is_unconfined) {
+        where_from.push("pod".to_string());
+    }
+    let names = faulty(pod, |container| is_unconfined(&container["securityContext"]));
+    if !names.is_empty() {
+        where_from.push(named(&names));
+    }
+    let detail = format!(
+        "{} must not set securityContext.seccompProfile.type to \"Unconfined\"",
+        where_from.join(" and ")
+    );
+    (!where_from.is_empty()).then_some(Violation { what: "seccompProfile", detail })
+}
+
+fn sysctls(pod: &Object) -> Option<Violation> {
+    let names =
+        pod.list(&["spec", "securityContext", "sysctls"]).iter().filter_map(|sysctl| sysctl["name"].as_str());
+    let unsafe_ones: Vec<&str> = names.filter(|name| !SYSCTLS.contains(name)).collect();
+    (!unsafe_ones.is_empty()).then(|| Violation { what: "forbidden sysctls", detail: unsafe_ones.join(", ") })
+}
+
+fn windows_host_process(pod: &Object) -> Option<Violation> {
+    let is_host = |context: &Value| context["windowsOptions"]["hostProcess"] == true;
+    let pod_is_host = pod.at(&["spec", "securityContext"]).is_some_and(is_host);
+    let names = faulty(pod, |container| is_host(&container["securityContext"]));
+    let who = match (pod_is_host, names.is_empty()) {
+        (false, true) => return None,
+        (true, true) => "pod".to_string(),
+        (false, false) => named(&names),
+        (true, false) => format!("pod and {}", named(&names)),
+    };
+    let detail = format!("{who} must not set securityContext.windowsOptions.hostProcess=true");
+    Some(Violation { what: "hostProcess", detail })
+}

@@ -1,0 +1,54 @@
+//! The hooks of a whole cluster's server, put together: authentication, RBAC and Node authorization, admission,
+//! allocation, reviews and the way to the kubelets.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use crate::{
+    admission::Admission,
+    alloc::{Allocator, Ranges},
+    authn::{Authenticator, TokenAuthority, discovery},
+    authz::Authorizer,
+    hooks::Hooks,
+    pki::{Pki, PkiError},
+    proxy::Kubelets,
+    registry::Registry,
+    reviews::Answers,
+};
+
+/// What the hooks need to know about the cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Who issues service-account tokens, and for whom.
+    pub tokens: TokenAuthority,
+    /// The addresses and ports of Services.
+    pub ranges: Ranges,
+    /// Where clients reach this server, such as `https://192.0.2.7:6443`.
+    pub server_url: String,
+}
+
+/// The hooks, and the routes of key discovery for [`crate::Config::extra`].
+pub fn hooks(
+    registry: &Arc<Registry>,
+    pki: &Pki,
+    config: &ClusterConfig,
+) -> Result<(Hooks, Router), PkiError> {
+    let key = pki.token_key();
+    let authorizer = Authorizer::new(registry.clone());
+    let authenticator = Authenticator::new(registry.clone(), key.clone(), config.tokens.clone());
+    let answers = Answers {
+        authenticator: authenticator.clone(),
+        authorizer: authorizer.clone(),
+        token_key: key.clone(),
+        kubelets: Kubelets::new(pki.kubelet_client_config()?),
+    };
+    let hooks = Hooks {
+        authenticator: Box::new(authenticator),
+        authorizer: Box::new(authorizer.clone()),
+        admission: Box::new(Admission::new(authorizer)),
+        allocator: Box::new(Allocator::new(registry.clone(), config.ranges)),
+        answers: Box::new(answers),
+    };
+    Ok((hooks, discovery::router(&config.tokens, key, &config.server_url)))
+}
