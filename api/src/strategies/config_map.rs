@@ -110,11 +110,11 @@ fn validate_type(object: &Object, data: &Field, faults: &mut Faults) {
         }
         "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().for_each(must_have),
         "kubernetes.io/ssh-auth" => must_have("ssh-privatekey"),
-        "kubernetes.io/basic-auth" => {
-            if !data.entry("username").is_set() && !data.entry("password").is_set() {
-                must_have("username");
-                must_have("password");
-            }
+        "kubernetes.io/basic-auth"
+            if !data.entry("username").is_set() && !data.entry("password").is_set() =>
+        {
+            must_have("username");
+            must_have("password");
         }
         "kubernetes.io/dockerconfigjson" => validate_docker(data, ".dockerconfigjson", faults),
         "kubernetes.io/dockercfg" => validate_docker(data, ".dockercfg", faults),

@@ -10,13 +10,12 @@ pub struct Strategy;
 
 impl crate::Strategy for Strategy {
     fn set_defaults(&self, object: &mut Object) {
-        let name = object.name().to_string();
-        if !name.is_empty() {
-            object.map_mut(&["metadata", "labels"]).insert("kubernetes.io/metadata.name".into(), name.into());
-        }
+        set_name_label(object);
     }
 
     fn prepare_for_create(&self, object: &mut Object) {
+        // A generated name is known only now.
+        set_name_label(object);
         object.set(&["status"], json!({"phase": "Active"}));
         let mut finalizers = object.list(&["spec", "finalizers"]).to_vec();
         if !finalizers.contains(&json!("kubernetes")) {
@@ -71,6 +70,13 @@ impl crate::Strategy for Strategy {
 
     fn has_generation(&self) -> bool {
         false
+    }
+}
+
+fn set_name_label(object: &mut Object) {
+    let name = object.name().to_string();
+    if !name.is_empty() {
+        object.map_mut(&["metadata", "labels"]).insert("kubernetes.io/metadata.name".into(), name.into());
     }
 }
 

@@ -23,13 +23,13 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
     }
     let mut warnings = write.mutate(Operation::Create, &mut object, None).await?;
     metadata::begin(kind, &mut object, now());
-    kind.strategy.prepare_for_create(&mut object);
-
     let prefix = object.text(&["metadata", "generateName"]).to_string();
     let is_generated = object.name().is_empty() && !prefix.is_empty();
     if is_generated {
         object.set(&["metadata", "name"], generated_name(&prefix));
     }
+    kind.strategy.prepare_for_create(&mut object);
+
     // What is wrong already needs no address.
     validate(write, &object)?;
     let reservation = write.allocate(&mut object, None).await?;

@@ -9,9 +9,9 @@ use super::Write;
 /// Kinds whose status a client may set on create, as upstream: a node registers with its capacity.
 const CREATED_WITH_STATUS: &[&str] = &["nodes"];
 
-/// `metadata.generation` is kept for kinds that report a status about it.
+/// Whether `metadata.generation` is kept for a kind, as upstream does.
 pub(super) fn has_generation(kind: &Kind) -> bool {
-    kind.status || kind.plural == "networkpolicies"
+    kind.strategy.has_generation()
 }
 
 /// Checks and sets the namespace of an object that was sent to a URL with one.

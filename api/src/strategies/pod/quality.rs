@@ -50,7 +50,7 @@ mod tests {
     fn the_class_follows_from_requests_and_limits() {
         let full = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1000m", "memory": "1024Mi"}});
         assert_eq!(class(&[json!({}), json!({})]), "BestEffort");
-        assert_eq!(class(&[full.clone()]), "Guaranteed");
+        assert_eq!(class(std::slice::from_ref(&full)), "Guaranteed");
         assert_eq!(class(&[full, json!({})]), "Burstable");
         assert_eq!(class(&[json!({"requests": {"cpu": "100m"}})]), "Burstable");
     }
