@@ -7,7 +7,7 @@
 use super::{ListType, Merge};
 
 /// The rule of a field, if it has one. `definition` is a full name such as `io.k8s.api.core.v1.PodSpec`.
-pub(super) fn of(definition: &str, field: &str) -> Option<&'static Merge> {
+pub(crate) fn of(definition: &str, field: &str) -> Option<&'static Merge> {
     let name = short(definition);
     let rule = row(RULES, name).and_then(|fields| fields.iter().find(|(listed, _)| *listed == field));
     let is_atomic = || row(ATOMIC_LISTS, name).is_some_and(|fields| fields.contains(&field));
@@ -15,7 +15,7 @@ pub(super) fn of(definition: &str, field: &str) -> Option<&'static Merge> {
 }
 
 /// Whether server-side apply treats all fields of a type as one.
-pub(super) fn is_atomic_type(definition: &str) -> bool {
+pub(crate) fn is_atomic_type(definition: &str) -> bool {
     ATOMIC_TYPES.binary_search(&short(definition)).is_ok()
 }
 
