@@ -1,1 +1,132 @@
-//! (room being built)
+//! The kubelet: makes the pods that are bound to this node real, and tells the API what becomes of them.
+//!
+//! - [`node`] registers the Node, keeps its Lease and its status;
+//! - [`pod`] has a worker for each pod: [`pod::plan`] decides, the worker acts, [`pod::status`] tells;
+//! - [`container`], [`sandbox`], [`image`] say what the runtime is asked for, [`volume`] makes what is mounted;
+//! - [`probe`] asks containers how they are; [`logs`] and [`server`] let users look into them.
+//!
+//! The runtime is known by its CRI traits alone. Nothing here polls: workers wake up on watch events, on
+//! the runtime's events, on probe results and at times that their plans name. All state can be lost: a
+//! restarted kubelet finds its pods in the API and in the runtime and goes on, no container being touched.
+
+pub mod config;
+pub mod container;
+mod context;
+mod events;
+pub mod image;
+pub mod logs;
+mod metrics;
+pub mod node;
+pub mod pod;
+pub mod probe;
+pub mod sandbox;
+mod server;
+mod source;
+mod sys;
+pub mod volume;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client::events::Recorder;
+use client::{Informers, Selection, informer};
+use cri::{ImageService, RuntimeService};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, TlsFiles};
+use context::Context;
+use node::NodeKeeper;
+use pod::Pods;
+use server::Server;
+pub use server::{ServeError, TlsError};
+
+/// Why a kubelet cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    /// Its directory cannot be made.
+    #[error("cannot make the directory {path}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its server cannot run.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// Its health cannot be served.
+    #[error("cannot serve health on {address}")]
+    Health {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What the node has cannot be found out.
+    #[error("cannot read what this machine has from {path}")]
+    Machine {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the kubelet of one node until `stop`. Containers are left running.
+///
+/// # Errors
+/// When it cannot start: a directory, an address or a certificate is of no use.
+pub async fn run(
+    config: Config,
+    client: Client,
+    runtime: Arc<dyn RuntimeService>,
+    images: Arc<dyn ImageService>,
+    stop: CancellationToken,
+) -> Result<(), KubeletError> {
+    for directory in [&config.root, &config.log_dir] {
+        let failed = |source| KubeletError::Directory { path: directory.clone(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    let machine = node::Machine::inspect(&config)?;
+    let sources = Arc::new(source::Sources::new(client.clone()));
+    let services = Informers::new(client.clone(), stop.clone()).cache::<Service>();
+    let selection =
+        Selection { fields: Some(format!("spec.nodeName={}", config.node_name)), ..Selection::default() };
+    let pods = informer::start::<Pod>(client.clone(), selection, stop.clone());
+    let context = Arc::new(Context {
+        volumes: volume::VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
+        events: Recorder::new(client.clone(), "kubelet", Some(&config.node_name)),
+        node: machine.facts(&config),
+        client,
+        runtime,
+        images,
+        sources,
+        services,
+        config,
+    });
+
+    let server = match &context.config.tls {
+        Some(tls) => Some(Server::bind(context.clone(), pods.clone(), tls).await?),
+        None => None,
+    };
+    let address = context.config.healthz;
+    let health = daemon::health::serve(address, daemon::health::Health::default(), stop.clone());
+    let serving = async {
+        match server {
+            Some(server) => server.run(stop.clone()).await,
+            None => stop.cancelled().await,
+        }
+    };
+    let keeper = NodeKeeper::new(context.clone(), machine);
+    let everything = async {
+        let health = async { health.await.map_err(|source| KubeletError::Health { address, source }) };
+        let work = async {
+            tokio::join!(keeper.run(stop.clone()), Pods::run(context.clone(), pods, stop.clone()), serving);
+            Ok(())
+        };
+        tokio::try_join!(health, work).map(drop)
+    };
+    everything.await
+}

@@ -1,0 +1,49 @@
+//! What all parts of one kubelet share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::Cache;
+use client::events::Recorder;
+use cri::v1::DnsConfig;
+use cri::{ImageService, RuntimeService};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::Client;
+
+use crate::config::Config;
+use crate::source::Sources;
+use crate::volume::VolumeManager;
+
+/// The kubelet's hands: set up once, used by every pod's worker.
+pub struct Context {
+    /// What the kubelet was told at its start.
+    pub config: Config,
+    /// The API server.
+    pub client: Client,
+    /// Sandboxes and containers.
+    pub runtime: Arc<dyn RuntimeService>,
+    /// Images.
+    pub images: Arc<dyn ImageService>,
+    /// Volumes.
+    pub volumes: VolumeManager,
+    /// ConfigMaps and Secrets.
+    pub sources: Arc<Sources>,
+    /// The Services that containers find in their environment.
+    pub services: Arc<Cache<Service>>,
+    /// What users are told.
+    pub events: Recorder,
+    /// What the node has.
+    pub node: NodeFacts,
+}
+
+/// What does not change while the node is up.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// `status.allocatable` of the Node.
+    pub allocatable: BTreeMap<String, Quantity>,
+    /// Bytes of memory.
+    pub memory: i64,
+    /// The node's own resolver configuration.
+    pub dns: DnsConfig,
+}

@@ -1,0 +1,13 @@
+//! Which object an event of the kubelet is about.
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::Resource;
+
+use crate::pod::view::PodView;
+
+/// A container of a pod, as upstream points to it.
+pub fn container_reference(pod: &Pod, container: &str) -> ObjectReference {
+    let is_init = pod.init_containers().iter().any(|init| init.name == container);
+    let list = if is_init { "initContainers" } else { "containers" };
+    ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..pod.object_ref(&()) }
+}

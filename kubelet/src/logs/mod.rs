@@ -1,0 +1,8 @@
+//! Container logs: files with one line a record, `<time> <stream> <tags> <text>`, written by the runtime.
+
+mod follow;
+mod read;
+mod record;
+
+pub use follow::LogChange;
+pub use read::{LogOptions, last_lines, stream};

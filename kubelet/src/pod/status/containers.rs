@@ -1,0 +1,210 @@
+//! The status of each container.
+
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::whole_seconds;
+use crate::pod::backoff::go_duration;
+use crate::pod::memory::ContainerOperation;
+use crate::pod::observed::{ContainerState, ObservedContainer};
+use crate::pod::plan::{Goal, Situation, crash_back_off, goal};
+use crate::pod::view::{PodView, RestartPolicy, container_restart_policy, init_restart_policy, is_sidecar};
+
+/// How container ids are written in the API: the runtime's name, then its id.
+pub const CONTAINER_ID_PREFIX: &str = "coracle://";
+
+/// One status for each of `spec.initContainers`, in their order.
+pub(super) fn init_container_statuses(situation: &Situation<'_>) -> Vec<ContainerStatus> {
+    let containers = situation.pod.init_containers().iter();
+    containers.map(|container| init_container_status(situation, container)).collect()
+}
+
+/// One status for each of `spec.containers`, in their order.
+pub(super) fn container_statuses(situation: &Situation<'_>) -> Vec<ContainerStatus> {
+    let pod = situation.pod;
+    let containers = pod.spec().containers.iter();
+    containers
+        .map(|container| {
+            let policy = container_restart_policy(pod, container);
+            let mut status = container_status(situation, container, policy);
+            serve(situation, container, &mut status);
+            status
+        })
+        .collect()
+}
+
+fn init_container_status(situation: &Situation<'_>, container: &Container) -> ContainerStatus {
+    if is_sidecar(container) {
+        let mut status = container_status(situation, container, RestartPolicy::Always);
+        serve(situation, container, &mut status);
+        return status;
+    }
+    let policy = init_restart_policy(situation.pod, container);
+    let mut status = container_status(situation, container, policy);
+    let state = status.state.as_ref();
+    let code = state.and_then(|state| state.terminated.as_ref()).map(|terminated| terminated.exit_code);
+    status.ready = code == Some(0);
+    status.started = Some(state.is_some_and(|state| state.running.is_some()));
+    status
+}
+
+/// Whether the container is up and can serve, as its probes say.
+fn serve(situation: &Situation<'_>, container: &Container, status: &mut ContainerStatus) {
+    let active = situation.observed.latest(&container.name).filter(|active| active.is_running());
+    let Some(active) = active else {
+        status.started = Some(false);
+        return;
+    };
+    let probes = situation.memory.probes(&container.name, &active.id);
+    let started =
+        container.startup_probe.is_none() || probes.is_some_and(|probes| probes.startup == Some(true));
+    let ready =
+        container.readiness_probe.is_none() || probes.is_some_and(|probes| probes.readiness == Some(true));
+    status.started = Some(started);
+    status.ready = started && ready;
+}
+
+fn container_status(
+    situation: &Situation<'_>,
+    container: &Container,
+    policy: RestartPolicy,
+) -> ContainerStatus {
+    let name = &container.name;
+    let latest = situation.observed.latest(name);
+    let mut status = match latest {
+        Some(latest) => observed_status(latest),
+        None => unobserved_status(situation, container),
+    };
+    status.last_state = match situation.observed.previous(name) {
+        Some(previous) => Some(api_state(previous)),
+        None => status.last_state.or(Some(ApiState::default())),
+    };
+    match waiting(situation, container, latest, policy) {
+        Some(waiting) => {
+            if let Some(ended) = status.state.take().filter(|state| state.terminated.is_some()) {
+                status.last_state = Some(ended);
+            }
+            status.state = Some(ApiState { waiting: Some(waiting), ..ApiState::default() });
+        }
+        None if status.state.is_none() => {
+            status.state = Some(ApiState { waiting: Some(not_yet(situation)), ..ApiState::default() });
+        }
+        None => {}
+    }
+    status
+}
+
+fn observed_status(latest: &ObservedContainer) -> ContainerStatus {
+    ContainerStatus {
+        name: latest.name.clone(),
+        image: latest.image.clone(),
+        image_id: latest.image_id.clone(),
+        container_id: Some(format!("{CONTAINER_ID_PREFIX}{}", latest.id)),
+        restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
+        state: match latest.state {
+            ContainerState::Created | ContainerState::Unknown => None,
+            _ => Some(api_state(latest)),
+        },
+        ..ContainerStatus::default()
+    }
+}
+
+/// The runtime has no such container: it is yet to come, or what was said of it is the last that is known.
+fn unobserved_status(situation: &Situation<'_>, container: &Container) -> ContainerStatus {
+    let status = situation.pod.status();
+    let known = [&status.container_statuses, &status.init_container_statuses];
+    let before = known.into_iter().flatten().flatten().find(|status| status.name == container.name);
+    if let Some(before) = before.filter(|_| goal(situation) != Goal::Run) {
+        let mut status = before.clone();
+        status.ready = false;
+        if let Some(running) = status.state.as_ref().and_then(|state| state.running.clone()) {
+            status.state = Some(ApiState { terminated: Some(lost(&status, running)), ..ApiState::default() });
+        }
+        return status;
+    }
+    ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        restart_count: before.map_or(0, |before| before.restart_count),
+        ..ContainerStatus::default()
+    }
+}
+
+fn lost(status: &ContainerStatus, running: ContainerStateRunning) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".into()),
+        message: Some("The container could not be located when the pod was terminated".into()),
+        container_id: status.container_id.clone(),
+        started_at: running.started_at,
+        ..ContainerStateTerminated::default()
+    }
+}
+
+/// What the container waits for, when it does: after failures, upstream's reasons.
+fn waiting(
+    situation: &Situation<'_>,
+    container: &Container,
+    latest: Option<&ObservedContainer>,
+    policy: RestartPolicy,
+) -> Option<ContainerStateWaiting> {
+    let Situation { pod, memory, now, .. } = *situation;
+    let remembered = memory.containers.get(&container.name);
+    if latest.is_some_and(ObservedContainer::is_running) || goal(situation) != Goal::Run {
+        return None;
+    }
+    if let Some(failure) = remembered.and_then(|memory| memory.start_failure.as_ref()) {
+        return Some(waiting_for(failure.reason, Some(failure.message.clone())));
+    }
+    let latest = latest?;
+    let ContainerState::Exited { code, finished_at, .. } = latest.state else { return None };
+    if !policy.restarts(code) {
+        return None;
+    }
+    let starting = remembered.and_then(|memory| memory.operation) == Some(ContainerOperation::Starting);
+    let (_, delay) = crash_back_off(memory, &container.name, finished_at, now).filter(|_| !starting)?;
+    let message = format!(
+        "back-off {} restarting failed container={} pod={}_{}({})",
+        go_duration(delay),
+        container.name,
+        pod.name(),
+        pod.namespace(),
+        pod.uid()
+    );
+    Some(waiting_for("CrashLoopBackOff", Some(message)))
+}
+
+/// Where nothing has gone wrong: the container's turn has not come.
+fn not_yet(situation: &Situation<'_>) -> ContainerStateWaiting {
+    let has_init = !situation.pod.init_containers().is_empty();
+    waiting_for(if has_init { "PodInitializing" } else { "ContainerCreating" }, None)
+}
+
+fn waiting_for(reason: &str, message: Option<String>) -> ContainerStateWaiting {
+    ContainerStateWaiting { reason: Some(reason.to_string()), message }
+}
+
+fn api_state(container: &ObservedContainer) -> ApiState {
+    match &container.state {
+        ContainerState::Created | ContainerState::Unknown => ApiState::default(),
+        ContainerState::Running { started_at } => ApiState {
+            running: Some(ContainerStateRunning { started_at: Some(Time(whole_seconds(*started_at))) }),
+            ..ApiState::default()
+        },
+        ContainerState::Exited { started_at, finished_at, code, reason, message } => ApiState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: *code,
+                reason: Some(reason.clone()).filter(|reason| !reason.is_empty()),
+                message: Some(message.clone()).filter(|message| !message.is_empty()),
+                started_at: Some(Time(whole_seconds(*started_at))),
+                finished_at: Some(Time(whole_seconds(*finished_at))),
+                container_id: Some(format!("{CONTAINER_ID_PREFIX}{}", container.id)),
+                ..ContainerStateTerminated::default()
+            }),
+            ..ApiState::default()
+        },
+    }
+}

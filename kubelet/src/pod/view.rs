@@ -1,0 +1,147 @@
+//! Questions that everybody here asks of a Pod: who it is, what its spec says where fields may be absent.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+
+static NO_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
+static NO_STATUS: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
+
+/// What happens when a container ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Started again whatever its exit code.
+    Always,
+    /// Started again when it failed.
+    OnFailure,
+    /// Left as it ended.
+    Never,
+}
+
+impl RestartPolicy {
+    /// The policy of this name; upstream's default where the name is absent.
+    pub fn parse(name: Option<&str>) -> RestartPolicy {
+        match name {
+            Some("Never") => RestartPolicy::Never,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            _ => RestartPolicy::Always,
+        }
+    }
+
+    /// Whether a container that ended with this code is started again.
+    pub fn restarts(self, exit_code: i32) -> bool {
+        match self {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => exit_code != 0,
+            RestartPolicy::Never => false,
+        }
+    }
+}
+
+/// Short ways to what a Pod says.
+pub trait PodView {
+    /// `metadata.uid`.
+    fn uid(&self) -> &str;
+    /// `metadata.namespace`.
+    fn namespace(&self) -> &str;
+    /// `metadata.name`.
+    fn name(&self) -> &str;
+    /// `spec`; an empty one where it is absent.
+    fn spec(&self) -> &PodSpec;
+    /// `status`; an empty one where it is absent.
+    fn status(&self) -> &PodStatus;
+    /// `status.phase`; empty where it is absent.
+    fn phase(&self) -> &str;
+    /// `spec.initContainers`.
+    fn init_containers(&self) -> &[Container];
+    /// `spec.restartPolicy`.
+    fn restart_policy(&self) -> RestartPolicy;
+    /// The time containers get between the first signal and the last.
+    fn grace_period(&self) -> Duration;
+    /// Whether the API has been asked to delete the pod.
+    fn is_being_deleted(&self) -> bool;
+    /// Whether the pod has reached a phase that it cannot leave.
+    fn is_finished(&self) -> bool;
+    /// Whether the pod uses the node's network.
+    fn is_host_network(&self) -> bool;
+    /// The (init) container of this name.
+    fn container(&self, name: &str) -> Option<&Container>;
+}
+
+impl PodView for Pod {
+    fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn namespace(&self) -> &str {
+        self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    fn spec(&self) -> &PodSpec {
+        self.spec.as_ref().unwrap_or(&NO_SPEC)
+    }
+
+    fn status(&self) -> &PodStatus {
+        self.status.as_ref().unwrap_or(&NO_STATUS)
+    }
+
+    fn phase(&self) -> &str {
+        self.status().phase.as_deref().unwrap_or_default()
+    }
+
+    fn init_containers(&self) -> &[Container] {
+        self.spec().init_containers.as_deref().unwrap_or_default()
+    }
+
+    fn restart_policy(&self) -> RestartPolicy {
+        RestartPolicy::parse(self.spec().restart_policy.as_deref())
+    }
+
+    fn grace_period(&self) -> Duration {
+        let asked = self.metadata.deletion_grace_period_seconds;
+        let seconds = asked.or(self.spec().termination_grace_period_seconds).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    fn is_being_deleted(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.phase(), "Succeeded" | "Failed")
+    }
+
+    fn is_host_network(&self) -> bool {
+        self.spec().host_network == Some(true)
+    }
+
+    fn container(&self, name: &str) -> Option<&Container> {
+        self.spec().containers.iter().chain(self.init_containers()).find(|container| container.name == name)
+    }
+}
+
+/// Whether this init container is a sidecar: it runs beside the containers that come after it.
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// What the restart policy of the pod, or the container's own, says about one container.
+pub fn container_restart_policy(pod: &Pod, container: &Container) -> RestartPolicy {
+    match container.restart_policy.as_deref() {
+        Some(own) => RestartPolicy::parse(Some(own)),
+        None => pod.restart_policy(),
+    }
+}
+
+/// What it says about an init container: `Always` on the pod means until it has succeeded.
+pub fn init_restart_policy(pod: &Pod, container: &Container) -> RestartPolicy {
+    match container_restart_policy(pod, container) {
+        RestartPolicy::Always if !is_sidecar(container) => RestartPolicy::OnFailure,
+        policy => policy,
+    }
+}

@@ -1,0 +1,257 @@
+//! The worker of one pod: looks, plans, acts, reports; sleeps until something happens.
+//!
+//! Everything that takes time runs as a task beside the worker and comes back as a [`Done`], so that the
+//! worker can always react: to a deletion while an image is pulled, to a shorter grace period while a
+//! container is being stopped. All of the pod's state has this one owner.
+
+mod act;
+mod outcome;
+mod probes;
+mod report;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::cache::revision_of;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::inspect::Inspector;
+use super::memory::{Memory, ProbeResults};
+use super::observed::Observed;
+use super::plan::{Goal, PodAction, Situation, goal, plan_pod};
+use super::view::PodView;
+use super::{Desired, Signal};
+use crate::context::Context;
+use crate::probe::ProbeKind;
+use crate::sandbox::log_directory;
+use crate::volume::PodVolumes;
+use outcome::Done;
+
+/// How long to wait when the runtime does not answer.
+const RUNTIME_RETRY: Duration = Duration::from_secs(1);
+/// A look without a reason, in case an event was lost.
+const SAFETY_LOOK: Duration = Duration::from_secs(300);
+/// Signals that can wait for the worker.
+const WAITING_SIGNALS: usize = 64;
+
+/// The worker of one pod.
+pub struct Worker {
+    context: Arc<Context>,
+    pod: Arc<Pod>,
+    is_gone: bool,
+    inspector: Inspector,
+    observed: Observed,
+    memory: Memory,
+    volumes: PodVolumes,
+    /// The volumes show something that has changed.
+    volumes_stale: bool,
+    desired: watch::Receiver<Desired>,
+    runtime_moved: Arc<Notify>,
+    signals: mpsc::Receiver<Signal>,
+    own_signals: mpsc::Sender<Signal>,
+    tasks: JoinSet<Done>,
+    starting: HashMap<String, CancellationToken>,
+    stopping: HashMap<String, AbortHandle>,
+    probing: HashMap<(String, ProbeKind), AbortHandle>,
+    watching: JoinSet<()>,
+    report: report::Reporting,
+    is_deleting: bool,
+    is_forgetting: bool,
+    is_forgotten: bool,
+    /// What has failed at the end is not to be tried before.
+    next_try: Option<Timestamp>,
+    /// The runtime has to be asked again.
+    must_look: bool,
+}
+
+impl Worker {
+    /// A worker that has not looked yet, for what `desired` says. `runtime_moved` tells it to look again.
+    pub fn new(
+        context: Arc<Context>,
+        mut desired: watch::Receiver<Desired>,
+        runtime_moved: Arc<Notify>,
+        now: Timestamp,
+    ) -> Worker {
+        let (own_signals, signals) = mpsc::channel(WAITING_SIGNALS);
+        let Desired { pod, is_gone } = desired.borrow_and_update().clone();
+        let logs = context.config.log_dir.join(log_directory(&pod));
+        Worker {
+            inspector: Inspector::new(pod.uid(), logs),
+            context,
+            pod,
+            is_gone,
+            observed: Observed::default(),
+            memory: Memory::new(now),
+            volumes: PodVolumes::default(),
+            volumes_stale: false,
+            desired,
+            runtime_moved,
+            signals,
+            own_signals,
+            tasks: JoinSet::new(),
+            starting: HashMap::new(),
+            stopping: HashMap::new(),
+            probing: HashMap::new(),
+            watching: JoinSet::new(),
+            report: report::Reporting::default(),
+            is_deleting: false,
+            is_forgetting: false,
+            next_try: None,
+            is_forgotten: false,
+            must_look: true,
+        }
+    }
+
+    /// Works until nothing is left of the pod, or `stop`: then the containers are left running.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut is_first = true;
+        loop {
+            let mut wake = Timestamp::now() + SAFETY_LOOK;
+            if self.must_look && !self.look().await {
+                wake = Timestamp::now() + RUNTIME_RETRY;
+            }
+            if std::mem::take(&mut is_first) {
+                self.adopt();
+            }
+            if !self.must_look {
+                wake = wake.min(self.turn(Timestamp::now()));
+            }
+            if self.is_forgotten {
+                self.end_probes();
+                return;
+            }
+            let wait = Duration::try_from(wake.duration_since(Timestamp::now())).unwrap_or_default();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Ok(()) = self.desired.changed() => {}
+                () = self.runtime_moved.notified() => self.must_look = true,
+                Some(signal) = self.signals.recv() => self.hear(signal),
+                Some(done) = self.tasks.join_next() => self.take_in(done),
+                // The timer must not fire a moment before the time that the plan waits for.
+                () = tokio::time::sleep(wait + Duration::from_millis(1)) => self.must_look |= wait >= SAFETY_LOOK,
+            }
+            self.hear_the_rest();
+        }
+        self.end_probes();
+    }
+
+    /// Whether the runtime has answered.
+    async fn look(&mut self) -> bool {
+        match self.inspector.look(&*self.context.runtime).await {
+            Ok(observed) => {
+                self.observed = observed;
+                self.must_look = false;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(pod = self.pod.name(), namespace = self.pod.namespace(), %error, "cannot ask the runtime about a pod");
+                false
+            }
+        }
+    }
+
+    /// What the API says about the probes of containers that run already is believed until they are asked
+    /// again: a restart of the kubelet must not take pods out of service.
+    fn adopt(&mut self) {
+        let status = self.pod.status();
+        let statuses = [&status.container_statuses, &status.init_container_statuses];
+        for status in statuses.into_iter().flatten().flatten() {
+            let running = self.observed.latest(&status.name).filter(|container| container.is_running());
+            let Some(running) = running else { continue };
+            let told = status.container_id.as_deref().and_then(|id| id.rsplit_once("//"));
+            if told.is_some_and(|(_, id)| id == running.id) {
+                self.memory.container(&status.name).probes = ProbeResults {
+                    container_id: running.id.clone(),
+                    liveness: None,
+                    readiness: Some(status.ready),
+                    // What has not come up yet is asked again.
+                    startup: status.started.filter(|started| *started),
+                };
+            }
+        }
+    }
+
+    /// One turn: plan, act, report. Returns when the next one is due at the latest.
+    fn turn(&mut self, now: Timestamp) -> Timestamp {
+        if goal(&self.situation(now)) != Goal::Run {
+            self.memory.terminating_since.get_or_insert(now);
+        }
+        let mut wake = self.next_try.filter(|at| *at > now).unwrap_or(now + SAFETY_LOOK);
+        for action in plan_pod(&self.situation(now)) {
+            match action {
+                PodAction::WakeAt(time) => wake = wake.min(time),
+                action => self.act(action, now),
+            }
+        }
+        if let Some(time) = self.refresh_volumes(now) {
+            wake = wake.min(time);
+        }
+        self.keep_probing();
+        if let Some(time) = self.tell_the_api(now) {
+            wake = wake.min(time);
+        }
+        wake
+    }
+
+    fn situation(&self, now: Timestamp) -> Situation<'_> {
+        Situation {
+            pod: &self.pod,
+            is_gone: self.is_gone,
+            observed: &self.observed,
+            memory: &self.memory,
+            now,
+        }
+    }
+
+    fn pod_ips(&self) -> Vec<String> {
+        if self.pod.is_host_network() {
+            return vec![self.context.config.node_ip.to_string()];
+        }
+        self.observed.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
+    }
+
+    fn hear(&mut self, signal: Signal) {
+        match signal {
+            Signal::Sources => self.volumes_stale = true,
+            Signal::Probed { container, id, kind, succeeded } => {
+                let probes = &mut self.memory.container(&container).probes;
+                if probes.container_id != id {
+                    *probes = ProbeResults { container_id: id, ..ProbeResults::default() };
+                }
+                match kind {
+                    ProbeKind::Startup => probes.startup = Some(succeeded),
+                    ProbeKind::Liveness => probes.liveness = Some(succeeded),
+                    ProbeKind::Readiness => probes.readiness = Some(succeeded),
+                }
+            }
+        }
+    }
+
+    /// What has come in meanwhile belongs to the same turn.
+    fn hear_the_rest(&mut self) {
+        let Desired { pod, is_gone } = self.desired.borrow_and_update().clone();
+        self.is_gone |= is_gone;
+        self.take_newer(pod);
+        while let Ok(signal) = self.signals.try_recv() {
+            self.hear(signal);
+        }
+        while let Some(done) = self.tasks.try_join_next() {
+            self.take_in(done);
+        }
+    }
+
+    /// Watch events and answers to our own writes overtake each other.
+    fn take_newer(&mut self, pod: Arc<Pod>) {
+        if revision_of(&*pod) < revision_of(&*self.pod) {
+            return;
+        }
+        let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+        self.volumes_stale |= shown(&pod) != shown(&self.pod);
+        self.pod = pod;
+    }
+}

@@ -1,0 +1,142 @@
+//! One GET request to a container.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::check::{authority, dial_error};
+
+/// What to get.
+pub(super) struct Get<'a> {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: &'a str,
+    pub(super) is_https: bool,
+    pub(super) headers: Vec<(&'a str, &'a str)>,
+}
+
+impl Get<'_> {
+    pub(super) fn url(&self) -> String {
+        let scheme = if self.is_https { "https" } else { "http" };
+        format!("{scheme}://{}{}", authority(&self.host, self.port), self.absolute_path())
+    }
+
+    fn absolute_path(&self) -> String {
+        if self.path.starts_with('/') { self.path.to_string() } else { format!("/{}", self.path) }
+    }
+}
+
+/// The status code of the answer, or what went wrong in words.
+pub(super) async fn get(request: &Get<'_>) -> Result<u16, String> {
+    let stream = TcpStream::connect((request.host.as_str(), request.port)).await;
+    let stream = stream.map_err(|error| dial_error(&request.host, request.port, &error))?;
+    if !request.is_https {
+        return exchange(stream, request).await;
+    }
+    let name = ServerName::try_from(request.host.clone()).map_err(|error| error.to_string())?;
+    let connector = TlsConnector::from(Arc::new(trusting_config()?));
+    let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+    exchange(stream, request).await
+}
+
+async fn exchange<S>(stream: S, request: &Get<'_>) -> Result<u16, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(words)?;
+    let message = build(request)?;
+    let sent = sender.send_request(message);
+    // The connection does its work while the answer is waited for, and ends with this function.
+    tokio::pin!(connection);
+    tokio::select! {
+        answer = sent => answer.map(|answer| answer.status().as_u16()).map_err(words),
+        ended = &mut connection => match ended {
+            Err(error) => Err(words(error)),
+            Ok(()) => Err("EOF".to_string()),
+        },
+    }
+}
+
+fn build(get: &Get<'_>) -> Result<Request<Empty<Bytes>>, String> {
+    let mut request = Request::get(get.absolute_path());
+    let has = |name: &str| get.headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(name));
+    if !has("host") {
+        request = request.header(header::HOST, authority(&get.host, get.port));
+    }
+    if !has("user-agent") {
+        request = request.header(header::USER_AGENT, "kube-probe/1.37");
+    }
+    if !has("accept") {
+        request = request.header(header::ACCEPT, "*/*");
+    }
+    request = request.header(header::CONNECTION, "close");
+    for (name, value) in get.headers.iter().filter(|(_, value)| !value.is_empty()) {
+        request = request.header(*name, *value);
+    }
+    request.body(Empty::new()).map_err(|error| error.to_string())
+}
+
+fn words(error: hyper::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn trusting_config() -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone());
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    let verifier = Arc::new(AnyCertificate { provider });
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+/// Accepts every certificate: a probe asks whether the container answers, not who it is. Upstream does the same.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,191 @@
+//! The kubelet's own API: logs, exec, attach, port-forward, and what there is to know about its pods.
+//!
+//! Only the API server and administrators may use it: they prove who they are with a client certificate
+//! of the cluster's CA. Streams are passed on to the runtime's streaming server as raw connections.
+
+mod identity;
+mod logs;
+mod stats;
+mod streams;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use client::Cache;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::TlsFiles;
+use crate::context::Context;
+use crate::pod::view::PodView;
+pub use identity::{Identity, TlsError};
+
+/// What every handler needs.
+#[derive(Clone)]
+pub struct Api {
+    context: Arc<Context>,
+    pods: Arc<Cache<Pod>>,
+}
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The certificates are of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A refusal in upstream's plain text.
+pub struct Refusal(pub StatusCode, pub String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{}\n", self.1))
+            .into_response()
+    }
+}
+
+/// A server that listens, so that whoever starts the kubelet learns at once when it cannot.
+pub struct Server {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    api: Api,
+}
+
+impl Server {
+    /// Listens on the configured address.
+    pub async fn bind(
+        context: Arc<Context>,
+        pods: Arc<Cache<Pod>>,
+        tls: &TlsFiles,
+    ) -> Result<Server, ServeError> {
+        let address = context.config.listen;
+        let acceptor = TlsAcceptor::from(Arc::new(identity::server_config(tls)?));
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
+        Ok(Server { listener, acceptor, api: Api { context, pods } })
+    }
+
+    /// Serves until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let router = router(self.api);
+        loop {
+            let stream = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        continue;
+                    }
+                },
+            };
+            let connection = serve(stream, self.acceptor.clone(), router.clone());
+            tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    // Small writes of interactive streams must not wait for each other.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let stream = match acceptor.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "TLS handshake failed"),
+    };
+    let identity = identity::of_peer(stream.get_ref().1.peer_certificates());
+    let service = router.layer(axum::Extension(identity));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let served =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/pods", get(pods))
+        .route("/runningpods/", get(pods))
+        .route("/metrics", get(metrics))
+        .route("/stats/summary", get(stats::summary))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
+        .route("/exec/{namespace}/{pod}/{container}", any(streams::exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(streams::exec_by_uid))
+        .route("/attach/{namespace}/{pod}/{container}", any(streams::attach))
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", any(streams::attach_by_uid))
+        .route("/portForward/{namespace}/{pod}", any(streams::port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", any(streams::port_forward_by_uid))
+        .layer(middleware::from_fn_with_state(api.clone(), authorize))
+        .with_state(api)
+}
+
+/// No certificate: 401. One that may not: 403.
+async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let allowed = &api.context.config.authorized_users;
+    match request.extensions().get::<Option<Identity>>() {
+        Some(Some(identity)) if identity.may_use_kubelet(allowed) => next.run(request).await,
+        Some(Some(identity)) => {
+            let message = format!(
+                "Forbidden (user={}, verb={}, resource=nodes, subresource=proxy)",
+                identity.name,
+                request.method().as_str().to_lowercase()
+            );
+            Refusal(StatusCode::FORBIDDEN, message).into_response()
+        }
+        _ => Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".into()).into_response(),
+    }
+}
+
+async fn pods(State(api): State<Api>) -> Response {
+    let items: Vec<_> = api.pods.list().iter().map(|pod| (**pod).clone()).collect();
+    let list = serde_json::json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
+    json(&list)
+}
+
+fn json(value: &serde_json::Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+async fn metrics() -> Response {
+    ([(header::CONTENT_TYPE, daemon::metrics::CONTENT_TYPE)], Body::from(daemon::metrics::render()))
+        .into_response()
+}
+
+impl Api {
+    fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
+        let found = self.pods.get(namespace, name);
+        found.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))
+    }
+
+    /// What the runtime has of a pod.
+    async fn observe(&self, pod: &Pod) -> Result<crate::pod::observed::Observed, Refusal> {
+        let logs = self.context.config.log_dir.join(crate::sandbox::log_directory(pod));
+        let mut inspector = crate::pod::inspect::Inspector::new(pod.uid(), logs);
+        let observed = inspector.look(&*self.context.runtime).await;
+        observed.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    }
+}
