@@ -1,0 +1,215 @@
+//! The command line: what can be said, and who carries it out.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{down, image, server, settings::Settings, status, up, watch};
+
+/// A whole Kubernetes cluster in one program: API server, store, scheduler, controllers, kubelet with its own
+/// container runtime, service proxy and DNS.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the cluster in the background and wait until its node is Ready.
+    ///
+    /// Writes a kubeconfig to DATA_DIR/kubeconfig and merges it as context `coracle` into ~/.kube/config. On a
+    /// cluster that runs already it says so and succeeds. Pods of an earlier run are taken over as they are.
+    Up(UpArgs),
+    /// Stop the cluster, its pods included; what is stored stays, and `coracle up` brings it back.
+    Down(DownArgs),
+    /// Remove every trace of the cluster from this machine: processes, mounts, cgroups, links, packet filter
+    /// rules and all data.
+    Reset(DownArgs),
+    /// Say how the cluster is: which parts run, whether the node is Ready, how many pods run.
+    Status(PlaceArgs),
+    /// Run the cluster in the foreground, logging to standard error. Pods outlive it: `coracle down` stops them.
+    Server(ServerArgs),
+    /// Images of the embedded container runtime.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Show what the control loops decide, as it happens: who was woken by what, saw what, did what.
+    Watch(WatchArgs),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Import the images in an archive: what `docker save` writes, or an OCI layout as tar, plain or gzip.
+    Import {
+        /// The archive.
+        file: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// List the images.
+    Ls {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Remove an image by name.
+    Rm {
+        /// Its name, such as `busybox:1.35`.
+        name: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+}
+
+/// Where a cluster keeps what it has.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// What must survive a reboot: store, keys, images, volumes.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/coracle", global = true)]
+    pub(crate) data_dir: PathBuf,
+    /// What need not: sockets, mounts, the state of running pods.
+    #[arg(long, value_name = "DIR", default_value = "/run/coracle", global = true)]
+    pub(crate) run_dir: PathBuf,
+    /// The control group that holds all pods.
+    #[arg(long, value_name = "NAME", default_value = "/coracle", global = true)]
+    pub(crate) cgroup_parent: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// How many seconds to wait until the node is Ready.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+    /// Leave ~/.kube/config alone.
+    #[arg(long)]
+    pub(crate) no_merge: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DownArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// How many seconds the containers have between SIGTERM and SIGKILL.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub(crate) grace: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Only this controller, for example `deployment`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) controller: Option<String>,
+    /// Only objects whose `namespace/name` contains this.
+    #[arg(value_name = "OBJECT")]
+    pub(crate) object: Option<String>,
+    /// Also show turns in which nothing had to be done.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The node's name [default: the host name].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// The node's address [default: that of the default route].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) node_ip: Option<Ipv4Addr>,
+    /// The API server's port.
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub(crate) secure_port: u16,
+    /// The kubelet's port.
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    pub(crate) kubelet_port: u16,
+    /// The addresses of Services.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    pub(crate) service_cluster_ip_range: String,
+    /// The ports that Services may have on every node.
+    #[arg(long, value_name = "FROM-TO", default_value = "30000-32767")]
+    pub(crate) service_node_port_range: String,
+    /// The addresses of pods; each node gets a part of them.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub(crate) cluster_cidr: String,
+    /// The address of the cluster's DNS Service [default: the tenth of the Services' addresses].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) cluster_dns: Option<Ipv4Addr>,
+    /// The cluster's DNS domain.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Keep everything in this etcd cluster instead of the embedded store (URLs, separated by commas).
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    pub(crate) etcd_servers: Vec<String>,
+    /// The CA that signed etcd's certificates (PEM file).
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// The certificate to show to etcd (PEM file).
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// Its private key (PEM file).
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `info,kubelet=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "CORACLE_LOG")]
+    pub(crate) log: String,
+    /// Log JSON objects instead of lines for people.
+    #[arg(long)]
+    pub(crate) log_json: bool,
+    /// A descriptor on which `coracle up` is told how the start goes.
+    #[arg(long, value_name = "FD", hide = true)]
+    pub(crate) progress_fd: Option<i32>,
+}
+
+impl Cli {
+    /// Carries out what was said.
+    pub(crate) fn run(self) -> Result<()> {
+        match self.command {
+            Command::Up(args) => up::up(&args),
+            Command::Down(args) => down::down(&args),
+            Command::Reset(args) => down::reset(&args),
+            Command::Status(place) => status::status(&place),
+            Command::Server(args) => server::run(&Settings::new(&args)?),
+            Command::Image(command) => image::run(&command),
+            Command::Watch(args) => watch::watch(&args),
+            Command::Version => {
+                println!("coracle {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), server::KUBERNETES_VERSION);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn a_background_server_is_told_everything_that_up_was_told() {
+        let said = "coracle up --node-name=n1 --node-ip 192.0.2.1 --secure-port=7443 --timeout 5 \
+                    --etcd-servers=https://a:2379,https://b:2379 --etcd-cafile=/ca.pem --log debug --log-json";
+        let Command::Up(args) = Cli::parse_from(said.split_whitespace()).command else { panic!() };
+        let settings = Settings::new(&args.server).unwrap();
+        let flags = ["coracle".to_string(), "server".to_string()].into_iter().chain(settings.flags());
+        let Command::Server(again) = Cli::parse_from(flags).command else { panic!() };
+        assert_eq!(format!("{:?}", Settings::new(&again).unwrap()), format!("{settings:?}"));
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed_and_every_subcommand_explains_itself() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for subcommand in command.get_subcommands() {
+            assert!(subcommand.get_about().is_some(), "{}", subcommand.get_name());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `coracle down` and `coracle reset`: the way back.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{checks, cli::DownArgs, kubeconfig, progress::Progress, server, settings::Place};
+
+/// A server that runs, found by the lock that it holds.
+pub(crate) struct Running {
+    /// Its process.
+    pub(crate) pid: u32,
+}
+
+/// The lock of a running server. Whatever way the server ends, the kernel lets go of it.
+pub(crate) struct Lock {
+    _file: Flock<File>,
+}
+
+impl Running {
+    /// The server at this place, if one runs.
+    pub(crate) fn find(place: &Place) -> Result<Option<Running>> {
+        let path = place.lock();
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_unlocked_again) => Ok(None),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let pid = text.trim().parse().with_context(|| format!("no pid in {}", path.display()))?;
+                Ok(Some(Running { pid }))
+            }
+            Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
+
+impl Lock {
+    /// Takes the place for this process.
+    pub(crate) fn take(place: &Place) -> Result<Lock> {
+        let path = place.lock();
+        std::fs::create_dir_all(&place.run_dir)
+            .with_context(|| format!("cannot create {}", place.run_dir.display()))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                bail!("a cluster runs already in {}: stop it with `coracle down`", place.data_dir.display())
+            }
+            Err((_, error)) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        };
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Lock { _file: file })
+    }
+}
+
+/// Stops the server and all pods; what is stored stays.
+pub(crate) fn down(args: &DownArgs) -> Result<()> {
+    checks::root("stopping a cluster")?;
+    let place = Place::new(&args.place)?;
+    let mut progress = Progress::new();
+    stop(&place, Duration::from_secs(args.grace), &mut progress)?;
+    progress.done();
+    println!("The cluster is stopped; `coracle up` starts it again, `coracle reset` removes what it stored.");
+    Ok(())
+}
+
+/// Removes every trace of the cluster.
+pub(crate) fn reset(args: &DownArgs) -> Result<()> {
+    checks::root("removing a cluster")?;
+    let place = Place::new(&args.place)?;
+    let mut progress = Progress::new();
+    stop(&place, Duration::ZERO, &mut progress)?;
+    progress.step("Removing links, addresses and packet filter rules");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        kube_proxy::cleanup().await.context("cannot remove the service rules")?;
+        let network = server::pod_network(&place, server::ANY_CIDR.parse()?)?;
+        network.cleanup().await.context("cannot remove the pod network")
+    })?;
+    progress.step("Removing data");
+    for dir in [&place.run_dir, &place.data_dir] {
+        remove(dir)?;
+    }
+    if let Some(file) = kubeconfig::user_file() {
+        kubeconfig::remove_from(&file)?;
+    }
+    progress.done();
+    println!("Every trace of the cluster is removed.");
+    Ok(())
+}
+
+fn stop(place: &Place, grace: Duration, progress: &mut Progress) -> Result<()> {
+    if let Some(running) = Running::find(place)? {
+        progress.step("Stopping the server");
+        terminate(running.pid, Duration::from_secs(10))?;
+    }
+    progress.step("Stopping the pods");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(server::stop_pods(place, grace)).context("cannot stop the pods")
+}
+
+/// Asks a process to end and sees that it does.
+pub(crate) fn terminate(pid: u32, patience: Duration) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid).context("no process has such a pid")?);
+    let deadline = Instant::now() + patience;
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        match kill(pid, signal) {
+            Err(Errno::ESRCH) => return Ok(()),
+            sent => sent.with_context(|| format!("cannot stop process {pid}"))?,
+        }
+        let until = if signal == Signal::SIGKILL { Instant::now() + patience } else { deadline };
+        while Instant::now() < until {
+            if has_ended(pid) {
+                return Ok(());
+            }
+            // The process need not be our child, so there is nothing to wait on but its absence.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    bail!("process {pid} does not end")
+}
+
+fn has_ended(pid: Pid) -> bool {
+    use nix::sys::wait::{WaitPidFlag, waitpid};
+    // As our child it stays until it is waited for; as somebody else's this fails and changes nothing.
+    waitpid(pid, Some(WaitPidFlag::WNOHANG)).ok();
+    kill(pid, None) == Err(Errno::ESRCH)
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    if dir == Path::new("/") || dir.parent().is_none() {
+        bail!("will not remove {}", dir.display());
+    }
+    let mounted = mounts_below(dir)?;
+    if !mounted.is_empty() {
+        bail!("{} is still mounted on: unmount it and run `coracle reset` again", mounted[0].display());
+    }
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Mount points below a folder: removing through one would delete what is not ours.
+fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    Ok(points.filter(|point| point.starts_with(dir)).collect())
+}

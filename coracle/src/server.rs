@@ -1,0 +1,277 @@
+//! `coracle server`: every part of the cluster in one process, wired together.
+//!
+//! The parts know each other only as clients of the API; here they get their identities. The order is that of
+//! need: keys, store, API server, and then everything else at once.
+
+mod parts;
+mod turns;
+
+use std::{fs::File, io::Write, os::fd::FromRawFd, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use apiserver::{ApiServer, bootstrap, cluster, pki::Names, pki::Pki, request::User};
+use client::{FlightRecorder, Informers};
+use daemon::{health::Health, logs};
+use k8s_openapi::api::core::v1::Node;
+use net::{Cidr, PodNetwork};
+use nix::unistd::dup;
+use store::Store;
+use tokio::{net::TcpListener, signal::unix::SignalKind, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    checks,
+    down::Lock,
+    settings::{Etcd, Place, Settings},
+    status::is_ready,
+};
+
+pub(crate) use turns::PATH as TURNS_PATH;
+
+/// The version that clients see.
+pub(crate) const KUBERNETES_VERSION: &str = "v1.37.0";
+/// A block for taking down a network whose real one does not matter any more.
+pub(crate) const ANY_CIDR: &str = "10.244.0.0/16";
+/// The bridge that pods are plugged into.
+const BRIDGE: &str = "coracle0";
+
+/// Runs the cluster until it is told to stop or one of its parts cannot go on.
+pub(crate) fn run(settings: &Settings) -> Result<()> {
+    let mut reporter = Reporter::new(settings.progress_fd)?;
+    let outcome = start(settings, &mut reporter);
+    if let Err(error) = &outcome {
+        reporter.tell(&format!("failed {error:#}"));
+    }
+    outcome
+}
+
+fn start(settings: &Settings, reporter: &mut Reporter) -> Result<()> {
+    checks::root("running a cluster")?;
+    let format = if settings.log_json { logs::Format::Json } else { logs::Format::Text };
+    logs::init(&settings.log, format)?;
+    let _lock = Lock::take(&settings.place)?;
+    checks::machine(settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(settings, reporter));
+    // Whatever still runs has been told to stop; what it wrote is durable already.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve(settings: &Settings, reporter: &mut Reporter) -> Result<()> {
+    let stop = CancellationToken::new();
+    let _stop_on_return = stop.clone().drop_guard();
+    reporter.tell("step Starting the API server");
+    let cluster = Cluster::open(settings, &stop).await?;
+    let (ended, mut endings) = mpsc::channel(16);
+    let flight = cluster.flight.clone();
+    reporter.tell("step Starting the node");
+    parts::start(&cluster, settings, ended, &stop).await?;
+    let ready = node_ready(&cluster, &settings.node_name);
+    tokio::pin!(ready);
+    let mut is_ready = false;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let outcome = loop {
+        tokio::select! {
+            () = &mut ready, if !is_ready => {
+                is_ready = true;
+                cluster.health.pass("node");
+                tracing::info!(node = settings.node_name, "the cluster is ready");
+                reporter.tell("ready");
+            }
+            Some(ending) = endings.recv() => break ending,
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+        }
+    };
+    tracing::info!(turns = flight.recent().len(), "stopping; pods go on running");
+    stop.cancel();
+    cluster.server.stopped().await;
+    outcome
+}
+
+/// The API server and what the other parts need of it.
+struct Cluster {
+    server: ApiServer,
+    pki: Pki,
+    flight: FlightRecorder,
+    health: Health,
+}
+
+impl Cluster {
+    async fn open(settings: &Settings, stop: &CancellationToken) -> Result<Cluster> {
+        let place = &settings.place;
+        let service_address = settings.service_cidr.nth(1).context("the range of Services is too small")?;
+        let names = Names {
+            hostname: settings.node_name.clone(),
+            addresses: vec![settings.node_ip.into()],
+            service_address: Some(service_address.into()),
+            cluster_domain: settings.cluster_domain.clone(),
+            extra: Vec::new(),
+        };
+        let pki = Pki::load_or_create(&place.data_dir.join("pki"), &names)?;
+        let (store, is_shared) = open_store(settings).await?;
+        let registry = ApiServer::registry(store, is_shared, stop);
+        let (first, last) = (settings.node_ports.start(), settings.node_ports.end());
+        let config = cluster::ClusterConfig {
+            tokens: apiserver::authn::TokenAuthority::of_cluster(&settings.cluster_domain),
+            ranges: apiserver::alloc::Ranges {
+                addresses: settings.service_cidr.to_string().parse()?,
+                ports: format!("{first}-{last}").parse()?,
+            },
+            server_url: settings.server_url(),
+        };
+        let (hooks, key_routes) = cluster::hooks(&registry, &pki, &config)?;
+        let (flight, health) = (FlightRecorder::new(), Health::default());
+        health.declare("node");
+        let server = ApiServer::new(registry.clone(), hooks, apiserver::Config {
+            tls: Some(Arc::new(pki.server_config()?)),
+            extra: Some(key_routes.merge(turns::router(flight.clone(), stop.clone()))),
+            health: health.clone(),
+            stop: stop.clone(),
+        });
+        let first_objects = bootstrap::Config {
+            service_address: service_address.into(),
+            service_range: settings.service_cidr.to_string(),
+            advertise: settings.node_ip.into(),
+            port: settings.secure_port,
+            client_ca: pki.ca_certificate().to_string(),
+            front_proxy_ca: pki.front_proxy_ca_certificate().to_string(),
+        };
+        bootstrap::run(&registry, &first_objects)
+            .await
+            .context("cannot create what every cluster starts with")?;
+        let address = ("0.0.0.0", settings.secure_port);
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on port {} for the API server", settings.secure_port)
+        })?;
+        let (serving, until) = (server.clone(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serving.serve(listener, until).await {
+                tracing::error!(%error, "the API server no longer accepts connections");
+            }
+        });
+        write_private(&place.kubeconfig(), &pki.admin_kubeconfig(&settings.server_url())?)?;
+        let cluster = Cluster { server, pki, flight, health };
+        // One cache of each kind for all parts; it may read everything, what the parts write is checked by part.
+        Informers::share(cluster.client("system:apiserver", &["system:masters"]), stop.clone());
+        Ok(cluster)
+    }
+
+    /// A client in the name of a part.
+    fn client(&self, name: &str, groups: &[&str]) -> kube::Client {
+        let groups: Vec<&str> = groups.iter().copied().chain(["system:authenticated"]).collect();
+        client::connect::in_process(self.server.in_process(User::new(name, &groups)))
+    }
+}
+
+/// The store, and whether other servers may write to it as well.
+async fn open_store(settings: &Settings) -> Result<(Arc<dyn Store>, bool)> {
+    match &settings.etcd {
+        None => {
+            let dir = settings.place.data_dir.join("store");
+            Ok((Arc::new(store::embedded::Embedded::open(dir)?), false))
+        }
+        Some(etcd) => {
+            let store = store::etcd::Etcd::connect(&etcd.servers, etcd_tls(etcd)?).await?;
+            Ok((Arc::new(store), true))
+        }
+    }
+}
+
+fn etcd_tls(etcd: &Etcd) -> Result<Option<store::etcd::Tls>> {
+    let read = |file: &Path| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    let Some(ca) = &etcd.ca else { return Ok(None) };
+    let identity = match &etcd.client {
+        Some((certificate, key)) => {
+            Some(store::etcd::TlsIdentity { certificate: read(certificate)?, key: read(key)? })
+        }
+        None => None,
+    };
+    Ok(Some(store::etcd::Tls { ca: read(ca)?, identity }))
+}
+
+/// The pod network of this place.
+pub(crate) fn pod_network(place: &Place, cluster_cidr: Cidr) -> Result<PodNetwork> {
+    let state_dir = place.run_dir.join("addresses");
+    Ok(PodNetwork::new(net::Config { bridge: BRIDGE.to_string(), cluster_cidr, state_dir })?)
+}
+
+/// The embedded runtime's settings at this place.
+fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) -> runtime::Config {
+    runtime::Config {
+        root: place.runtime_root(),
+        state: place.run_dir.join("runtime"),
+        cgroup_parent: place.cgroup_parent.clone(),
+        shim: runtime::ShimCommand::default(),
+        network,
+    }
+}
+
+/// Stops every pod of this place and takes away what it had: processes, mounts, control groups, addresses.
+pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
+    let network = Arc::new(pod_network(place, ANY_CIDR.parse()?)?);
+    runtime::reset(&runtime_config(place, Some(network)), grace).await?;
+    Ok(())
+}
+
+/// Waits until the node says that it is Ready.
+async fn node_ready(cluster: &Cluster, name: &str) {
+    let nodes = Informers::new(cluster.client("system:apiserver", &["system:masters"]), CancellationToken::new())
+        .cache::<Node>();
+    let mut changed = nodes.changed();
+    while !nodes.get("", name).is_some_and(|node| is_ready(&node)) {
+        if changed.changed().await.is_err() {
+            std::future::pending::<()>().await; // the process is ending
+        }
+    }
+}
+
+fn signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(kind).context("cannot be told of signals")
+}
+
+/// Writes a file that only root may read, whole or not at all.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Tells `coracle up` how the start goes, a line each.
+struct Reporter {
+    pipe: Option<File>,
+}
+
+impl Reporter {
+    fn new(descriptor: Option<i32>) -> Result<Reporter> {
+        let pipe = match descriptor {
+            // SAFETY: `up` passes a descriptor that nothing else in this process knows of; it is only borrowed
+            // here, to be copied with close-on-exec set.
+            Some(number) => {
+                let given = unsafe { std::os::fd::OwnedFd::from_raw_fd(number) };
+                let own = dup(&given).context("--progress-fd is not an open descriptor")?;
+                nix::fcntl::fcntl(&own, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+                Some(File::from(own))
+            }
+            None => None,
+        };
+        Ok(Reporter { pipe })
+    }
+
+    fn tell(&mut self, line: &str) {
+        let Some(pipe) = &mut self.pipe else { return };
+        let line = line.replace('\n', " ");
+        if let Err(error) = writeln!(pipe, "{line}") {
+            tracing::debug!(%error, "nobody follows the start any more");
+            self.pipe = None;
+        }
+    }
+}

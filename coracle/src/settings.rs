@@ -1,0 +1,213 @@
+//! What was said on the command line, checked and completed; nothing else asks the machine or the environment.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use net::Cidr;
+
+use crate::cli::{PlaceArgs, ServerArgs};
+
+/// Where a cluster keeps what it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) cgroup_parent: String,
+}
+
+impl Place {
+    /// Makes relative paths absolute: the server has another working directory than its user.
+    pub(crate) fn new(args: &PlaceArgs) -> Result<Place> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).with_context(|| format!("cannot use the directory {}", path.display()))
+        };
+        let cgroup_parent = format!("/{}", args.cgroup_parent.trim_matches('/'));
+        if cgroup_parent == "/" || cgroup_parent.split('/').any(|part| part == "..") {
+            bail!("{:?} is no name for a control group: give one such as /coracle", args.cgroup_parent);
+        }
+        Ok(Place { data_dir: absolute(&args.data_dir)?, run_dir: absolute(&args.run_dir)?, cgroup_parent })
+    }
+
+    /// The flags that name this place.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        vec![
+            format!("--data-dir={}", self.data_dir.display()),
+            format!("--run-dir={}", self.run_dir.display()),
+            format!("--cgroup-parent={}", self.cgroup_parent),
+        ]
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.data_dir.join("kubeconfig")
+    }
+
+    /// What the background server writes.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.data_dir.join("server.log")
+    }
+
+    /// Held by the running server, with its pid in it.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.run_dir.join("server.lock")
+    }
+
+    /// Where the embedded runtime keeps images and containers' files.
+    pub(crate) fn runtime_root(&self) -> PathBuf {
+        self.data_dir.join("runtime")
+    }
+}
+
+/// Everything that a server needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) place: Place,
+    pub(crate) node_name: String,
+    pub(crate) node_ip: Ipv4Addr,
+    pub(crate) secure_port: u16,
+    pub(crate) kubelet_port: u16,
+    pub(crate) service_cidr: Cidr,
+    pub(crate) node_ports: std::ops::RangeInclusive<u16>,
+    pub(crate) cluster_cidr: Cidr,
+    pub(crate) cluster_dns: Ipv4Addr,
+    pub(crate) cluster_domain: String,
+    pub(crate) etcd: Option<Etcd>,
+    pub(crate) log: String,
+    pub(crate) log_json: bool,
+    pub(crate) progress_fd: Option<i32>,
+}
+
+/// An etcd cluster to keep everything in.
+#[derive(Clone, Debug)]
+pub(crate) struct Etcd {
+    pub(crate) servers: Vec<String>,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Settings {
+    /// Checks what was said and finds out what was not.
+    pub(crate) fn new(args: &ServerArgs) -> Result<Settings> {
+        let service_cidr: Cidr = args.service_cluster_ip_range.parse().context("--service-cluster-ip-range")?;
+        let cluster_cidr: Cidr = args.cluster_cidr.parse().context("--cluster-cidr")?;
+        if cluster_cidr.contains(service_cidr.network()) || service_cidr.contains(cluster_cidr.network()) {
+            bail!("the addresses of pods ({cluster_cidr}) and of Services ({service_cidr}) overlap");
+        }
+        let tenth = service_cidr.nth(10);
+        let cluster_dns = args.cluster_dns.or(tenth).filter(|address| service_cidr.contains(*address));
+        let node_name = match &args.node_name {
+            Some(name) => name.clone(),
+            None => host_name()?,
+        };
+        if let Err(fault) = api::name::dns_subdomain(&node_name) {
+            bail!("{node_name:?} cannot be a node's name, give another with --node-name: {fault}");
+        }
+        let node_ip = match args.node_ip {
+            Some(address) => address,
+            None => default_address()?,
+        };
+        let client = args.etcd_certfile.clone().zip(args.etcd_keyfile.clone());
+        let etcd = (!args.etcd_servers.is_empty())
+            .then(|| Etcd { servers: args.etcd_servers.clone(), ca: args.etcd_cafile.clone(), client });
+        Ok(Settings {
+            place: Place::new(&args.place)?,
+            node_name,
+            node_ip,
+            secure_port: args.secure_port,
+            kubelet_port: args.kubelet_port,
+            service_cidr,
+            node_ports: port_range(&args.service_node_port_range)?,
+            cluster_cidr,
+            cluster_dns: cluster_dns.with_context(|| {
+                format!("the cluster's DNS needs an address among the Services' ({service_cidr})")
+            })?,
+            cluster_domain: args.cluster_domain.clone(),
+            etcd,
+            log: args.log.clone(),
+            log_json: args.log_json,
+            progress_fd: args.progress_fd,
+        })
+    }
+
+    /// Where users reach the API server.
+    pub(crate) fn server_url(&self) -> String {
+        format!("https://{}:{}", self.node_ip, self.secure_port)
+    }
+}
+
+impl Settings {
+    /// The flags of `coracle server` that say the same again.
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let mut flags = self.place.flags();
+        let mut add = |name: &str, value: String| flags.push(format!("--{name}={value}"));
+        add("node-name", self.node_name.clone());
+        add("node-ip", self.node_ip.to_string());
+        add("secure-port", self.secure_port.to_string());
+        add("kubelet-port", self.kubelet_port.to_string());
+        add("service-cluster-ip-range", self.service_cidr.to_string());
+        add("service-node-port-range", format!("{}-{}", self.node_ports.start(), self.node_ports.end()));
+        add("cluster-cidr", self.cluster_cidr.to_string());
+        add("cluster-dns", self.cluster_dns.to_string());
+        add("cluster-domain", self.cluster_domain.clone());
+        add("log", self.log.clone());
+        if let Some(etcd) = &self.etcd {
+            add("etcd-servers", etcd.servers.join(","));
+            if let Some(ca) = &etcd.ca {
+                add("etcd-cafile", ca.display().to_string());
+            }
+            if let Some((certificate, key)) = &etcd.client {
+                add("etcd-certfile", certificate.display().to_string());
+                add("etcd-keyfile", key.display().to_string());
+            }
+        }
+        if self.log_json {
+            flags.push("--log-json".into());
+        }
+        flags
+    }
+}
+
+fn port_range(text: &str) -> Result<std::ops::RangeInclusive<u16>> {
+    let parse = || {
+        let (from, to) = text.split_once('-')?;
+        let (from, to): (u16, u16) = (from.trim().parse().ok()?, to.trim().parse().ok()?);
+        (from > 0 && from <= to).then_some(from..=to)
+    };
+    parse().with_context(|| format!("--service-node-port-range: {text:?} is not a range such as 30000-32767"))
+}
+
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host name, give --node-name")?;
+    Ok(name.to_string_lossy().to_lowercase())
+}
+
+/// The address that this machine would use towards the outside. Nothing is sent.
+fn default_address() -> Result<Ipv4Addr> {
+    let find = || -> std::io::Result<SocketAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9))?;
+        socket.local_addr()
+    };
+    match find() {
+        Ok(SocketAddr::V4(address)) => Ok(*address.ip()),
+        Ok(SocketAddr::V6(_)) | Err(_) => {
+            bail!("this machine has no default route that would tell the node's address: give --node-ip")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges_are_read_or_refused() {
+        assert_eq!(port_range("30000-32767").unwrap(), 30000..=32767);
+        for text in ["", "30000", "2-1", "0-5", "1-99999"] {
+            assert!(port_range(text).is_err(), "{text}");
+        }
+    }
+}
