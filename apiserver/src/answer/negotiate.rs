@@ -75,7 +75,9 @@ impl MediaRange {
 
     /// Whether it means `name`, by itself or by a wildcard.
     pub(crate) fn includes(&self, name: &str) -> bool {
-        self.name == name || self.name == "*/*" || (self.name == "application/*" && name.starts_with("application/"))
+        self.name == name
+            || self.name == "*/*"
+            || (self.name == "application/*" && name.starts_with("application/"))
     }
 
     fn parse(text: &str) -> Option<(MediaRange, f32)> {
@@ -161,7 +163,9 @@ mod tests {
 
     #[test]
     fn what_the_server_does_not_have_is_not_acceptable() {
-        for accept in ["text/html", "application/vnd.kubernetes.protobuf", "application/json;as=Picture;v=v1;g=x"] {
+        for accept in
+            ["text/html", "application/vnd.kubernetes.protobuf", "application/json;as=Picture;v=v1;g=x"]
+        {
             assert_eq!(wanted(accept).unwrap_err().code, 406, "{accept}");
         }
     }

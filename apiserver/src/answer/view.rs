@@ -45,11 +45,6 @@ impl View {
         Ok(View { kind, wanted, rows })
     }
 
-    /// The same kind without negotiation: plain JSON objects.
-    pub(crate) fn plain(kind: &'static Kind, wanted: Wanted) -> View {
-        View { kind, wanted: Wanted { form: Form::Whole, ..wanted }, rows: Rows::Metadata }
-    }
-
     /// Whether the bytes that are kept can be sent as they are.
     pub(crate) fn is_plain(&self) -> bool {
         self.wanted.form == Form::Whole && self.kind.stored_as.is_none()
@@ -86,7 +81,11 @@ impl View {
     }
 
     /// A line that tells how far a watch is.
-    pub(crate) fn bookmark(&self, revision: store::Revision, ends_initial_events: bool) -> Result<Bytes, Status> {
+    pub(crate) fn bookmark(
+        &self,
+        revision: store::Revision,
+        ends_initial_events: bool,
+    ) -> Result<Bytes, Status> {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if ends_initial_events {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -110,9 +109,7 @@ impl View {
         let objects: Result<Vec<Object>, Status> =
             entries.iter().map(|entry| entry.decode_as(self.kind)).collect();
         let objects = objects?;
-        let list = |api_version: &str, kind: &str, items: Vec<Value>| {
-            json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})
-        };
+        let list = |api_version: &str, kind: &str, items: Vec<Value>| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
         Ok(match self.wanted.form {
             Form::Whole => {
                 let items = objects.into_iter().map(Object::into_value).collect();

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use super::{group_names, kinds_of, subresource, verbs, versions};
 
 /// How clients tell that they were understood.
-pub(crate) const CONTENT_TYPE: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+pub(crate) const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// The groups that are `wanted`.
 pub(super) fn list(wanted: impl Fn(&str) -> bool) -> Value {

@@ -30,7 +30,8 @@ pub(crate) fn groups(headers: &HeaderMap) -> Value {
     if wants_aggregated(headers) {
         return aggregated::list(|group| !group.is_empty());
     }
-    let groups: Vec<Value> = group_names().into_iter().filter(|group| !group.is_empty()).map(describe_group).collect();
+    let groups: Vec<Value> =
+        group_names().into_iter().filter(|group| !group.is_empty()).map(describe_group).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -111,7 +112,8 @@ fn versions(group: &str) -> Vec<&'static str> {
 }
 
 fn kinds_of(group: &str, version: &str) -> Vec<&'static Kind> {
-    let mut kinds: Vec<&Kind> = KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();
+    let mut kinds: Vec<&Kind> =
+        KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();
     kinds.sort_by_key(|kind| kind.plural);
     kinds
 }

@@ -37,7 +37,8 @@ impl TokenKey {
                 key.serialize_pem()
             }
         };
-        TokenKey::from_pem(&pem).ok_or(PkiError::Content { path, expected: "an ECDSA P-256 key in PKCS#8 PEM" })
+        TokenKey::from_pem(&pem)
+            .ok_or(PkiError::Content { path, expected: "an ECDSA P-256 key in PKCS#8 PEM" })
     }
 
     /// A key that lives in memory alone, for tests.
@@ -49,8 +50,8 @@ impl TokenKey {
     fn from_pem(pem: &str) -> Option<TokenKey> {
         let pair = KeyPair::from_pem(pem).ok()?;
         let random = SystemRandom::new();
-        let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.serialized_der(), &random).ok()?;
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair.serialized_der(), &random)
+            .ok()?;
         let id = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(pair.subject_public_key_info()));
         let header = BASE64_URL_SAFE_NO_PAD.encode(json!({"alg": "ES256", "kid": id}).to_string());
         Some(TokenKey { key, random, public: pair.public_key_raw().to_vec(), id, header })

@@ -164,7 +164,11 @@ impl State {
             }
             Update::Delete(key, revision) => {
                 let Some(previous) = self.items.remove(&key) else { return };
-                Change { entry: Arc::new(previous.deleted(revision)), previous: Some(previous), is_deletion: true }
+                Change {
+                    entry: Arc::new(previous.deleted(revision)),
+                    previous: Some(previous),
+                    is_deletion: true,
+                }
             }
         };
         self.ring.push(Arc::new(change));

@@ -124,7 +124,8 @@ fn write_value(kind: &Kind, object: &Object) -> serde_json::Result<Vec<u8>> {
         write_member(&mut bytes, index > 0, key, value)?;
     }
     bytes.push(b'}');
-    let others = object.0.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata"));
+    let others =
+        object.0.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata"));
     for (key, value) in others {
         write_member(&mut bytes, true, key, value)?;
     }
@@ -200,12 +201,18 @@ mod tests {
     fn a_line_holds_the_object_with_its_version() {
         let value = br#"{"data":{"metadata":"x\"{"},"kind":"ConfigMap", "metadata" : {"name":"a"}}"#;
         let line = Line::of(value, Revision(42), Happened::Added).unwrap();
-        assert_eq!(parsed(&line.object())["metadata"], serde_json::json!({"name": "a", "resourceVersion": "42"}));
+        assert_eq!(
+            parsed(&line.object())["metadata"],
+            serde_json::json!({"name": "a", "resourceVersion": "42"})
+        );
         assert_eq!(parsed(&line.bytes)["type"], "ADDED");
         let deleted = line.at(Revision(1000), Happened::Deleted);
         assert_eq!(parsed(&deleted.bytes)["type"], "DELETED");
         assert_eq!(parsed(&deleted.object())["metadata"]["resourceVersion"], "1000");
-        assert_eq!(parsed(&deleted.at(Revision(7), Happened::Modified).object())["metadata"]["resourceVersion"], "7");
+        assert_eq!(
+            parsed(&deleted.at(Revision(7), Happened::Modified).object())["metadata"]["resourceVersion"],
+            "7"
+        );
         assert_eq!(parsed(&line.saying(Happened::Modified))["type"], "MODIFIED");
     }
 

@@ -79,7 +79,9 @@ impl Feed {
     fn update(&self, event: &WatchEvent) -> Option<Update> {
         match event {
             WatchEvent::Put { current, .. } => self.entry(current).map(Update::Put),
-            WatchEvent::Delete { previous, revision } => Some(Update::Delete(previous.key.clone(), *revision)),
+            WatchEvent::Delete { previous, revision } => {
+                Some(Update::Delete(previous.key.clone(), *revision))
+            }
         }
     }
 

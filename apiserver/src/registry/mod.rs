@@ -187,8 +187,7 @@ impl Registry {
             .await
             .map_err(|error| write_failed(error, kind, name))?;
         self.wrote(kind, revision).await?;
-        let created =
-            KeyValue { key: key.into(), value, create_revision: revision, mod_revision: revision };
+        let created = KeyValue { key: key.into(), value, create_revision: revision, mod_revision: revision };
         Entry::unindexed(kind, &created).map(Arc::new)
     }
 
@@ -297,9 +296,9 @@ pub(crate) fn now() -> Timestamp {
 
 pub(crate) fn read_failed(error: ReadError) -> Status {
     match error {
-        ReadError::Compacted { .. } => {
-            Status::expired("The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.")
-        }
+        ReadError::Compacted { .. } => Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
+        ),
         ReadError::Future { requested, current } => too_large_version(requested, current.unwrap_or_default()),
         ReadError::Unavailable { .. } => {
             tracing::error!(error = &error as &dyn std::error::Error, "store read failed");

@@ -101,7 +101,11 @@ impl RequestInfo {
 
     /// `pods.apps`-like name of the resource with its group, for messages.
     pub fn qualified_resource(&self) -> String {
-        if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) }
+        if self.group.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
     }
 }
 
@@ -176,7 +180,11 @@ mod tests {
         (Method::GET, "/api/v1/watch/pods", ["watch", "", "v1", "", "pods", "", ""]),
         (Method::GET, "/api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]),
         (Method::GET, "/api/v1/namespaces/a", ["get", "", "v1", "a", "namespaces", "", "a"]),
-        (Method::PUT, "/api/v1/namespaces/a/finalize", ["update", "", "v1", "a", "namespaces", "finalize", "a"]),
+        (
+            Method::PUT,
+            "/api/v1/namespaces/a/finalize",
+            ["update", "", "v1", "a", "namespaces", "finalize", "a"],
+        ),
         (Method::PUT, "/api/v1/namespaces/a/status", ["update", "", "v1", "a", "namespaces", "status", "a"]),
         (Method::POST, "/api/v1/namespaces/a/pods", ["create", "", "v1", "a", "pods", "", ""]),
         (Method::GET, "/api/v1/namespaces/a/pods/b", ["get", "", "v1", "a", "pods", "", "b"]),
@@ -184,20 +192,39 @@ mod tests {
         (Method::GET, "/api/v1/namespaces/a/pods/b/log", ["get", "", "v1", "a", "pods", "log", "b"]),
         (Method::DELETE, "/api/v1/namespaces/a/pods/b", ["delete", "", "v1", "a", "pods", "", "b"]),
         (Method::DELETE, "/api/v1/namespaces/a/pods", ["deletecollection", "", "v1", "a", "pods", "", ""]),
-        (Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/b/scale", ["patch", "apps", "v1", "a", "deployments", "scale", "b"]),
+        (
+            Method::PATCH,
+            "/apis/apps/v1/namespaces/a/deployments/b/scale",
+            ["patch", "apps", "v1", "a", "deployments", "scale", "b"],
+        ),
         (Method::GET, "/apis/apps/v1/deployments", ["list", "apps", "v1", "", "deployments", "", ""]),
         (Method::GET, "/api/v1/nodes/n", ["get", "", "v1", "", "nodes", "", "n"]),
         (Method::PUT, "/api/v1/nodes/n/status", ["update", "", "v1", "", "nodes", "status", "n"]),
-        (Method::GET, "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Db", ["list", "", "v1", "a", "pods", "", "b"]),
-        (Method::GET, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", ["get", "rbac.authorization.k8s.io", "v1", "", "clusterroles", "", "system:node"]),
+        (
+            Method::GET,
+            "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Db",
+            ["list", "", "v1", "a", "pods", "", "b"],
+        ),
+        (
+            Method::GET,
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+            ["get", "rbac.authorization.k8s.io", "v1", "", "clusterroles", "", "system:node"],
+        ),
     ];
 
     #[test]
     fn every_route_has_its_verb() {
         for (method, uri, expected) in ROUTES {
             let info = read(method.clone(), uri);
-            let actual =
-                [info.verb, &info.group, &info.version, &info.namespace, &info.resource, &info.subresource, &info.name];
+            let actual = [
+                info.verb,
+                &info.group,
+                &info.version,
+                &info.namespace,
+                &info.resource,
+                &info.subresource,
+                &info.name,
+            ];
             assert!(info.is_resource, "{method} {uri}");
             assert_eq!(actual, *expected, "{method} {uri}");
         }
@@ -205,7 +232,8 @@ mod tests {
 
     #[test]
     fn paths_without_a_resource_keep_the_method() {
-        for uri in ["/", "/api", "/apis", "/api/v1", "/apis/apps/v1", "/healthz", "/openapi/v3/apis/apps/v1"] {
+        for uri in ["/", "/api", "/apis", "/api/v1", "/apis/apps/v1", "/healthz", "/openapi/v3/apis/apps/v1"]
+        {
             let info = read(Method::GET, uri);
             assert!(!info.is_resource, "{uri}");
             assert_eq!((info.verb, info.path.as_str()), ("get", uri));
@@ -216,6 +244,9 @@ mod tests {
     #[test]
     fn a_proxied_path_is_kept_behind_the_subresource() {
         let info = read(Method::GET, "/api/v1/namespaces/a/services/b:http/proxy/x/y");
-        assert_eq!((info.name.as_str(), info.subresource.as_str(), info.rest.as_str()), ("b:http", "proxy", "x/y"));
+        assert_eq!(
+            (info.name.as_str(), info.subresource.as_str(), info.rest.as_str()),
+            ("b:http", "proxy", "x/y")
+        );
     }
 }

@@ -7,7 +7,9 @@ mod options;
 use std::collections::BTreeMap;
 
 pub use info::RequestInfo;
-pub use options::{DeleteOptions, FieldValidation, ListOptions, Propagation, Query, VersionMatch, WriteOptions};
+pub use options::{
+    DeleteOptions, FieldValidation, ListOptions, Propagation, Query, VersionMatch, WriteOptions,
+};
 
 /// An authenticated caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -91,7 +91,10 @@ impl ListOptions {
             Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
             Some(other) => {
                 let allowed = r#"supported values: "Exact", "NotOlderThan""#;
-                return Err(invalid("resourceVersionMatch", &format!("Unsupported value: {other:?}: {allowed}")));
+                return Err(invalid(
+                    "resourceVersionMatch",
+                    &format!("Unsupported value: {other:?}: {allowed}"),
+                ));
             }
         };
         let resource_version = match query.get("resourceVersion") {
@@ -117,10 +120,16 @@ impl ListOptions {
         let field = "resourceVersionMatch";
         if is_watch {
             if self.send_initial_events && self.version_match != Some(VersionMatch::NotOlderThan) {
-                return Err(invalid(field, "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+                return Err(invalid(
+                    field,
+                    "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
             }
             if !self.send_initial_events && self.version_match.is_some() {
-                return Err(invalid(field, "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+                return Err(invalid(
+                    field,
+                    "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
             }
             return Ok(());
         }
@@ -131,9 +140,10 @@ impl ListOptions {
             Some(_) if self.continue_token.is_some() => {
                 Err(invalid(field, "Forbidden: resourceVersionMatch is forbidden with continue"))
             }
-            Some(_) if self.resource_version.is_none() => {
-                Err(invalid(field, "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"))
-            }
+            Some(_) if self.resource_version.is_none() => Err(invalid(
+                field,
+                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
             Some(VersionMatch::Exact) if self.resource_version == Some(0) => Err(invalid(
                 field,
                 r#"Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0""#,
@@ -259,7 +269,10 @@ fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
     let mut is_set = false;
     for value in values.filter(|value| !value.is_empty()) {
         if value != "All" {
-            return Err(invalid("dryRun", &format!("Unsupported value: {value:?}: supported values: \"All\"")));
+            return Err(invalid(
+                "dryRun",
+                &format!("Unsupported value: {value:?}: supported values: \"All\""),
+            ));
         }
         is_set = true;
     }

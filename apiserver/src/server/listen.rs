@@ -69,7 +69,8 @@ async fn connection(state: Arc<State>, stream: TcpStream, address: SocketAddr, s
     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates();
-            let peer = chain.map(|chain| PeerCertificate(chain.iter().map(|one| one.clone().into_owned()).collect()));
+            let peer = chain
+                .map(|chain| PeerCertificate(chain.iter().map(|one| one.clone().into_owned()).collect()));
             serve_http(state, stream, address, peer, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %address, "TLS handshake failed"),
@@ -97,11 +98,7 @@ async fn serve_http(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .max_concurrent_streams(STREAMS);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).max_concurrent_streams(STREAMS);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {

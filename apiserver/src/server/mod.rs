@@ -112,7 +112,9 @@ impl State {
             Err(panic) => {
                 let message = panic_message(&*panic);
                 tracing::error!(verb = info.verb, path = info.path, message, "request panicked");
-                answer::failure(&Status::internal("This request caused apiserver to panic. Look in the logs for details."))
+                answer::failure(&Status::internal(
+                    "This request caused apiserver to panic. Look in the logs for details.",
+                ))
             }
         };
         metrics::record(&info, response.status(), started.elapsed());
@@ -133,7 +135,9 @@ impl State {
                 Arc::new(self.hooks.authenticator.authenticate(&parts, peer).await?)
             }
         };
-        let user = match parts.headers.contains_key("impersonate-user") || parts.headers.contains_key("impersonate-uid") {
+        let user = match parts.headers.contains_key("impersonate-user")
+            || parts.headers.contains_key("impersonate-uid")
+        {
             true => Arc::new(self.hooks.authorizer.impersonated((*user).clone(), &parts).await?),
             false => user,
         };

@@ -1,6 +1,6 @@
 //! Paths that are no resources: discovery, OpenAPI, version, health, metrics, and what the binary adds.
 
-use api::{Status, openapi};
+use api::{Status, kinds::KINDS, openapi};
 use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -67,42 +67,91 @@ async fn known(
             None => return Err(Status::no_such_resource()),
         },
         ["apis", group, version] => return resources(headers, query, group, version),
-        ["openapi", "v2"] => openapi::v2(api::kinds::KINDS),
-        ["openapi", "v3"] => openapi::v3_index(api::kinds::KINDS),
-        ["openapi", "v3", "api", version] => return openapi_v3(headers, query, "", version),
-        ["openapi", "v3", "apis", group, version] => return openapi_v3(headers, query, group, version),
+        ["openapi", "v3"] => openapi::v3_index(KINDS),
+        ["openapi", rest @ ..] => return schemas(rest, query, headers).await,
         _ => return Ok(None),
     };
     tagged(headers, query, &document).map(Some)
 }
 
-fn resources(headers: &HeaderMap, query: &Query, group: &str, version: &str) -> Result<Option<Response<Body>>, Status> {
+fn resources(
+    headers: &HeaderMap,
+    query: &Query,
+    group: &str,
+    version: &str,
+) -> Result<Option<Response<Body>>, Status> {
     let list = discovery::resources(group, version).ok_or_else(Status::no_such_resource)?;
     tagged(headers, query, &list).map(Some)
 }
 
-fn openapi_v3(headers: &HeaderMap, query: &Query, group: &str, version: &str) -> Result<Option<Response<Body>>, Status> {
-    let document = openapi::v3(group, version).ok_or_else(Status::no_such_resource)?;
-    tagged(headers, query, &document).map(Some)
+/// OpenAPI documents: large, made when they are asked for, and kept by clients.
+async fn schemas(
+    path: &[&str],
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Option<Response<Body>>, Status> {
+    const JSON: &str = "application/json";
+    let ranges = answer::accepted(headers);
+    let wants_protobuf = |name: &&str| ranges.first().is_some_and(|range| range.name == *name);
+    let protobuf = [openapi::V2_PROTOBUF, openapi::V2_PROTOBUF_OLD].into_iter().find(wants_protobuf);
+    let make: Box<dyn FnOnce() -> Option<Vec<u8>> + Send> = match path {
+        ["v2"] if protobuf.is_some() => Box::new(|| Some(openapi::v2_protobuf(KINDS))),
+        ["v2"] => Box::new(|| Some(openapi::v2_json(KINDS))),
+        ["v3", "api", version] => {
+            let version = version.to_string();
+            Box::new(move || openapi::v3_json("", &version))
+        }
+        ["v3", "apis", group, version] => {
+            let (group, version) = (group.to_string(), version.to_string());
+            Box::new(move || openapi::v3_json(&group, &version))
+        }
+        _ => return Ok(None),
+    };
+    let made = tokio::task::spawn_blocking(make).await.map_err(Status::internal)?;
+    let document = made.ok_or_else(Status::no_such_resource)?;
+    let content_type = if *path == ["v2"] { protobuf.map_or(JSON, |_| openapi::V2_PROTOBUF) } else { JSON };
+    let mut response = tagged_bytes(headers, document, |document| {
+        let mut response = answer::text(StatusCode::OK, "");
+        *response.body_mut() = Body::from(document);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Ok(response)
+    })?;
+    if query.get("hash").is_some() {
+        // The address changes with the document.
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    Ok(Some(response))
 }
 
 /// A document that changes seldom: clients that have it already are told so.
 fn tagged(headers: &HeaderMap, query: &Query, document: &Value) -> Result<Response<Body>, Status> {
-    let wanted = if document["kind"] == "APIGroupDiscoveryList" { Wanted::default() } else { Wanted::lenient(headers, query)? };
+    let is_aggregated = document["kind"] == "APIGroupDiscoveryList";
+    let wanted = if is_aggregated { Wanted::default() } else { Wanted::lenient(headers, query)? };
     let json = serde_json::to_vec(document).map_err(Status::internal)?;
-    let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&json)));
-    let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| known.as_bytes() == tag.as_bytes());
+    let mut response =
+        tagged_bytes(headers, json, |json| answer::document(StatusCode::OK, json.into(), &wanted))?;
+    if is_aggregated {
+        let content_type = HeaderValue::from_static(discovery::AGGREGATED);
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    Ok(response)
+}
+
+fn tagged_bytes(
+    headers: &HeaderMap,
+    document: Vec<u8>,
+    answer: impl FnOnce(Vec<u8>) -> Result<Response<Body>, Status>,
+) -> Result<Response<Body>, Status> {
+    let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&document)));
+    let is_known =
+        headers.get_all(header::IF_NONE_MATCH).iter().any(|known| known.as_bytes() == tag.as_bytes());
     let mut response = match is_known {
         true => answer::text(StatusCode::NOT_MODIFIED, ""),
-        false => answer::document(StatusCode::OK, json.into(), &wanted)?,
+        false => answer(document)?,
     };
     let answer_headers = response.headers_mut();
     answer_headers.insert(header::ETAG, HeaderValue::from_str(&tag).map_err(Status::internal)?);
     answer_headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-    if document["kind"] == "APIGroupDiscoveryList" {
-        let content_type = HeaderValue::from_static(discovery::AGGREGATED);
-        answer_headers.insert(header::CONTENT_TYPE, content_type);
-    }
     Ok(response)
 }
 
@@ -154,8 +203,20 @@ fn version() -> Value {
 fn paths() -> Value {
     let mut paths: Vec<String> = discovery::paths();
     let others = [
-        "/healthz", "/healthz/etcd", "/healthz/ping", "/livez", "/livez/etcd", "/livez/ping", "/metrics",
-        "/openapi/v2", "/openapi/v3", "/readyz", "/readyz/etcd", "/readyz/ping", "/readyz/shutdown", "/version",
+        "/healthz",
+        "/healthz/etcd",
+        "/healthz/ping",
+        "/livez",
+        "/livez/etcd",
+        "/livez/ping",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/readyz/etcd",
+        "/readyz/ping",
+        "/readyz/shutdown",
+        "/version",
     ];
     paths.extend(others.map(str::to_string));
     paths.sort_unstable();

@@ -25,11 +25,7 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
 }
 
 /// Binds the pod that `binding` names, or the URL.
-pub(crate) async fn bind(
-    call: &Call<'_>,
-    binding: &Object,
-    dry_run: bool,
-) -> Result<Response<Body>, Status> {
+pub(crate) async fn bind(call: &Call<'_>, binding: &Object, dry_run: bool) -> Result<Response<Body>, Status> {
     let name = if call.info.name.is_empty() { binding.name() } else { &call.info.name };
     let pods = kinds::find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
     let write = Write { kind: pods, name, subresource: "binding", ..call.write(dry_run) };
@@ -38,7 +34,8 @@ pub(crate) async fn bind(
     // The pod itself changes by the server's own hand: who may bind may do this.
     let write = Write { hooks: None, ..write };
     write::update(&write, |pod| bound(pod, binding)).await?;
-    let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let answer =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     answer::value(StatusCode::CREATED, &answer, &call.view()?.wanted)
 }
 
@@ -121,8 +118,12 @@ mod tests {
 
     #[test]
     fn a_pod_is_bound_once() {
-        let binding = object(json!({"metadata": {"name": "a", "annotations": {"x": "1"}}, "target": {"kind": "Node", "name": "n1"}}));
-        let pod = object(json!({"metadata": {"name": "a"}, "status": {"conditions": [{"type": "PodScheduled", "status": "False"}]}}));
+        let binding = object(
+            json!({"metadata": {"name": "a", "annotations": {"x": "1"}}, "target": {"kind": "Node", "name": "n1"}}),
+        );
+        let pod = object(
+            json!({"metadata": {"name": "a"}, "status": {"conditions": [{"type": "PodScheduled", "status": "False"}]}}),
+        );
         let pod = bound(pod, &binding).unwrap();
         assert_eq!(pod.text(&["spec", "nodeName"]), "n1");
         assert_eq!(pod.annotation("x"), Some("1"));

@@ -33,13 +33,15 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
         take_from_budget(call, &pod, write.dry_run).await?;
     }
     write::delete(&Write { subresource: "", ..write }, &options).await?;
-    let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let answer =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     answer::value(StatusCode::CREATED, &answer, &call.view()?.wanted)
 }
 
 /// Pods that no application depends on: not running yet, finished, or going already.
 fn needs_no_budget(pod: &Object) -> bool {
-    matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed" | "Pending") || pod.deletion_timestamp().is_some()
+    matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed" | "Pending")
+        || pod.deletion_timestamp().is_some()
 }
 
 /// Lowers the allowance of the pod's budget; 429 when there is none left.
@@ -90,7 +92,11 @@ fn lowered(mut budget: Object, pod: &str) -> Result<Object, Status> {
             number("desiredHealthy"),
             number("currentHealthy")
         );
-        return Err(too_many("Cannot evict pod as it would violate the pod's disruption budget.", &why, None));
+        return Err(too_many(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            &why,
+            None,
+        ));
     }
     budget.set(&["status", "disruptionsAllowed"], allowed - 1);
     budget.map_mut(&["status", "disruptedPods"]).insert(pod.to_string(), time::format(now()).into());
@@ -135,7 +141,8 @@ mod tests {
     use super::*;
 
     fn budget(allowed: i64) -> Object {
-        let status = json!({"disruptionsAllowed": allowed, "desiredHealthy": 2, "currentHealthy": 2 + allowed});
+        let status =
+            json!({"disruptionsAllowed": allowed, "desiredHealthy": 2, "currentHealthy": 2 + allowed});
         Object::from_value(json!({"metadata": {"name": "b"}, "status": status})).unwrap()
     }
 

@@ -75,7 +75,8 @@ fn check(call: &Call<'_>, scale: &Object) -> Result<(), Status> {
     }
     let replicas = scale.number(&["spec", "replicas"]).unwrap_or_default();
     if replicas < 0 || replicas > i64::from(i32::MAX) {
-        let error = api::FieldError::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
+        let error =
+            api::FieldError::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
         return Err(Status::invalid("autoscaling", "Scale", &call.info.name, &[error]));
     }
     Ok(())

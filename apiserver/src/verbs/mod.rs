@@ -38,7 +38,8 @@ pub(crate) async fn serve(
     user: &User,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    let kind = kinds::find(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_resource)?;
+    let kind =
+        kinds::find(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_resource)?;
     check_route(kind, info)?;
     let request = if is_connection(info) {
         match state.hooks.answers.connect(&state.registry, user, info, request).await {

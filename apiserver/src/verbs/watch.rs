@@ -46,11 +46,7 @@ pub(super) struct Target {
 }
 
 /// The answer to a watch. The cache must have reached the resourceVersion that the options name.
-pub(super) fn respond(
-    target: Target,
-    options: &ListOptions,
-    stop: CancellationToken,
-) -> Response<Body> {
+pub(super) fn respond(target: Target, options: &ListOptions, stop: CancellationToken) -> Response<Body> {
     let watcher = Watcher::new(target, options, stop);
     let lines = stream::unfold(watcher, |mut watcher| async {
         let line = watcher.next().await?;
@@ -83,7 +79,8 @@ impl Watcher {
     fn new(target: Target, options: &ListOptions, stop: CancellationToken) -> Watcher {
         let lifetime = options.timeout.unwrap_or_else(|| MIN_LIFETIME.mul_f32(1.0 + fastrand::f32()));
         let now = Instant::now();
-        let bookmarks = options.bookmarks.then(|| tokio::time::interval_at(now + BOOKMARK_PERIOD, BOOKMARK_PERIOD));
+        let bookmarks =
+            options.bookmarks.then(|| tokio::time::interval_at(now + BOOKMARK_PERIOD, BOOKMARK_PERIOD));
         let mut watcher = Watcher {
             progress: target.cache.progress(),
             position: Revision(options.resource_version.unwrap_or_default()),

@@ -17,12 +17,24 @@ use crate::{
 
 /// Kinds that a PUT creates when they are not there, as upstream.
 const CREATED_BY_UPDATE: &[&str] = &[
-    "endpoints", "events", "leases", "limitranges", "services", "roles", "rolebindings", "clusterroles",
+    "endpoints",
+    "events",
+    "leases",
+    "limitranges",
+    "services",
+    "roles",
+    "rolebindings",
+    "clusterroles",
     "clusterrolebindings",
 ];
 /// Kinds whose deletion is answered with the object, as upstream; others with a Status.
 const DELETED_ARE_RETURNED: &[&str] = &[
-    "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims", "podtemplates",
+    "pods",
+    "services",
+    "serviceaccounts",
+    "persistentvolumes",
+    "persistentvolumeclaims",
+    "podtemplates",
     "resourcequotas",
 ];
 /// How many objects of a collection are deleted at once.
@@ -162,7 +174,10 @@ async fn delete_options(call: &Call<'_>, body: Body) -> Result<DeleteOptions, St
     }
     let options = decode::decode(&bytes, &body::content_type(&call.headers), None)?.object;
     if !matches!(options.kind(), "" | "DeleteOptions") {
-        return Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: {}", options.kind())));
+        return Err(Status::bad_request(format!(
+            "decoded object cannot be converted to DeleteOptions: {}",
+            options.kind()
+        )));
     }
     let from_query = DeleteOptions::from_query(call.query)?;
     let from_body = DeleteOptions::from_object(&options)?;
@@ -195,7 +210,8 @@ fn checked(
     validation: FieldValidation,
 ) -> Result<(Object, Vec<String>), Status> {
     let decoded = decode::check(patched.into_value(), schema::of(call.kind)).map_err(|why| {
-        let error = FieldError::new(FieldErrorKind::Invalid, "patch", format!("{:?}", patch.value.to_string()), why);
+        let error =
+            FieldError::new(FieldErrorKind::Invalid, "patch", format!("{:?}", patch.value.to_string()), why);
         Status::invalid("", "", "", &[error])
     })?;
     let warnings = body::judge(call.kind, decoded.faults, validation)?;

@@ -58,10 +58,7 @@ fn validate(write: &Write<'_>, object: &Object) -> Result<(), Status> {
     write.refuse(object, errors)
 }
 
-async fn dry_run(
-    write: &Write<'_>,
-    object: &Object,
-) -> Result<Arc<Entry>, Status> {
+async fn dry_run(write: &Write<'_>, object: &Object) -> Result<Arc<Entry>, Status> {
     let name = object.name();
     if write.registry.entry(write.kind, write.namespace, name).await.is_ok() {
         return Err(Status::already_exists(write.kind.group, write.kind.plural, name));

@@ -83,7 +83,9 @@ impl Grace {
                 None => Grace::None,
             };
         };
-        let Some(running @ 1..) = old.number(&["metadata", "deletionGracePeriodSeconds"]) else { return Grace::None };
+        let Some(running @ 1..) = old.number(&["metadata", "deletionGracePeriodSeconds"]) else {
+            return Grace::None;
+        };
         match requested {
             Some(seconds) if seconds < running => {
                 let ends = time::parse(timestamp).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -136,7 +138,8 @@ fn is_namespace_like(kind: &Kind) -> bool {
 
 fn check_preconditions(kind: &Kind, old: &Object, options: &DeleteOptions) -> Result<(), Status> {
     let conflict = |what: &str, wanted: &str, actual: &str| {
-        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
+        let why =
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
         Err(Status::conflict(kind.group, kind.plural, old.name(), &why))
     };
     match (&options.uid, &options.resource_version) {
@@ -206,7 +209,9 @@ mod tests {
 
     #[test]
     fn a_grace_period_can_only_get_shorter() {
-        let pod = object(json!({"name": "a", "deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30}));
+        let pod = object(
+            json!({"name": "a", "deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30}),
+        );
         let ask = |seconds| DeleteOptions { grace_period: Some(seconds), ..Default::default() };
         assert_eq!(plan(kind("pods"), &pod, &ask(60), now()), Ok(Deletion::Pending));
         let shorter = marked(plan(kind("pods"), &pod, &ask(5), now()).unwrap());
@@ -226,7 +231,8 @@ mod tests {
     fn a_namespace_waits_until_it_is_finalized() {
         let namespace = json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}});
         let namespace = Object::from_value(namespace).unwrap();
-        let mut held = marked(plan(kind("namespaces"), &namespace, &DeleteOptions::default(), now()).unwrap());
+        let mut held =
+            marked(plan(kind("namespaces"), &namespace, &DeleteOptions::default(), now()).unwrap());
         assert_eq!(held.text(&["status", "phase"]), "Terminating");
         held.remove(&["spec", "finalizers"]);
         assert!(is_due(kind("namespaces"), &held));

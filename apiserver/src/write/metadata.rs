@@ -65,7 +65,9 @@ pub(super) fn carry_over(object: &mut Object, old: &Object) {
         };
     }
     // May be left out, but what is there must be right: validation compares.
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "name", "namespace"] {
+    for field in
+        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "name", "namespace"]
+    {
         let is_absent = metadata.get(field).is_none_or(|value| value.is_null() || value == "");
         if is_absent && let Some(value) = old.and_then(|old| old.get(field)) {
             metadata.insert(field.into(), value.clone());

@@ -119,7 +119,8 @@ impl<'a> Write<'a> {
         if errors.is_empty() {
             return Ok(());
         }
-        let name = if object.name().is_empty() { object.text(&["metadata", "generateName"]) } else { object.name() };
+        let name =
+            if object.name().is_empty() { object.text(&["metadata", "generateName"]) } else { object.name() };
         Err(Status::invalid(self.kind.group, self.kind.kind, name, &errors))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::{Object, Status, meta};
 
-use super::{Write, Written, deletion, metadata, part};
+use super::{Write, Written, deletion, metadata, part::Part};
 use crate::{
     hooks::Operation,
     registry::{MODIFIED, entry::Entry, unstored},
@@ -41,18 +41,22 @@ async fn attempt(
     let kind = write.kind;
     check_identity(write, &object, old)?;
     metadata::carry_over(&mut object, old);
-    let mut object = part::confined(kind, write.subresource, object, old);
+    let part = Part::of(write.subresource);
+    let mut object = part.confine(kind, write.subresource, object, old);
     let mut warnings = write.mutate(Operation::Update, &mut object, Some(old)).await?;
-    if write.changes_spec() {
+    if part == Part::Whole {
         kind.strategy.prepare_for_update(&mut object, old);
-        if metadata::has_generation(kind) && kind.strategy.is_new_generation(&object, old) {
-            object.set(&["metadata", "generation"], old.generation() + 1);
-        }
     }
-    validate(write, &object, old)?;
-    let reservation = match write.changes_spec() {
-        true => write.allocate(&mut object, Some(old)).await?,
-        false => None,
+    if part.changes_spec() && kind.strategy.has_generation() && kind.strategy.is_new_generation(&object, old)
+    {
+        object.set(&["metadata", "generation"], old.generation() + 1);
+    }
+    let mut errors = meta::validate(&object, kind, Some(old));
+    errors.extend(part.validate(kind, write.subresource, &object, old));
+    write.refuse(&object, errors)?;
+    let reservation = match part {
+        Part::Whole => write.allocate(&mut object, Some(old)).await?,
+        _ => None,
     };
     warnings.extend(kind.strategy.warnings(&object));
     warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
@@ -89,7 +93,8 @@ fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<()
             write.name
         )));
     }
-    if !object.namespace().is_empty() && object.namespace() != write.namespace && !old.namespace().is_empty() {
+    if !object.namespace().is_empty() && object.namespace() != write.namespace && !old.namespace().is_empty()
+    {
         return Err(Status::bad_request(format!(
             "the namespace of the object ({}) does not match the namespace on the request ({})",
             object.namespace(),
@@ -98,8 +103,7 @@ fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<()
     }
     if !object.uid().is_empty() && object.uid() != old.uid() {
         let (wanted, actual) = (object.uid(), old.uid());
-        let why =
-            format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
         return Err(conflict(write, &why));
     }
     // "0" is how old clients say "any".
@@ -110,27 +114,11 @@ fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<()
     Ok(())
 }
 
-fn validate(write: &Write<'_>, object: &Object, old: &Object) -> Result<(), Status> {
-    let strategy = write.kind.strategy;
-    let mut errors = meta::validate(object, write.kind, Some(old));
-    errors.extend(match part::validate(write.subresource, object, old) {
-        Some(errors) => errors,
-        None if write.changes_spec() => strategy.validate(object, Some(old)),
-        None => strategy.validate_status(object, old),
-    });
-    write.refuse(object, errors)
-}
-
 fn conflict(write: &Write<'_>, why: &str) -> Status {
     Status::conflict(write.kind.group, write.kind.plural, write.name, why)
 }
 
 impl Write<'_> {
-    /// Whether more than the status may change.
-    fn changes_spec(&self) -> bool {
-        !matches!(self.subresource, "status" | "approval" | "finalize")
-    }
-
     /// Gives back the addresses of an object that is gone.
     pub(super) fn release(&self, object: &Object) {
         if let Some(hooks) = self.hooks {

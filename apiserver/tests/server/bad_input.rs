@@ -1,0 +1,234 @@
+//! Whatever is sent: upstream's code, reason and message, no panic, nothing stored.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{client::*, permissive};
+
+/// What is posted, as what, where; code, reason and a part of the message.
+struct Case {
+    path: &'static str,
+    content_type: &'static str,
+    body: String,
+    code: u16,
+    reason: &'static str,
+    message: &'static str,
+}
+
+fn case(body: impl Into<String>, code: u16, reason: &'static str, message: &'static str) -> Case {
+    Case { path: PODS, content_type: JSON, body: body.into(), code, reason, message }
+}
+
+fn changed(change: impl FnOnce(&mut Value)) -> String {
+    let mut object = pod("a");
+    change(&mut object);
+    object.to_string()
+}
+
+fn cases() -> Vec<Case> {
+    let strict = "/api/v1/namespaces/default/pods?fieldValidation=Strict";
+    vec![
+        case("{", 400, "BadRequest", ""),
+        case("", 400, "BadRequest", ""),
+        case("[]", 400, "BadRequest", ""),
+        case("\"text\"", 400, "BadRequest", ""),
+        case("null", 400, "BadRequest", ""),
+        case("{\"metadata\": \"x\"}", 400, "BadRequest", "cannot be handled as a Pod"),
+        case("[".repeat(100_000), 400, "BadRequest", ""),
+        Case { content_type: "application/yaml", ..case("a: [b", 400, "BadRequest", "") },
+        Case { content_type: "application/yaml", ..case("a: *a", 400, "BadRequest", "") },
+        Case {
+            content_type: "text/plain",
+            ..case(
+                "{}",
+                415,
+                "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: application/json",
+            )
+        },
+        Case {
+            path: strict,
+            ..case(
+                changed(|pod| pod["spec"]["foo"] = 1.into()),
+                400,
+                "BadRequest",
+                "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.foo\"",
+            )
+        },
+        case(
+            changed(|pod| pod["spec"]["containers"] = "x".into()),
+            400,
+            "BadRequest",
+            "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal",
+        ),
+        case(changed(|pod| pod["spec"]["priority"] = "high".into()), 400, "BadRequest", "cannot unmarshal"),
+        case(changed(|pod| pod["kind"] = "Node".into()), 400, "BadRequest", "cannot be handled as a Pod"),
+        case(changed(|pod| pod["apiVersion"] = "apps/v1".into()), 400, "BadRequest", ""),
+        case(
+            changed(|pod| pod["metadata"]["namespace"] = "other".into()),
+            400,
+            "BadRequest",
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        case(
+            changed(|pod| pod["metadata"]["name"] = "A_b".into()),
+            422,
+            "Invalid",
+            "Pod \"A_b\" is invalid: metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of",
+        ),
+        case(
+            changed(|pod| pod["metadata"]["name"] = "../../nodes/x".into()),
+            422,
+            "Invalid",
+            "metadata.name",
+        ),
+        case(
+            changed(|pod| pod["metadata"]["name"] = "".into()),
+            422,
+            "Invalid",
+            "metadata.name: Required value: name or generateName is required",
+        ),
+        case(
+            changed(|pod| pod["metadata"]["name"] = "x".repeat(254).into()),
+            422,
+            "Invalid",
+            "metadata.name",
+        ),
+        case(
+            changed(|pod| pod["metadata"]["labels"] = json!({"a b": "c"})),
+            422,
+            "Invalid",
+            "metadata.labels: Invalid value: \"a b\"",
+        ),
+        case(
+            changed(|pod| pod["metadata"]["labels"] = json!({"a": "c d"})),
+            422,
+            "Invalid",
+            "metadata.labels: Invalid value: \"c d\"",
+        ),
+        case(
+            changed(|pod| pod["spec"]["containers"] = json!([])),
+            422,
+            "Invalid",
+            "spec.containers: Required value",
+        ),
+        case(
+            changed(|pod| pod["spec"]["restartPolicy"] = "Perhaps".into()),
+            422,
+            "Invalid",
+            "spec.restartPolicy: Unsupported value: \"Perhaps\"",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_in_upstreams_words_and_not_stored() {
+    let server = Server::start().await;
+    for case in cases() {
+        let answer = server.raw(Method::POST, case.path, case.content_type, case.body.clone()).await;
+        let start = &case.body[..case.body.len().min(200)];
+        let (code, reason, message) = answer.failure();
+        assert_eq!((code, reason.as_str()), (case.code, case.reason), "{start}: {message}");
+        assert!(message.contains(case.message), "{start}: {message}");
+    }
+    assert_eq!(server.get("/api/v1/pods").await.ok()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn unknown_fields_are_dropped_and_mentioned() {
+    let server = Server::start().await;
+    let body = changed(|pod| pod["spec"]["foo"] = 1.into());
+    let answer = server.raw(Method::POST, &format!("{PODS}?fieldValidation=Warn"), JSON, body).await;
+    assert_eq!(answer.headers["warning"], "299 - \"unknown field \\\"spec.foo\\\"\"");
+    assert!(answer.ok()["spec"].get("foo").is_none());
+    let body = changed(|pod| {
+        pod["metadata"]["name"] = "b".into();
+        pod["spec"]["foo"] = 1.into();
+    });
+    let answer = server.raw(Method::POST, &format!("{PODS}?fieldValidation=Ignore"), JSON, body).await;
+    assert!(!answer.headers.contains_key("warning"));
+    let patch = json!({"spec": {"foo": 1}});
+    let strict = server.patch(&format!("{PODS}/b?fieldValidation=Strict"), MERGE, &patch).await.failure();
+    assert_eq!((strict.0, strict.1.as_str()), (400, "BadRequest"));
+    assert!(strict.2.contains("strict decoding error: unknown field \"spec.foo\""), "{}", strict.2);
+}
+
+#[tokio::test]
+async fn warnings_of_admission_reach_the_client() {
+    let server = Server::start().await;
+    let answer = server.post(PODS, &pod("warned")).await;
+    assert_eq!(answer.headers["warning"], "299 - \"take \\\"care\\\"\"");
+}
+
+#[tokio::test]
+async fn immutable_fields_stay() {
+    let server = Server::start().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let created = server.post(deployments, &deployment("web")).await.ok();
+    let path = format!("{deployments}/web");
+    let selector = json!({"spec": {"selector": {"matchLabels": {"app": "other"}}, "template": {"metadata": {"labels": {"app": "other"}}}}});
+    let (code, reason, message) = server.patch(&path, MERGE, &selector).await.failure();
+    assert_eq!((code, reason.as_str()), (422, "Invalid"));
+    assert!(
+        message.contains("spec.selector: Invalid value") && message.contains("field is immutable"),
+        "{message}"
+    );
+    server.post(PODS, &pod("a")).await.ok();
+    let command = json!([{"op": "add", "path": "/spec/containers/0/command", "value": ["x"]}]);
+    let (code, _, message) = server.patch(&format!("{PODS}/a"), JSON_PATCH, &command).await.failure();
+    assert_eq!(code, 422);
+    assert!(message.contains("spec: Forbidden: pod updates may not change fields other than"), "{message}");
+    let renamed = json!({"metadata": {"name": "other"}});
+    assert_eq!(server.patch(&path, MERGE, &renamed).await.failure().0, 400);
+    assert_eq!(server.get(&path).await.ok(), created);
+}
+
+#[tokio::test]
+async fn two_mebibytes_are_stored_and_more_than_three_refused() {
+    let server = Server::start().await;
+    let config = |size: usize| json!({"metadata": {"name": "big"}, "data": {"x": "y".repeat(size)}});
+    let refused = server.post(CONFIG_MAPS, &config(3 << 20)).await.failure();
+    let message = "Request entity too large: limit is 3145728";
+    assert_eq!(refused, (413, "RequestEntityTooLarge".into(), message.into()));
+    assert_eq!(server.get(CONFIG_MAPS).await.ok()["items"], json!([]));
+    // Config maps are limited to 1 MiB by their own rule; events are not.
+    let event = json!({"metadata": {"name": "big"}, "involvedObject": {"namespace": "default"}, "message": "y".repeat(2 << 20)});
+    let events = "/api/v1/namespaces/default/events";
+    server.post(events, &event).await.ok();
+    assert_eq!(
+        server.get(&format!("{events}/big")).await.ok()["message"].as_str().map(str::len),
+        Some(2 << 20)
+    );
+}
+
+#[tokio::test]
+async fn wrong_paths_methods_and_parameters_are_refused() {
+    let server = Server::start().await;
+    for (method, path, code) in [
+        (Method::GET, "/api/v1/namespaces/default/unicorns", 404),
+        (Method::GET, "/apis/example.com/v1/things", 404),
+        (Method::GET, "/apis/apps/v2/deployments", 404),
+        (Method::GET, "/api/v1/namespaces/default/nodes", 404),
+        (Method::GET, "/api/v1/namespaces/default/pods/a/unicorn", 404),
+        (Method::GET, "/api/v1/namespaces/default/pods/..%2f..%2fnodes%2fx", 404),
+        (Method::POST, "/api/v1/namespaces/default/pods/a", 405),
+        (Method::PUT, "/api/v1/namespaces/default/pods", 405),
+        (Method::POST, "/api/v1/pods", 405),
+        (Method::TRACE, "/api/v1/namespaces/default/pods", 405),
+        (Method::GET, "/api/v1/pods?limit=x", 400),
+        (Method::GET, "/api/v1/pods?labelSelector=%3D%3D%3D", 400),
+        (Method::GET, "/api/v1/pods?fieldSelector=x", 400),
+        (Method::GET, "/api/v1/pods?resourceVersion=x", 400),
+    ] {
+        let (actual, _, message) = server.raw(method.clone(), path, "", "").await.failure();
+        assert_eq!(actual, code, "{method} {path}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_one_requests_failure() {
+    let server = Server::start().await;
+    let (code, reason, _) = server.post(PODS, &pod(permissive::PANICS)).await.failure();
+    assert_eq!((code, reason.as_str()), (500, "InternalError"));
+    assert_eq!(server.post(PODS, &pod("a")).await.code, StatusCode::CREATED);
+}

@@ -1,0 +1,188 @@
+//! Who somebody is and what they may: tokens, RBAC, kubelets, reviews.
+
+use apiserver::request::User;
+use axum::body::Body;
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::{client::*, cluster::Cluster};
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+/// Lets `user` do `verb` on `resource` in namespace `default`.
+async fn grant(cluster: &Cluster, user: &str, verb: &str, resource: &str) {
+    let role = json!({
+        "metadata": {"name": format!("{verb}-{resource}")},
+        "rules": [{"verbs": [verb], "apiGroups": [""], "resources": [resource]}],
+    });
+    let binding = json!({
+        "metadata": {"name": format!("{user}-{verb}-{resource}")},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": format!("{verb}-{resource}")},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    });
+    cluster.admin().post(&format!("{RBAC}/namespaces/default/roles"), &role).await.ok();
+    cluster.admin().post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.ok();
+}
+
+async fn token(cluster: &Cluster, spec: Value) -> Answer {
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    cluster.admin().post(path, &json!({"spec": spec})).await
+}
+
+async fn review(cluster: &Cluster, token: &str) -> Value {
+    let review = json!({"spec": {"token": token}});
+    cluster.admin().post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.ok()["status"].clone()
+}
+
+#[tokio::test]
+async fn a_binding_counts_from_the_moment_it_is_written_until_it_is_gone() {
+    let cluster = Cluster::start().await;
+    let ann = cluster.user("ann");
+    let (code, reason, message) = ann.get(PODS).await.failure();
+    assert_eq!((code, reason.as_str()), (403, "Forbidden"));
+    assert_eq!(
+        message,
+        r#"pods is forbidden: User "ann" cannot list resource "pods" in API group "" in the namespace "default""#
+    );
+    grant(&cluster, "ann", "list", "pods").await;
+    ann.get(PODS).await.ok();
+    cluster.admin().delete(&format!("{RBAC}/namespaces/default/rolebindings/ann-list-pods")).await.ok();
+    assert_eq!(ann.get(PODS).await.code, 403);
+}
+
+#[tokio::test]
+async fn nobody_grants_more_than_they_have() {
+    let cluster = Cluster::start().await;
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    for rule in [json!(["roles"]), json!(["rolebindings"])] {
+        let name = rule[0].as_str().unwrap();
+        let role = json!({"metadata": {"name": name}, "rules": [{"verbs": ["create"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": rule}]});
+        cluster.admin().post(&roles, &role).await.ok();
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+        });
+        cluster.admin().post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.ok();
+    }
+    let ann = cluster.user("ann");
+    let secrets = json!({"metadata": {"name": "x"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]});
+    let (code, _, message) = ann.post(&roles, &secrets).await.failure();
+    assert_eq!(code, 403);
+    assert!(message.contains(r#"user "ann" (groups=["system:authenticated"]) is attempting to grant RBAC permissions not currently held:"#), "{message}");
+    let binding = json!({
+        "metadata": {"name": "all"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+    });
+    assert_eq!(ann.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.code, 403);
+}
+
+#[tokio::test]
+async fn a_token_stands_for_its_account_as_long_as_its_pod_is_there() {
+    let cluster = Cluster::start().await;
+    let pod = cluster.admin().post(PODS, &pod("web")).await.ok();
+    let reference = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": pod["metadata"]["uid"]});
+    let answer = token(&cluster, json!({"boundObjectRef": reference})).await.ok();
+    assert_eq!(answer["spec"]["expirationSeconds"], 3600);
+    let bound = answer["status"]["token"].as_str().unwrap();
+    let status = review(&cluster, bound).await;
+    assert_eq!(status["authenticated"], true);
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:default");
+    assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["web"]));
+    cluster.admin().delete_with(&format!("{PODS}/web"), &json!({"gracePeriodSeconds": 0})).await.ok();
+    assert_ne!(review(&cluster, bound).await["authenticated"], true);
+    assert_ne!(review(&cluster, "nonsense").await["authenticated"], true);
+}
+
+#[tokio::test]
+async fn a_token_is_refused_for_other_uids_and_short_lives() {
+    let cluster = Cluster::start().await;
+    cluster.admin().post(PODS, &pod("web")).await.ok();
+    let reference = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "another"});
+    assert_eq!(token(&cluster, json!({"boundObjectRef": reference})).await.code, 409);
+    assert_eq!(token(&cluster, json!({"expirationSeconds": 10})).await.code, 422);
+}
+
+#[tokio::test]
+async fn people_can_ask_who_they_are_and_what_they_may() {
+    let cluster = Cluster::start().await;
+    let ann = cluster.user("ann");
+    let who = ann.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({})).await.ok();
+    assert_eq!(who["status"]["userInfo"]["username"], "ann");
+    grant(&cluster, "ann", "list", "pods").await;
+    let may = |verb: &'static str| {
+        let ann = &ann;
+        async move {
+            let asked = json!({"spec": {"resourceAttributes": {"verb": verb, "resource": "pods", "namespace": "default"}}});
+            ann.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &asked).await.ok()["status"]["allowed"].clone()
+        }
+    };
+    assert_eq!((may("list").await, may("delete").await), (json!(true), json!(false)));
+    let asked = json!({"spec": {"namespace": "default"}});
+    let rules = ann.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &asked).await.ok();
+    let rules = rules["status"]["resourceRules"].as_array().unwrap().clone();
+    assert!(rules.contains(&json!({"verbs": ["list"], "apiGroups": [""], "resources": ["pods"]})));
+    let other = json!({"spec": {"user": "bob", "resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let answer =
+        cluster.admin().post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &other).await.ok();
+    assert_eq!(answer["status"]["allowed"], false);
+}
+
+#[tokio::test]
+async fn a_kubelet_reads_what_its_pods_refer_to() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    for name in ["used", "unused"] {
+        admin.post("/api/v1/namespaces/default/secrets", &json!({"metadata": {"name": name}})).await.ok();
+    }
+    let mut web = pod("web");
+    web["spec"]["nodeName"] = "n1".into();
+    web["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "used"}}]);
+    admin.post(PODS, &web).await.ok();
+    let secret = |name: &str| format!("/api/v1/namespaces/default/secrets/{name}");
+    let (n1, n2) = (cluster.kubelet("n1"), cluster.kubelet("n2"));
+    n1.get(&secret("used")).await.ok();
+    let (code, _, message) = n1.get(&secret("unused")).await.failure();
+    assert_eq!(code, 403);
+    assert!(message.ends_with("no relationship found between node 'n1' and this object"), "{message}");
+    assert_eq!(n2.get(&secret("used")).await.code, 403);
+    let status = json!({"status": {"phase": "Running"}});
+    assert_eq!(n2.patch(&format!("{PODS}/web/status"), MERGE, &status).await.code, 403);
+    n1.patch(&format!("{PODS}/web/status"), MERGE, &status).await.ok();
+    assert_eq!(n1.post("/api/v1/nodes", &json!({"metadata": {"name": "n2"}})).await.code, 403);
+    n1.post("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await.ok();
+}
+
+#[tokio::test]
+async fn an_administrator_may_act_as_another() {
+    let cluster = Cluster::start().await;
+    let request = |user: &str| {
+        Request::builder()
+            .method(Method::GET)
+            .uri(PODS)
+            .header("impersonate-user", user)
+            .body(Body::empty())
+            .unwrap()
+    };
+    let (_, _, message) = cluster.admin().send(request("ann")).await.failure();
+    assert!(message.contains(r#"User "ann" cannot list"#), "{message}");
+    let (_, _, message) = cluster.user("bob").send(request("ann")).await.failure();
+    assert_eq!(
+        message,
+        r#"users "ann" is forbidden: User "bob" cannot impersonate resource "users" in API group "" at the cluster scope"#
+    );
+}
+
+#[tokio::test]
+async fn keys_are_published_for_those_who_verify_tokens() {
+    let cluster = Cluster::start().await;
+    let account = cluster.client(User::new(
+        "system:serviceaccount:default:default",
+        &["system:serviceaccounts", "system:authenticated"],
+    ));
+    let configuration = account.get("/.well-known/openid-configuration").await.ok();
+    assert_eq!(configuration["jwks_uri"], "https://192.0.2.7:6443/openid/v1/jwks");
+    let keys = account.get("/openid/v1/jwks").await.ok();
+    assert_eq!(keys["keys"][0]["alg"], "ES256");
+}

@@ -1,0 +1,15 @@
+//! A real API server on an in-memory store, asked by plain HTTP requests without sockets.
+
+mod bad_input;
+mod client;
+mod cluster;
+mod collections;
+mod deletion;
+mod documents;
+mod identity;
+mod kubelet;
+mod network;
+mod permissive;
+mod subresources;
+mod verbs;
+mod watches;

@@ -1,0 +1,116 @@
+//! scale, binding, eviction, ephemeral containers, status.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::client::*;
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+#[tokio::test]
+async fn a_deployment_is_scaled_by_its_scale() {
+    let server = Server::start().await;
+    let created = server.post(DEPLOYMENTS, &deployment("web")).await.ok();
+    let path = format!("{DEPLOYMENTS}/web/scale");
+    let mut scale = server.get(&path).await.ok();
+    assert_eq!((&scale["kind"], &scale["apiVersion"]), (&json!("Scale"), &json!("autoscaling/v1")));
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("app=web")));
+    assert_eq!(version(&scale), version(&created));
+    scale["spec"]["replicas"] = 5.into();
+    assert_eq!(server.put(&path, &scale).await.ok()["spec"]["replicas"], 5);
+    assert_eq!(server.put(&path, &scale).await.failure().0, 409);
+    let patched = server.patch(&path, MERGE, &json!({"spec": {"replicas": 7}})).await.ok();
+    assert_eq!(patched["spec"]["replicas"], 7);
+    let stored = server.get(&format!("{DEPLOYMENTS}/web")).await.ok();
+    assert_eq!((&stored["spec"]["replicas"], &stored["metadata"]["generation"]), (&json!(7), &json!(3)));
+    let negative = server.patch(&path, MERGE, &json!({"spec": {"replicas": -1}})).await.failure();
+    assert_eq!((negative.0, negative.1.as_str()), (422, "Invalid"));
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/a/scale")).await.failure().0, 404);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let server = Server::start().await;
+    server.post(PODS, &pod("a")).await.ok();
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding", "metadata": {"name": "a"},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"},
+    });
+    let answer = server.post(&format!("{PODS}/a/binding"), &binding).await;
+    assert_eq!(answer.code, StatusCode::CREATED);
+    assert_eq!(answer.ok()["status"], "Success");
+    let bound = server.get(&format!("{PODS}/a")).await.ok();
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    let (code, _, message) = server.post(&format!("{PODS}/a/binding"), &binding).await.failure();
+    assert_eq!(code, 409);
+    assert!(message.ends_with("pod a is already assigned to node \"n1\""), "{message}");
+    server.post(PODS, &pod("b")).await.ok();
+    let by_collection = json!({"metadata": {"name": "b"}, "target": {"kind": "Node", "name": "n2"}});
+    server.post("/api/v1/namespaces/default/bindings", &by_collection).await.ok();
+    assert_eq!(server.get(&format!("{PODS}/b")).await.ok()["spec"]["nodeName"], "n2");
+}
+
+#[tokio::test]
+async fn an_eviction_asks_the_disruption_budget() {
+    let server = Server::start().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    server.post(budgets, &budget).await.ok();
+    let status = json!({"status": {
+        "observedGeneration": 1, "disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1, "expectedPods": 1,
+    }});
+    server.patch(&format!("{budgets}/b/status"), MERGE, &status).await.ok();
+    server.post(PODS, &pod("a")).await.ok();
+    let running =
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    server.patch(&format!("{PODS}/a/status"), MERGE, &running).await.ok();
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let refused = server.post(&format!("{PODS}/a/eviction"), &eviction).await.failure();
+    let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+    assert_eq!(refused, (429, "TooManyRequests".into(), message.into()));
+    let allowed = json!({"status": {"disruptionsAllowed": 1, "currentHealthy": 2}});
+    server.patch(&format!("{budgets}/b/status"), MERGE, &allowed).await.ok();
+    let evicted = server.post(&format!("{PODS}/a/eviction"), &eviction).await;
+    assert_eq!(evicted.code, StatusCode::CREATED);
+    assert_eq!(server.get(&format!("{PODS}/a")).await.code, StatusCode::NOT_FOUND);
+    assert_eq!(server.get(&format!("{budgets}/b")).await.ok()["status"]["disruptionsAllowed"], 0);
+}
+
+#[tokio::test]
+async fn ephemeral_containers_are_added_and_stay() {
+    let server = Server::start().await;
+    server.post(PODS, &pod("a")).await.ok();
+    let path = format!("{PODS}/a/ephemeralcontainers");
+    let add = |name: &str| json!({"spec": {"ephemeralContainers": [{"name": name, "image": "busybox:1", "terminationMessagePolicy": "File"}]}});
+    let changed = server.patch(&path, STRATEGIC, &add("debug")).await.ok();
+    assert_eq!(changed["spec"]["ephemeralContainers"][0]["name"], "debug");
+    assert_eq!(changed["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "IfNotPresent");
+    let more = server.patch(&path, STRATEGIC, &add("more")).await.ok();
+    assert_eq!(more["spec"]["ephemeralContainers"].as_array().map(Vec::len), Some(2));
+    let removed = server.patch(&path, MERGE, &add("other")).await.failure();
+    assert_eq!(removed.0, 422);
+}
+
+#[tokio::test]
+async fn a_status_keeps_to_itself() {
+    let server = Server::start().await;
+    let created = server.post(PODS, &pod("a")).await.ok();
+    assert_eq!(created["status"]["phase"], "Pending");
+    let mut change: Value = created.clone();
+    change["status"]["phase"] = "Running".into();
+    change["spec"]["containers"][0]["image"] = "other:1".into();
+    let updated = server.put(&format!("{PODS}/a/status"), &change).await.ok();
+    assert_eq!(updated["status"]["phase"], "Running");
+    assert_eq!(updated["spec"], created["spec"]);
+    assert_eq!(server.get(&format!("{PODS}/a/status")).await.ok(), updated);
+}
+
+#[tokio::test]
+async fn reviews_are_answered_and_not_stored() {
+    let server = Server::start().await;
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let answer = server.post(reviews, &json!({"spec": {"token": "x"}})).await;
+    assert_eq!(answer.code, StatusCode::CREATED);
+    assert_eq!(server.get(reviews).await.failure().0, 405);
+}

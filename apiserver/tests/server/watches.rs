@@ -1,0 +1,170 @@
+//! Watches: ordered, without gaps, without repetition, resumable.
+
+use serde_json::json;
+
+use crate::client::*;
+
+fn pair(happened: &str, name: &str) -> (String, String) {
+    (happened.to_string(), name.to_string())
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_what_is_there() {
+    let server = Server::start().await;
+    server.config_map("a", json!({})).await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=true")).await;
+    assert_eq!(watch.next().await, pair("ADDED", "a"));
+    server.config_map("b", json!({})).await;
+    assert_eq!(watch.next().await, pair("ADDED", "b"));
+    server.patch(&format!("{CONFIG_MAPS}/a"), MERGE, &json!({"data": {"a": "2"}})).await.ok();
+    assert_eq!(watch.next().await, pair("MODIFIED", "a"));
+    server.delete(&format!("{CONFIG_MAPS}/b")).await.ok();
+    assert_eq!(watch.next().await, pair("DELETED", "b"));
+}
+
+#[tokio::test]
+async fn watch_resumes_and_never_skips_nor_repeats() {
+    let server = Server::start().await;
+    let first = server.config_map("c0", json!({})).await;
+    for index in 1..100 {
+        server.config_map(&format!("c{index}"), json!({})).await;
+    }
+    let mut position = version(&first).to_string();
+    let mut seen = Vec::new();
+    // Ten events a watch, then on from there.
+    while seen.len() < 99 {
+        let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={position}")).await;
+        for _ in 0..10.min(99 - seen.len()) {
+            let event = watch.event().await.unwrap();
+            assert_eq!(event["type"], "ADDED");
+            position = version(&event["object"]).to_string();
+            seen.push(position.parse::<u64>().unwrap());
+        }
+    }
+    assert!(seen.is_sorted_by(|a, b| a < b), "watch_is_ordered: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_deleted_object_carries_the_revision_of_its_deletion() {
+    let server = Server::start().await;
+    let created = server.config_map("a", json!({})).await;
+    let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={}", version(&created));
+    let mut watch = server.watch(&path).await;
+    server.delete(&format!("{CONFIG_MAPS}/a")).await.ok();
+    let event = watch.event().await.unwrap();
+    assert_eq!(event["type"], "DELETED");
+    assert_eq!(event["object"]["data"], created["data"]);
+    let revision = |object| version(object).parse::<u64>().unwrap();
+    assert!(revision(&event["object"]) > revision(&created));
+}
+
+#[tokio::test]
+async fn selectors_turn_changes_into_additions_and_deletions() {
+    let server = Server::start().await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=true&labelSelector=color%3Dred")).await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let paint = |color: &str| json!({"metadata": {"labels": {"color": color}}});
+    server.config_map("a", json!({"color": "blue"})).await;
+    server.patch(&path, MERGE, &paint("red")).await.ok();
+    assert_eq!(watch.next().await, pair("ADDED", "a"));
+    server.patch(&path, MERGE, &json!({"data": {"a": "2"}})).await.ok();
+    assert_eq!(watch.next().await, pair("MODIFIED", "a"));
+    let blue = server.patch(&path, MERGE, &paint("blue")).await.ok();
+    let event = watch.event().await.unwrap();
+    assert_eq!(event["type"], "DELETED");
+    assert_eq!(event["object"]["metadata"]["labels"]["color"], "red");
+    assert_eq!(version(&event["object"]), version(&blue));
+    server.delete(&path).await.ok();
+    server.config_map("b", json!({"color": "red"})).await;
+    assert_eq!(watch.next().await, pair("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn one_object_can_be_watched() {
+    let server = Server::start().await;
+    let mut by_field = server.watch(&format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Db")).await;
+    let mut by_path = server.watch(&format!("{CONFIG_MAPS}/b?watch=1")).await;
+    let mut by_old_path = server.watch("/api/v1/watch/namespaces/default/configmaps/b").await;
+    server.config_map("a", json!({})).await;
+    server.config_map("b", json!({})).await;
+    for watch in [&mut by_field, &mut by_path, &mut by_old_path] {
+        assert_eq!(watch.next().await, pair("ADDED", "b"));
+    }
+}
+
+#[tokio::test]
+async fn namespaces_do_not_mix() {
+    let server = Server::start().await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
+    let mut all = server.watch("/api/v1/configmaps?watch=1").await;
+    server.post("/api/v1/namespaces/default-2/configmaps", &json!({"metadata": {"name": "x"}})).await.ok();
+    server.config_map("a", json!({})).await;
+    assert_eq!(watch.next().await, pair("ADDED", "a"));
+    assert_eq!(all.next().await, pair("ADDED", "x"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bookmarks_tell_how_far_an_idle_watch_is() {
+    let server = Server::start().await;
+    let created = server.config_map("a", json!({})).await;
+    let path =
+        format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&resourceVersion={}", version(&created));
+    let mut watch = server.watch(&path).await;
+    let event = watch.event().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("BOOKMARK"), &json!("ConfigMap")));
+    assert_eq!(version(&event["object"]), version(&created));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_when_its_time_is_up() {
+    let server = Server::start().await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=5")).await;
+    assert_eq!(watch.event().await, None);
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_server() {
+    let server = Server::start().await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
+    server.stop.cancel();
+    assert_eq!(watch.event().await, None);
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let server = Server::start().await;
+    server.config_map("a", json!({})).await;
+    let query = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?{query}")).await;
+    assert_eq!(watch.next().await, pair("ADDED", "a"));
+    let end = watch.event().await.unwrap();
+    assert_eq!(end["type"], "BOOKMARK");
+    assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    server.config_map("b", json!({})).await;
+    assert_eq!(watch.next().await, pair("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn what_is_too_long_ago_is_gone() {
+    let server = Server::start().await;
+    // The cache is filled at the first look; what was before is not remembered.
+    server.config_map("a", json!({})).await;
+    server.post(PODS, &pod("a")).await.ok();
+    let mut watch = server.watch(&format!("{PODS}?watch=1&resourceVersion=1")).await;
+    let event = watch.event().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(event["object"]["reason"], "Expired");
+    assert!(event["object"]["message"].as_str().unwrap().starts_with("too old resource version: 1 ("));
+    assert_eq!(watch.event().await, None);
+}
+
+#[tokio::test]
+async fn a_table_can_be_watched() {
+    let server = Server::start().await;
+    server.post(PODS, &pod("a")).await.ok();
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let mut watch = server.watch_as(&format!("{PODS}?watch=1"), accept).await;
+    let event = watch.event().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ADDED"), &json!("Table")));
+    assert_eq!(event["object"]["rows"][0]["cells"][0], "a");
+}
