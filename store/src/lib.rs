@@ -9,6 +9,7 @@
 //! speaks to any etcd v3 cluster. Both pass the same contract tests.
 
 pub mod embedded;
+pub mod etcd;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -84,20 +85,20 @@ impl WatchEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The revision asked for has been compacted away.
-    #[error("revision {requested} has been compacted, the oldest that is left is {oldest}")]
+    #[error("revision {requested} has been compacted")]
     Compacted {
         /// What was asked for.
         requested: Revision,
-        /// What is still there.
-        oldest: Revision,
+        /// The oldest that is still there, where the engine tells.
+        oldest: Option<Revision>,
     },
     /// The revision asked for has not happened yet.
-    #[error("revision {requested} is in the future, the store is at {current}")]
+    #[error("revision {requested} is in the future")]
     Future {
         /// What was asked for.
         requested: Revision,
-        /// Where the store stands.
-        current: Revision,
+        /// Where the store stands, where the engine tells.
+        current: Option<Revision>,
     },
     /// The engine failed; the store may be unreachable.
     #[error("failed to read {what}")]

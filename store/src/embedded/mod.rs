@@ -230,7 +230,7 @@ impl Store for Embedded {
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Box<dyn Watch>, ReadError> {
         let oldest = self.state.read().compacted();
         if after < oldest {
-            return Err(ReadError::Compacted { requested: after, oldest });
+            return Err(ReadError::Compacted { requested: after, oldest: Some(oldest) });
         }
         Ok(Box::new(EmbeddedWatch::new(self.state.clone(), self.hub.clone(), prefix, after)))
     }

@@ -127,10 +127,10 @@ impl State {
         match asked {
             None | Some(Revision(0)) => Ok(self.revision),
             Some(requested) if requested > self.revision => {
-                Err(ReadError::Future { requested, current: self.revision })
+                Err(ReadError::Future { requested, current: Some(self.revision) })
             }
             Some(requested) if requested < self.compacted => {
-                Err(ReadError::Compacted { requested, oldest: self.compacted })
+                Err(ReadError::Compacted { requested, oldest: Some(self.compacted) })
             }
             Some(requested) => Ok(requested),
         }
@@ -187,7 +187,7 @@ impl State {
         budget: usize,
     ) -> Result<(impl Iterator<Item = &Arc<WatchEvent>>, Revision), ReadError> {
         if after < self.compacted {
-            return Err(ReadError::Compacted { requested: after, oldest: self.compacted });
+            return Err(ReadError::Compacted { requested: after, oldest: Some(self.compacted) });
         }
         let first = self.history.front().map_or(self.revision.0 + 1, |event| event.revision().0);
         let start = ((after.0 + 1).saturating_sub(first) as usize).min(self.history.len());

@@ -189,10 +189,10 @@ impl Writer {
         {
             let state = self.state.read();
             if revision > state.revision() {
-                return Err(ReadError::Future { requested: revision, current: state.revision() });
+                return Err(ReadError::Future { requested: revision, current: Some(state.revision()) });
             }
             if revision <= state.compacted() {
-                return Err(ReadError::Compacted { requested: revision, oldest: state.compacted() });
+                return Err(ReadError::Compacted { requested: revision, oldest: Some(state.compacted()) });
             }
         }
         self.make_durable(&[Record::Compacted(revision)]).map_err(|failure| ReadError::Unavailable {

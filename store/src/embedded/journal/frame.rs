@@ -164,3 +164,77 @@ fn frame_at(salt: u64, bytes: &[u8], offset: usize) -> Option<(u64, Range<usize>
     (checksum(salt, number, payload) == u32::from_le_bytes(*expected))
         .then_some((number, start..start + length))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Revision;
+
+    const HEADER: FileHeader = FileHeader { salt: 42, first: 7 };
+
+    /// A file of three frames; the last takes more than one block.
+    fn file() -> Vec<u8> {
+        let mut bytes = HEADER.encode().written().to_vec();
+        let mut blocks = Blocks::default();
+        for (number, records) in [(7, 3), (8, 1), (9, 700)] {
+            let records: Vec<_> =
+                (0..records).map(|revision| Record::Compacted(Revision(revision))).collect();
+            blocks.frame(HEADER.salt, number, records.iter());
+            bytes.extend(blocks.written());
+        }
+        bytes
+    }
+
+    #[test]
+    fn headers_read_back_as_written() {
+        assert_eq!(FileHeader::decode(HEADER.encode().written()), Some(HEADER));
+        for length in 0..36 {
+            assert_eq!(FileHeader::decode(&HEADER.encode().written()[..length]), None);
+        }
+    }
+
+    #[test]
+    fn a_last_frame_torn_at_any_byte_is_left_out() {
+        let file = file();
+        let all = find_frames(&HEADER, &file).unwrap();
+        assert_eq!((all.payloads.len(), all.end), (3, file.len()));
+        let last = all.payloads[2].clone();
+        let without_last = Frames { payloads: all.payloads[..2].to_vec(), end: 3 * BLOCK };
+        for cut in 3 * BLOCK..last.end {
+            assert_eq!(find_frames(&HEADER, &file[..cut]).as_ref(), Ok(&without_last), "cut at {cut}");
+            for filler in [0, 0xa5] {
+                let mut torn = file.clone();
+                torn[cut..].fill(filler);
+                // The bytes may happen to be what was written.
+                let expected = if torn[..last.end] == file[..last.end] { &all } else { &without_last };
+                assert_eq!(find_frames(&HEADER, &torn).as_ref(), Ok(expected), "{filler:x} from {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_before_a_sound_frame_is_noticed() {
+        let file = file();
+        for offset in (BLOCK..BLOCK + 40).chain(2 * BLOCK..2 * BLOCK + 30) {
+            let mut damaged = file.clone();
+            damaged[offset] ^= 1;
+            assert_eq!(find_frames(&HEADER, &damaged), Err(offset / BLOCK * BLOCK));
+        }
+    }
+
+    #[test]
+    fn frames_of_another_file_do_not_count() {
+        let other = FileHeader { salt: 43, ..HEADER };
+        assert_eq!(find_frames(&other, &file()).unwrap().payloads, []);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_trouble(bytes in prop::collection::vec(any::<u8>(), 0..3 * BLOCK)) {
+            let _ = FileHeader::decode(&bytes);
+            let _ = find_frames(&HEADER, &bytes);
+        }
+    }
+}
