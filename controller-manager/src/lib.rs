@@ -5,6 +5,7 @@
 
 mod config;
 mod context;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
@@ -12,14 +13,19 @@ mod fraction;
 mod garbage_collector;
 mod hash;
 mod namespace;
+mod node_affinity;
 mod node_ipam;
+mod node_lifecycle;
 mod ownership;
 mod pod_gc;
 mod pods;
 mod replica_set;
 mod resources;
+mod revisions;
 mod service_account;
 mod service_pods;
+mod taint_eviction;
+mod tolerations;
 
 use client::FlightRecorder;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +53,7 @@ pub async fn run(
     let mut context = Context::new(client, flight, stop);
     replica_set::start(&mut context);
     deployment::start(&mut context);
+    daemon_set::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoints::start(&mut context);
     namespace::start(&mut context);
@@ -54,7 +61,8 @@ pub async fn run(
     node_ipam::start(&mut context, pool);
     pod_gc::start(&mut context, terminated_pod_gc_threshold);
     service_account::start(&mut context, root_ca_pem);
-    let _ = node_monitor_grace_period;
+    node_lifecycle::start(&mut context, node_monitor_grace_period);
+    taint_eviction::start(&mut context);
     context.join().await;
     Ok(())
 }
