@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::check::{Faults, Field};
-use crate::{FieldError, Object};
+use crate::{FieldError, Object, name};
 
 const USAGES: &[&str] = &[
     "any",
@@ -99,6 +99,10 @@ impl crate::Strategy for Strategy {
             }
         }
         faults.0
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        name::path_segment(name)
     }
 
     fn has_generation(&self) -> bool {

@@ -102,11 +102,6 @@ impl crate::Strategy for Strategy {
     fn warnings(&self, object: &Object) -> Vec<String> {
         let spec = Field::at(object, &["spec"]);
         let mut found = Vec::new();
-        if !spec.get("externalIPs").is_empty() {
-            found.push(
-                "spec.externalIPs: deprecated in v1.36; use a LoadBalancer or a Gateway instead".to_string(),
-            );
-        }
         if spec.get("clusterIP").text() == "None" && !spec.get("loadBalancerIP").text().is_empty() {
             found.push("spec.loadBalancerIP is ignored when type is not \"LoadBalancer\"".to_string());
         }
