@@ -10,7 +10,7 @@ mod syntax;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
-use crate::{Kind, Object, Status, schema::Schema};
+use crate::{Kind, Object, Status, kinds, schema::Schema};
 use reader::{Reader, Report};
 
 /// An object read from a body.
@@ -19,7 +19,7 @@ pub struct Decoded {
     /// What was sent, without unknown fields.
     pub object: Object,
     /// What a strict client wants to hear: `unknown field "spec.foo"`, `duplicate field "spec.bar"`. To be
-    /// ignored, sent as warnings, or joined by [`strict_error`], as `fieldValidation` says.
+    /// ignored, sent as warnings or answered with a `strict decoding error`, as `fieldValidation` says.
     pub faults: Vec<String>,
 }
 
@@ -75,9 +75,10 @@ pub fn check(value: Value, schema: Option<&Schema>) -> Result<Decoded, String> {
     report.finish(value)
 }
 
-/// The 400 for faults that a strict client does not want.
-pub fn strict_error(faults: &[String]) -> Status {
-    Status::bad_request(format!("strict decoding error: {}", faults.join(", ")))
+/// Reads JSON that is no object of a kind, such as a patch; the error is Go's message.
+pub fn json(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(body)
+        .map_err(|error| syntax::error(body).unwrap_or_else(|| plain(&error.to_string())))
 }
 
 /// Fills in `apiVersion` and `kind` where the client left them out; 400 when they name another kind than
@@ -90,22 +91,30 @@ pub fn expect_kind(object: &mut Object, kind: &Kind) -> Result<(), Status> {
     if object.kind().is_empty() {
         object.set(&["kind"], kind.kind);
     }
-    if object.api_version() != api_version {
+    if object.api_version() == api_version && object.kind() == kind.kind {
+        return Ok(());
+    }
+    let (group, version) = object.api_version().rsplit_once('/').unwrap_or(("", object.api_version()));
+    let is_known = kinds::find_kind(group, version, object.kind()).is_some();
+    if is_known && object.kind() == kind.kind {
         return Err(Status::bad_request(format!(
             "the API version in the data ({}) does not match the expected API version ({api_version})",
             object.api_version()
         )));
     }
-    if object.kind() != kind.kind {
-        return Err(Status::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: no kind {:?} is registered for version {api_version:?}",
+    let why = match is_known {
+        true => format!(
+            "converting ({version}.{}) to ({}.{}): unknown conversion",
             object.kind(),
             kind.version,
-            kind.kind,
-            object.kind()
-        )));
-    }
-    Ok(())
+            kind.kind
+        ),
+        false => {
+            format!("no kind {:?} is registered for version {:?}", object.kind(), object.api_version())
+        }
+    };
+    let what = format!("{} in version {version:?} cannot be handled as a {}", object.kind(), kind.kind);
+    Err(Status::bad_request(format!("{what}: {why}")))
 }
 
 /// Why a body is no object.

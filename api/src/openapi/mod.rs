@@ -95,7 +95,7 @@ pub fn v3_index(kinds: &[Kind]) -> Value {
 }
 
 fn info() -> Value {
-    json!({"title": "Kubernetes", "version": "v1.37.0"})
+    json!({"title": "Kubernetes", "version": "v1.37.0+coracle"})
 }
 
 fn security() -> Value {
