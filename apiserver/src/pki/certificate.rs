@@ -80,6 +80,8 @@ impl Authority {
             None => {
                 let key = KeyPair::generate().map_err(issue)?;
                 files::write(&key_path, &key.serialize_pem())?;
+                // A certificate without its key would be the end of the cluster.
+                files::sync(dir)?;
                 key
             }
         };

@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
-/// Puts `text` at `path`, durably: a crash leaves the old content or the new one.
+/// Puts `text` at `path`: a crash leaves the old content or the new one. Durable after the next [`sync`].
 pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
     let beside = path.with_added_extension("new");
     write_durably(path, &beside, text).map_err(|source| failed("write", path, source))
@@ -43,8 +43,13 @@ fn write_durably(path: &Path, beside: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(beside)?;
     file.write_all(text.as_bytes())?;
     file.sync_data()?;
-    fs::rename(beside, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    fs::rename(beside, path)
+}
+
+/// Makes everything durable that was written in the directory.
+pub(super) fn sync(dir: &Path) -> Result<(), PkiError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|source| failed("write", dir, source))
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> PkiError {

@@ -117,7 +117,7 @@ impl Pki {
         let kubelet_client = Identity::new("kube-apiserver-kubelet-client").in_groups(["system:masters"]);
         let front_proxy_client = Identity::new("front-proxy-client");
         front_proxy.load_or_issue(dir, "front-proxy-client", &front_proxy_client, Usage::Client, now)?;
-        Ok(Pki {
+        let pki = Pki {
             serving: authority.load_or_issue(dir, "apiserver", &serving, Usage::Server, now)?,
             kubelet_client: authority.load_or_issue(
                 dir,
@@ -130,7 +130,9 @@ impl Pki {
             dir: dir.to_path_buf(),
             authority,
             front_proxy,
-        })
+        };
+        files::sync(dir)?;
+        Ok(pki)
     }
 
     /// TLS as the API server speaks it: client certificates are optional, and verified against the CA.
@@ -231,7 +233,9 @@ impl Pki {
 
     fn keep(&self, file: &str, identity: &Identity, usage: Usage) -> Result<CertifiedPair, PkiError> {
         let _held_until_written = files::lock(&self.dir)?;
-        self.authority.load_or_issue(&self.dir, file, identity, usage, Timestamp::now())
+        let pair = self.authority.load_or_issue(&self.dir, file, identity, usage, Timestamp::now())?;
+        files::sync(&self.dir)?;
+        Ok(pair)
     }
 
     fn roots(&self) -> Result<RootCertStore, PkiError> {

@@ -5,11 +5,15 @@ use std::{convert::Infallible, sync::Arc};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, client, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{client::*, cluster::Cluster};
@@ -26,10 +30,15 @@ async fn node(cluster: &Cluster, name: &str) {
             tokio::spawn(async move {
                 let stream = acceptor.accept(stream).await.unwrap();
                 let is_known = stream.get_ref().1.peer_certificates().is_some();
-                let answer = service_fn(move |request: Request<Incoming>| async move {
-                    Ok::<_, Infallible>(answer(&request, is_known))
+                let answer = service_fn(move |mut request: Request<Incoming>| async move {
+                    if request.uri().path().starts_with("/exec/") {
+                        tokio::spawn(echo(hyper::upgrade::on(&mut request)));
+                        return Ok::<_, Infallible>(switching());
+                    }
+                    Ok(answer(&request, is_known))
                 });
-                http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await.unwrap();
+                let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+                connection.with_upgrades().await.unwrap();
             });
         }
     });
@@ -52,6 +61,20 @@ fn answer(request: &Request<Incoming>, is_known: bool) -> Response<Full<Bytes>> 
         (StatusCode::OK, format!("{} certificate={is_known} credentials={has_credentials}", request.uri()))
     };
     Response::builder().status(code).body(Full::from(text)).unwrap()
+}
+
+fn switching() -> Response<Full<Bytes>> {
+    let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    switching.header("connection", "Upgrade").header("upgrade", "SPDY/3.1").body(Full::default()).unwrap()
+}
+
+/// Sends back what comes in once all of it is there.
+async fn echo(upgrade: OnUpgrade) {
+    let mut pipe = TokioIo::new(upgrade.await.unwrap());
+    let mut input = String::new();
+    pipe.read_to_string(&mut input).await.unwrap();
+    pipe.write_all(format!("heard {input}").as_bytes()).await.unwrap();
+    pipe.shutdown().await.unwrap();
 }
 
 async fn pod_on(cluster: &Cluster, node: &str, containers: Value) {
@@ -102,4 +125,54 @@ async fn exec_needs_a_pod_with_a_node() {
     let path = format!("{PODS}/web/exec?command=ls&stdout=true");
     let (code, _, message) = cluster.admin().post(&path, &json!({})).await.failure();
     assert_eq!((code, message.as_str()), (400, "pod web does not have a host assigned"));
+}
+
+/// A token for the `default` account, which may do everything.
+async fn powerful_token(cluster: &Cluster) -> String {
+    let binding = json!({
+        "metadata": {"name": "powerful"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}],
+    });
+    cluster.admin().post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await.ok();
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let answer = cluster.admin().post(path, &json!({"spec": {}})).await.ok();
+    answer["status"]["token"].as_str().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn an_exec_session_runs_over_the_network_from_a_token_to_the_kubelet() {
+    let cluster = Cluster::start().await;
+    node(&cluster, "n1").await;
+    pod_on(&cluster, "n1", json!([{"name": "main", "image": "a"}])).await;
+    let token = powerful_token(&cluster).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (server, stop) = (cluster.server.clone(), cluster.admin().stop.clone());
+    tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
+    let connect = || async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
+    };
+    let request = |token: &str| {
+        Request::post(format!("{PODS}/web/exec?command=cat&stdin=true&stdout=true"))
+            .header("host", "test")
+            .header("authorization", format!("Bearer {token}"))
+            .header("connection", "Upgrade")
+            .header("upgrade", "SPDY/3.1")
+            .body(Empty::<Bytes>::new())
+            .unwrap()
+    };
+    let refused = connect().await.send_request(request("nonsense")).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    let mut response = connect().await.send_request(request(&token)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut pipe = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    pipe.write_all(b"hello").await.unwrap();
+    pipe.shutdown().await.unwrap();
+    let mut output = String::new();
+    pipe.read_to_string(&mut output).await.unwrap();
+    assert_eq!(output, "heard hello");
 }
