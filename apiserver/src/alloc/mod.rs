@@ -60,16 +60,25 @@ impl Allocate for Allocator {
         if kind.kind != "Service" || !kind.group.is_empty() {
             return Ok(None);
         }
-        let reserved = self.services.ask(&self.registry, |in_use| {
-            // Choosing and reserving are one step, under the view's lock and this one.
-            let mut pending = self.pending.lock();
-            let taken = Either { in_use, pending: &pending };
-            let wanted = fill(object, old, &self.ranges, &taken)?;
-            pending.add(&wanted);
-            Ok(Reserved { wanted, pending: self.pending.clone() })
-        });
-        let reserved: Result<Reserved, Status> = reserved.await?;
-        Ok(Some(Box::new(reserved?)))
+        loop {
+            let ended = self.pending.lock().ended;
+            let reserved = self.services.ask(&self.registry, |in_use| {
+                // Choosing and reserving are one step, under the view's lock and this one.
+                let mut pending = self.pending.lock();
+                if pending.ended != ended {
+                    // What a write held that has ended just now may be neither in the view nor here.
+                    return Ok(None);
+                }
+                let taken = Either { in_use, pending: &pending };
+                let wanted = fill(object, old, &self.ranges, &taken)?;
+                pending.add(&wanted);
+                Ok(Some(Reserved { wanted, pending: self.pending.clone() }))
+            });
+            let reserved: Result<Option<Reserved>, Status> = reserved.await?;
+            if let Some(reserved) = reserved? {
+                return Ok(Some(Box::new(reserved)));
+            }
+        }
     }
 
     /// Nothing to do: what a Service held is free when the Service is gone from the cache.
@@ -114,6 +123,8 @@ struct Pending(Mutex<Holdings>);
 struct Holdings {
     addresses: HashSet<IpAddr>,
     ports: HashSet<u16>,
+    /// How many writes have ended.
+    ended: u64,
 }
 
 impl Pending {
@@ -129,6 +140,7 @@ impl Holdings {
     }
 
     fn remove(&mut self, held: &Held) {
+        self.ended += 1;
         self.addresses.retain(|address| !held.addresses.contains(address));
         self.ports.retain(|port| !held.ports.contains(port));
     }

@@ -89,7 +89,7 @@ const TAIL: &[u8] = b"]}\n";
 impl ListBody {
     fn new(head: String, items: Vec<Arc<Entry>>) -> ListBody {
         let commas = items.len().saturating_sub(1);
-        let objects: usize = items.iter().map(|item| item.bytes().len()).sum();
+        let objects: usize = items.iter().map(|item| item.json().len()).sum();
         let left = (head.len() + objects + commas + TAIL.len()) as u64;
         ListBody { head: Some(head), items: items.into_iter(), is_first: true, is_done: false, left }
     }
@@ -112,7 +112,7 @@ impl ListBody {
                 piece.push(b',');
             }
             self.is_first = false;
-            piece.extend_from_slice(&entry.bytes());
+            piece.extend_from_slice(entry.json());
         }
         self.left = self.left.saturating_sub(piece.len() as u64);
         Some(piece.into())

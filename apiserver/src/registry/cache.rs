@@ -107,7 +107,15 @@ impl Cache {
 
     /// Waits until every write that this server acknowledged is here.
     pub(crate) async fn reach_own_writes(&self) -> Result<(), Status> {
-        self.reach(Revision(self.written.load(Ordering::Acquire))).await
+        // Again, should more have been written meanwhile.
+        while !self.has_own_writes() {
+            self.reach(Revision(self.written.load(Ordering::Acquire))).await?;
+        }
+        Ok(())
+    }
+
+    fn has_own_writes(&self) -> bool {
+        self.progress.borrow().0 >= self.written.load(Ordering::Acquire)
     }
 
     /// Waits until the cache stands for `revision` or later; 504 when that takes too long.

@@ -72,6 +72,11 @@ impl Line {
         self.bytes.slice(ADDED.len()..self.bytes.len() - LINE_END.len())
     }
 
+    /// The same, borrowed.
+    pub(crate) fn object_slice(&self) -> &[u8] {
+        &self.bytes[ADDED.len()..self.bytes.len() - LINE_END.len()]
+    }
+
     /// The line that says `happened`; the same allocation where it says so already.
     pub(crate) fn saying(&self, happened: Happened) -> Bytes {
         if self.bytes.starts_with(happened.opening()) {

@@ -103,6 +103,11 @@ impl Entry {
         self.line.object()
     }
 
+    /// The same, borrowed.
+    pub(crate) fn json(&self) -> &[u8] {
+        self.line.object_slice()
+    }
+
     /// The object as a line of a watch stream.
     pub(crate) fn event(&self, happened: Happened) -> Bytes {
         self.line.saying(happened)
@@ -127,8 +132,8 @@ impl Entry {
 
     /// The whole object, as `kind` has it.
     pub(crate) fn decode_as(&self, kind: &'static Kind) -> Result<Object, Status> {
-        let map = serde_json::from_slice(&self.bytes())
-            .map_err(|error| unreadable(&self.key, &error.to_string()))?;
+        let map =
+            serde_json::from_slice(self.json()).map_err(|error| unreadable(&self.key, &error.to_string()))?;
         Ok(convert::from_stored(kind, Object(map)))
     }
 }

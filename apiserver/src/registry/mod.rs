@@ -84,8 +84,8 @@ impl Registry {
     pub async fn create(&self, kind: &'static Kind, object: Object) -> Result<Object, Status> {
         let user = User::new("system:apiserver", &["system:masters"]);
         let namespace = object.namespace().to_string();
-        let write = Write::internal(self, &user, kind, &namespace, object.name());
-        write::create(&write, object.clone()).await?.entry.decode_as(kind)
+        let write = Write::internal(self, &user, kind, &namespace, "");
+        write::create(&write, object).await?.entry.decode_as(kind)
     }
 
     /// Changes an object by the rules of its kind: `change` is given the newest state, again whenever

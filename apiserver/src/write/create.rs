@@ -44,11 +44,7 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
         false if is_generated => insert_generated(write, &mut object, &prefix).await?,
         false => write.registry.insert(kind, write.namespace, object.name(), &object).await?,
     };
-    if let Some(reservation) = reservation
-        && !write.dry_run
-    {
-        reservation.commit();
-    }
+    write.commit(reservation, &entry).await?;
     Ok(Written { entry, warnings })
 }
 

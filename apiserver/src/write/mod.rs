@@ -115,6 +115,17 @@ impl<'a> Write<'a> {
         }
     }
 
+    /// The write is durable: what was reserved for it is kept. Whoever looks for what is free looks at
+    /// the cache, so the cache must have the object before the reservation goes.
+    async fn commit(&self, reservation: Option<Box<dyn Reservation>>, entry: &Entry) -> Result<(), Status> {
+        let Some(reservation) = reservation.filter(|_| !self.dry_run) else { return Ok(()) };
+        if let Err(status) = self.registry.cache(self.kind).await?.reach(entry.revision()).await {
+            tracing::warn!(%status, "the cache has not seen a write yet whose addresses are reserved");
+        }
+        reservation.commit();
+        Ok(())
+    }
+
     fn refuse(&self, object: &Object, errors: Vec<FieldError>) -> Result<(), Status> {
         if errors.is_empty() {
             return Ok(());

@@ -76,11 +76,7 @@ async fn attempt(
             None => return Ok(None),
         },
     };
-    if let Some(reservation) = reservation
-        && !write.dry_run
-    {
-        reservation.commit();
-    }
+    write.commit(reservation, &entry).await?;
     Ok(Some(Written { entry, warnings }))
 }
 
