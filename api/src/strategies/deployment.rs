@@ -25,6 +25,17 @@ impl crate::Strategy for Strategy {
         }
     }
 
+    fn prepare_for_create(&self, object: &mut Object) {
+        object.set(&["status"], serde_json::json!({}));
+    }
+
+    /// Annotations count as well: they are copied to the ReplicaSets.
+    fn is_new_generation(&self, object: &Object, old: &Object) -> bool {
+        let annotations = ["metadata", "annotations"];
+        object.without_metadata_and_status() != old.without_metadata_and_status()
+            || object.at(&annotations) != old.at(&annotations)
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);

@@ -1,5 +1,7 @@
 //! PodDisruptionBudgets, PriorityClasses and RuntimeClasses.
 
+use serde_json::json;
+
 use super::check::{Faults, Field};
 use super::{label_selector, pod_template, resources};
 use crate::{FieldError, Object, name};
@@ -8,6 +10,12 @@ use crate::{FieldError, Object, name};
 pub struct PodDisruptionBudget;
 
 impl crate::Strategy for PodDisruptionBudget {
+    fn prepare_for_create(&self, object: &mut Object) {
+        let nothing =
+            json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
+        object.set(&["status"], nothing);
+    }
+
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);

@@ -47,13 +47,10 @@ impl crate::Strategy for Strategy {
         if spec.text_at("type") == "LoadBalancer" {
             spec.fill("allocateLoadBalancerNodePorts", true);
         }
-        if let Some(balancer) = object.map_mut(&["status"]).map_at("loadBalancer") {
+        if let Some(balancer) = object.0.map_at("status").and_then(|status| status.map_at("loadBalancer")) {
             for ingress in balancer.maps_at("ingress").filter(|ingress| ingress.has("ip")) {
                 ingress.fill("ipMode", "VIP");
             }
-        }
-        if object.map_mut(&["status"]).is_empty() {
-            object.remove(&["status"]);
         }
     }
 
