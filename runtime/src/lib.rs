@@ -1,3 +1,17 @@
-//! (room being built)
+//! The embedded container runtime: images, sandboxes and containers behind the CRI.
+//!
+//! [`Runtime`] answers the calls of [`cri::RuntimeService`] and [`cri::ImageService`]. It keeps nothing
+//! alone in memory that matters: images live in an [`image::Store`], pods in a directory each, with a
+//! [`shim`] that holds their namespaces and processes and outlives the server. [`container`] decides how
+//! a container is set up, [`cgroup`] limits it, [`streaming`] connects clients to it; system calls are
+//! in `sys` alone.
 
+pub mod cgroup;
+pub mod container;
+pub mod image;
+mod service;
+pub mod shim;
 pub mod streaming;
+pub(crate) mod sys;
+
+pub use service::{Config, Runtime, RuntimeError, ShimCommand, reset};

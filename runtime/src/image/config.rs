@@ -1,0 +1,66 @@
+//! What an image says about itself: the OCI image configuration.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The configuration blob of an image; its digest is the image's id.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ImageConfig {
+    /// Such as `amd64`.
+    #[serde(default)]
+    pub architecture: String,
+    /// Such as `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// How containers run, unless they are told otherwise.
+    #[serde(default)]
+    pub config: Execution,
+    /// The layers, lowest first.
+    #[serde(default)]
+    pub rootfs: RootFilesystem,
+}
+
+/// How containers of an image run, unless they are told otherwise.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Execution {
+    /// `user`, `uid`, `user:group` or `uid:gid`.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub user: String,
+    /// `NAME=value`.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub env: Vec<String>,
+    /// What a container's `command` replaces.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub entrypoint: Vec<String>,
+    /// What a container's `args` replace.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub cmd: Vec<String>,
+    /// Where it starts.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub working_dir: String,
+    /// The signal that asks it to stop.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub stop_signal: String,
+    /// Words about the image.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The layers of an image by the digests of their uncompressed content.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RootFilesystem {
+    /// Lowest first.
+    #[serde(default)]
+    pub diff_ids: Vec<String>,
+}
+
+/// Go tools write `null` for what is empty.
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

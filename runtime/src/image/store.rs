@@ -1,0 +1,379 @@
+//! The directory where images live.
+//!
+//! ```text
+//! blobs/sha256/<digest>      image configurations and manifests
+//! layers/<diff id>/          unpacked layers, in overlayfs' own form
+//! references/<hash>.json     one name each: which image it means
+//! snapshots/<container>/     writable layers; `layers` in it names the layers that it stands on
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{ImageConfig, ImageError, Reference, archive, reference};
+
+/// A directory of images.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// An image that is there, with all its names.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The digest of its configuration, `sha256:...`.
+    pub id: String,
+    /// Names with a tag.
+    pub tags: Vec<String>,
+    /// Names with a digest.
+    pub digests: Vec<String>,
+    /// Bytes of its layers, unpacked.
+    pub size: u64,
+    /// When it was imported.
+    pub imported_at: jiff::Timestamp,
+    /// What it says about itself.
+    pub config: ImageConfig,
+}
+
+/// What one name means.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Named {
+    pub reference: String,
+    pub image: String,
+    pub size: u64,
+    pub imported_at: jiff::Timestamp,
+}
+
+impl Store {
+    /// Opens the store in `root`, making it where it is missing.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Store, ImageError> {
+        let store = Store { root: root.into() };
+        for directory in [store.blobs(), store.layers(), store.references(), store.snapshots()] {
+            fs::create_dir_all(&directory).map_err(ImageError::storage("create", &directory))?;
+        }
+        Ok(store)
+    }
+
+    /// Imports every image of a docker-archive or OCI-layout tar; `name` replaces the archive's own names.
+    pub fn import(&self, file: impl Read + Seek, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+        let _importing = self.lock(nix::fcntl::FlockArg::LockShared)?;
+        let names = archive::import(self, file, name)?;
+        let images = self.list()?;
+        Ok(images.into_iter().filter(|image| image.tags.iter().any(|tag| names.contains(tag))).collect())
+    }
+
+    /// All images, by id.
+    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
+        let mut by_id: BTreeMap<String, Vec<Named>> = BTreeMap::new();
+        for named in self.all_named()? {
+            by_id.entry(named.image.clone()).or_default().push(named);
+        }
+        by_id.into_values().map(|names| self.image(names)).collect()
+    }
+
+    /// The image that a name, an id or an id's beginning means.
+    pub fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
+        // The usual question is by name, and one small file answers it.
+        let named = Reference::parse(name).ok().map(|reference| self.read_named(&reference.to_string()));
+        let image = match named.transpose()?.flatten() {
+            Some(named) => named.image,
+            None => match self.id_of(name)? {
+                Some(id) => id,
+                None => return Ok(None),
+            },
+        };
+        let names: Vec<Named> = self.all_named()?.into_iter().filter(|named| named.image == image).collect();
+        if names.is_empty() { Ok(None) } else { self.image(names).map(Some) }
+    }
+
+    /// Takes a name from its image, or all names when it is given by id; false when there is no such image.
+    /// Layers that nothing needs any more go with the next [`Store::collect_garbage`].
+    pub fn remove(&self, name: &str) -> Result<bool, ImageError> {
+        let Some(image) = self.find(name)? else { return Ok(false) };
+        let by_name = Reference::parse(name).map(|reference| reference.to_string()).unwrap_or_default();
+        let all = image.tags.iter().chain(&image.digests);
+        let one: Vec<&String> = all.clone().filter(|known| **known == by_name).collect();
+        let removed = if one.is_empty() { all.collect() } else { one };
+        for reference in removed {
+            let path = self.reference_path(reference);
+            fs::remove_file(&path).or_not_found().map_err(ImageError::storage("remove", path))?;
+        }
+        Ok(true)
+    }
+
+    /// Deletes layers and blobs that no image and no container needs.
+    pub fn collect_garbage(&self) -> Result<(), ImageError> {
+        let _alone = self.lock(nix::fcntl::FlockArg::LockExclusive)?;
+        let mut needed: BTreeSet<String> = BTreeSet::new();
+        for image in self.list()? {
+            needed.insert(hex_of(&image.id).to_owned());
+            needed.extend(image.config.rootfs.diff_ids.iter().map(|id| hex_of(id).to_owned()));
+            needed.extend(
+                image.digests.iter().filter_map(|name| Some(hex_of(name.split_once('@')?.1).to_owned())),
+            );
+        }
+        for snapshot in entries(&self.snapshots())? {
+            let layers = fs::read_to_string(snapshot.join("layers")).unwrap_or_default();
+            needed.extend(layers.lines().map(str::to_owned));
+        }
+        for path in entries(&self.layers())?.into_iter().chain(entries(&self.blobs())?) {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if needed.contains(&name) {
+                continue;
+            }
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.or_not_found().map_err(ImageError::storage("remove", path))?;
+        }
+        Ok(())
+    }
+
+    /// The unpacked layers of an image as overlayfs wants them: topmost first.
+    pub fn layer_paths(&self, image: &Image) -> Vec<PathBuf> {
+        image.config.rootfs.diff_ids.iter().rev().map(|id| self.layer_path(id)).collect()
+    }
+
+    /// Makes the writable layer of a container on top of an image; until it is removed, so do its layers stay.
+    pub fn create_snapshot(&self, container: &str, image: &Image) -> Result<PathBuf, ImageError> {
+        let _not_collecting = self.lock(nix::fcntl::FlockArg::LockShared)?;
+        let directory = self.snapshot_path(container);
+        let create = || {
+            fs::create_dir_all(directory.join("upper"))?;
+            fs::create_dir_all(directory.join("work"))?;
+            let layers: Vec<&str> = image.config.rootfs.diff_ids.iter().map(|id| hex_of(id)).collect();
+            fs::write(directory.join("layers"), layers.join("\n"))
+        };
+        create().map_err(ImageError::storage("create", &directory))?;
+        Ok(directory)
+    }
+
+    /// Deletes the writable layer of a container; that it is gone already is no error.
+    pub fn remove_snapshot(&self, container: &str) -> Result<(), ImageError> {
+        let directory = self.snapshot_path(container);
+        fs::remove_dir_all(&directory).or_not_found().map_err(ImageError::storage("remove", directory))
+    }
+
+    /// Containers that have a writable layer.
+    pub fn snapshot_names(&self) -> Result<Vec<String>, ImageError> {
+        let names = entries(&self.snapshots())?;
+        Ok(names.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
+    }
+
+    /// Where the writable layer of a container is.
+    pub fn snapshot_path(&self, container: &str) -> PathBuf {
+        self.snapshots().join(container)
+    }
+
+    /// The directory whose file system holds everything here.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Bytes and inodes below the store's layers, or the snapshots' writable layers.
+    pub fn usage(&self, of: Usage) -> Result<(u64, u64), ImageError> {
+        let directory = match of {
+            Usage::Images => self.layers(),
+            Usage::Snapshots => self.snapshots(),
+        };
+        disk_usage(&directory).map_err(ImageError::storage("measure", directory))
+    }
+
+    pub(super) fn layer_path(&self, diff_id: &str) -> PathBuf {
+        self.layers().join(hex_of(diff_id))
+    }
+
+    /// Writes a blob under its digest.
+    pub(super) fn write_blob(&self, digest: &str, content: &[u8]) -> Result<(), ImageError> {
+        let path = self.blobs().join(hex_of(digest));
+        if path.exists() {
+            return Ok(());
+        }
+        write_atomically(&path, content)
+    }
+
+    /// Makes a name mean an image.
+    pub(super) fn write_named(&self, named: &Named) -> Result<(), ImageError> {
+        let path = self.reference_path(&named.reference);
+        let content = serde_json::to_vec(named).expect("a reference is always serialisable");
+        write_atomically(&path, &content)
+    }
+
+    fn read_named(&self, reference: &str) -> Result<Option<Named>, ImageError> {
+        let path = self.reference_path(reference);
+        match fs::read(&path) {
+            Ok(content) => serde_json::from_slice(&content)
+                .map(Some)
+                .map_err(|error| ImageError::storage("read", path)(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ImageError::storage("read", path)(error)),
+        }
+    }
+
+    fn all_named(&self) -> Result<Vec<Named>, ImageError> {
+        let mut all = Vec::new();
+        for path in entries(&self.references())? {
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match fs::read(&path) {
+                Ok(content) => all.push(
+                    serde_json::from_slice(&content)
+                        .map_err(|error| ImageError::storage("read", path)(error.into()))?,
+                ),
+                // Removed since the directory was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(ImageError::storage("read", path)(error)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The image with this id, or whose id begins like this and no other's does.
+    fn id_of(&self, beginning: &str) -> Result<Option<String>, ImageError> {
+        let beginning = hex_of(beginning);
+        if beginning.len() < 6 || !beginning.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let ids: BTreeSet<String> = self.all_named()?.into_iter().map(|named| named.image).collect();
+        let mut matching = ids.into_iter().filter(|id| hex_of(id).starts_with(beginning));
+        let first = matching.next();
+        Ok(if matching.next().is_some() { None } else { first })
+    }
+
+    fn image(&self, names: Vec<Named>) -> Result<Image, ImageError> {
+        let id = names[0].image.clone();
+        let path = self.blobs().join(hex_of(&id));
+        let content = fs::read(&path).map_err(ImageError::storage("read", &path))?;
+        let config = serde_json::from_slice(&content)
+            .map_err(|error| ImageError::storage("read", path)(error.into()))?;
+        let (size, imported_at) = (names[0].size, names[0].imported_at);
+        let (digests, tags) = names.into_iter().map(|named| named.reference).partition(|name| name.contains('@'));
+        Ok(Image { id, tags, digests, size, imported_at, config })
+    }
+
+    fn lock(&self, kind: nix::fcntl::FlockArg) -> Result<nix::fcntl::Flock<File>, ImageError> {
+        let path = self.root.join("lock");
+        let file = File::create(&path).map_err(ImageError::storage("open", &path))?;
+        nix::fcntl::Flock::lock(file, kind).map_err(|(_, error)| ImageError::storage("lock", path)(error.into()))
+    }
+
+    fn reference_path(&self, reference: &str) -> PathBuf {
+        self.references().join(format!("{}.json", hex::encode(Sha256::digest(reference))))
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    fn references(&self) -> PathBuf {
+        self.root.join("references")
+    }
+
+    fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+}
+
+/// Whose disk usage is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Usage {
+    /// Unpacked layers.
+    Images,
+    /// Writable layers of containers.
+    Snapshots,
+}
+
+/// That something is not there is as good as having removed it.
+pub(crate) trait OrNotFound {
+    fn or_not_found(self) -> io::Result<()>;
+}
+
+impl OrNotFound for io::Result<()> {
+    fn or_not_found(self) -> io::Result<()> {
+        match self {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// The hexadecimal part of a digest.
+pub(super) fn hex_of(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap_or(digest)
+}
+
+/// `sha256:...` of these bytes.
+pub(super) fn digest_of(content: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(content)))
+}
+
+/// A digest that we can verify and name files after.
+pub(super) fn checked_digest(digest: &str) -> Result<&str, ImageError> {
+    if reference::is_digest(digest) {
+        Ok(digest)
+    } else {
+        Err(ImageError::invalid(format!("{digest:?} is no sha256 digest")))
+    }
+}
+
+/// Bytes and inodes below a directory; what vanishes meanwhile is not counted.
+pub(crate) fn disk_usage(directory: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let (mut bytes, mut inodes) = (0, 0);
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            bytes += metadata.blocks() * 512;
+            inodes += 1;
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    Ok((bytes, inodes))
+}
+
+/// The content appears under `path` whole or not at all, also after a power failure.
+fn write_atomically(path: &Path, content: &[u8]) -> Result<(), ImageError> {
+    let temporary = path.with_file_name(format!(".{}", uuid::Uuid::new_v4().simple()));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_directory(path.parent().unwrap_or(Path::new("/")))
+    };
+    write().map_err(ImageError::storage("write", path))
+}
+
+/// Makes renames in a directory durable.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    nix::unistd::fsync(File::open(directory)?.as_fd())?;
+    Ok(())
+}
+
+/// What is in a directory, our unfinished files left out.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, ImageError> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                paths.push(entry.path());
+            }
+        }
+        Ok(paths)
+    };
+    list().map_err(ImageError::storage("list", directory))
+}

@@ -1,0 +1,200 @@
+//! Finding again what an earlier server left: pods that still run, and pods that were cut short.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::state::{Container, ContainerState, Happened, Sandbox};
+use super::{RuntimeError, Shared};
+use crate::cgroup::Cgroup;
+use crate::image::OrNotFound;
+use crate::shim::protocol::{Exit, PodDirectory, Reply, Request};
+use crate::shim::{self, Connection};
+
+/// Reads all pods from disk, connects to the shims that are alive, and cleans up after those that are not.
+pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
+    let entries = fs::read_dir(shared.pods_directory()).map_err(RuntimeError::system("list the pods"))?;
+    for entry in entries {
+        let entry = entry.map_err(RuntimeError::system("list the pods"))?;
+        let id = entry.file_name().to_string_lossy().into_owned();
+        adopt_sandbox(shared, &id, PodDirectory(entry.path())).await.map_err(RuntimeError::system("adopt a pod"))?;
+    }
+    forget_orphans(shared)?;
+    if let Some(network) = &shared.config.network {
+        let live = shared.live_sandboxes();
+        if let Err(error) = network.retain(&live).await {
+            tracing::warn!(%error, "failed to free the addresses of pods that are gone");
+        }
+    }
+    Ok(())
+}
+
+async fn adopt_sandbox(shared: &Arc<Shared>, id: &str, directory: PodDirectory) -> io::Result<()> {
+    // A record that a power failure has torn is as good as none.
+    let sandbox = match Sandbox::load(id, directory.clone()) {
+        Ok(Some(sandbox)) => Arc::new(sandbox),
+        Ok(None) | Err(_) => {
+            tracing::warn!(sandbox = id, "a pod's creation was cut short, removing what is there of it");
+            if let Ok(mut connection) = shim::connect(&directory) {
+                connection.call(&Request::Shutdown, Vec::new()).await.map(drop).or_else(gone_is_fine)?;
+            }
+            crate::sys::mount::detach(&directory.shared_memory())?;
+            return fs::remove_dir_all(&directory.0).or_not_found();
+        }
+    };
+    shared.pods().sandboxes.insert(id.to_owned(), sandbox.clone());
+    // Subscribed before the files are read, so that no end falls between the two.
+    let connection = match sandbox.record().stopped {
+        true => None,
+        false => subscribe(&sandbox).await,
+    };
+    for container in load_containers(&sandbox)? {
+        shared.pods().containers.insert(container.id.clone(), Arc::new(container));
+    }
+    match connection {
+        Some(connection) => {
+            sandbox.ready.send_replace(true);
+            watch(shared, &sandbox, connection);
+        }
+        None => shared.clone().shim_is_gone(&sandbox).await,
+    }
+    Ok(())
+}
+
+fn gone_is_fine(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    }
+}
+
+fn load_containers(sandbox: &Arc<Sandbox>) -> io::Result<Vec<Container>> {
+    let mut containers = Vec::new();
+    let entries = match fs::read_dir(sandbox.directory.containers()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(containers),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let id = entry.file_name().to_string_lossy().into_owned();
+        match Container::load(&id, sandbox) {
+            Ok(Some(container)) => containers.push(container),
+            Ok(None) | Err(_) => fs::remove_dir_all(entry.path()).or_not_found()?,
+        }
+    }
+    Ok(containers)
+}
+
+/// Writable layers whose container was never recorded.
+fn forget_orphans(shared: &Shared) -> Result<(), RuntimeError> {
+    for name in shared.images.snapshot_names()? {
+        if !shared.pods().containers.contains_key(&name) {
+            shared.images.remove_snapshot(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Connects to a pod's shim to hear of every end.
+pub(super) async fn subscribe(sandbox: &Sandbox) -> Option<Connection> {
+    let mut connection = shim::connect(&sandbox.directory).ok()?;
+    match connection.call(&Request::Subscribe, Vec::new()).await {
+        Ok((Reply::Done, _)) => Some(connection),
+        _ => None,
+    }
+}
+
+/// Listens to a shim for as long as it lives.
+pub(super) fn watch(shared: &Arc<Shared>, sandbox: &Arc<Sandbox>, mut connection: Connection) {
+    let (shared, sandbox) = (shared.clone(), sandbox.clone());
+    tokio::spawn(async move {
+        let listen = async {
+            while let Ok(Some((reply, _))) = connection.receive().await {
+                if let Reply::ContainerExited { container, exit } = reply {
+                    shared.container_exited(&container, exit);
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            // The server ends, the shim does not.
+            () = shared.stop.cancelled() => {}
+            () = listen => shared.clone().shim_is_gone(&sandbox).await,
+        }
+    });
+}
+
+impl Shared {
+    /// A container's first process has ended.
+    pub(super) fn container_exited(self: &Arc<Self>, id: &str, exit: Exit) {
+        let container = self.pods().containers.get(id).cloned();
+        let Some(container) = container else { return };
+        // A life too short to be seen has left its beginning on disk.
+        if let Err(error) = container.catch_up() {
+            tracing::warn!(container = id, %error, "failed to read what the shim wrote");
+        }
+        container.happened(Happened::Exited(exit));
+        self.tell(cri::v1::ContainerEventType::ContainerStoppedEvent, &container);
+        self.clone().spawn_cgroup_removal(container.record.cgroup.clone());
+    }
+
+    /// The shim of a pod has ended, on purpose or not: what it held is gone, so its processes go too.
+    pub(super) async fn shim_is_gone(self: Arc<Self>, sandbox: &Arc<Sandbox>) {
+        sandbox.ready.send_replace(false);
+        for container in self.containers_of(&sandbox.id) {
+            if let Err(error) = container.catch_up() {
+                tracing::warn!(container = container.id, %error, "failed to read what the shim wrote");
+            }
+            let group = Cgroup::new(&self.layout, &container.record.cgroup);
+            if let Err(error) = group.kill() {
+                tracing::warn!(container = container.id, %error, "failed to kill what is left of a container");
+            }
+            if !matches!(container.state(), ContainerState::Exited { .. }) && container.is_running() {
+                let exit = Exit {
+                    code: 255,
+                    at: Timestamp::now(),
+                    reason: "Unknown".to_owned(),
+                    message: "the pod's shim ended without telling how the container ended".to_owned(),
+                };
+                if let Err(error) = crate::shim::protocol::write_json(&container.directory.exit(), &exit) {
+                    tracing::warn!(container = container.id, %error, "failed to record an exit");
+                }
+                container.happened(Happened::Exited(exit));
+                self.tell(cri::v1::ContainerEventType::ContainerStoppedEvent, &container);
+            }
+            self.clone().spawn_cgroup_removal(container.record.cgroup.clone());
+        }
+        if let Err(error) = self.release(sandbox).await {
+            tracing::warn!(sandbox = sandbox.id, %error, "failed to release what a pod held");
+        }
+    }
+
+    /// Removes a group as soon as the kernel has buried its last process.
+    pub(super) fn spawn_cgroup_removal(self: Arc<Self>, path: String) {
+        tokio::spawn(async move {
+            let group = Cgroup::new(&self.layout, &path);
+            for attempt in 0..10 {
+                match group.remove() {
+                    Ok(true) => return,
+                    // Whoever is still in there was left behind by a first process that ended.
+                    Ok(false) => drop(group.kill()),
+                    Err(error) => {
+                        tracing::warn!(cgroup = path, %error, "failed to remove a control group");
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
+            }
+            tracing::warn!(cgroup = path, "a control group is still in use");
+        });
+    }
+
+    pub(super) fn containers_of(&self, sandbox_id: &str) -> Vec<Arc<Container>> {
+        let pods = self.pods();
+        pods.containers.values().filter(|container| container.sandbox.id == sandbox_id).cloned().collect()
+    }
+}

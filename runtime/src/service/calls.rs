@@ -1,0 +1,226 @@
+//! CRI's calls on the runtime.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cri::v1::*;
+use cri::{Error, EventStream, ImageService, RuntimeService};
+use jiff::Timestamp;
+
+use super::containers::container_status;
+use super::sandboxes::sandbox_status;
+use super::{Runtime, nanoseconds};
+
+const NAME: &str = "coracle";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[async_trait]
+impl RuntimeService for Runtime {
+    async fn version(&self, _: VersionRequest) -> Result<VersionResponse, Error> {
+        Ok(VersionResponse {
+            version: "0.1.0".to_owned(),
+            runtime_name: NAME.to_owned(),
+            runtime_version: VERSION.to_owned(),
+            runtime_api_version: "v1".to_owned(),
+        })
+    }
+
+    async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
+        let ready = |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
+        Ok(StatusResponse {
+            status: Some(RuntimeStatus { conditions: vec![ready("RuntimeReady"), ready("NetworkReady")] }),
+            info: HashMap::new(),
+            runtime_handlers: vec![RuntimeHandler {
+                name: String::new(),
+                features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+            }],
+            features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
+        })
+    }
+
+    async fn runtime_config(&self, _: RuntimeConfigRequest) -> Result<RuntimeConfigResponse, Error> {
+        let linux = LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs as i32 };
+        Ok(RuntimeConfigResponse { linux: Some(linux) })
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: UpdateRuntimeConfigRequest,
+    ) -> Result<UpdateRuntimeConfigResponse, Error> {
+        let network = request.runtime_config.and_then(|config| config.network_config).unwrap_or_default();
+        // With two families the first is ours.
+        let cidr = network.pod_cidr.split(',').next().unwrap_or_default();
+        if let Some(pods) = self.shared.config.network.as_ref().filter(|_| !cidr.is_empty()) {
+            let cidr = cidr.parse().map_err(|error| Error::invalid_argument(format!("pod CIDR {cidr:?}: {error}")))?;
+            let set = pods.set_pod_cidr(cidr).await;
+            set.map_err(|error| Error::unknown(format!("failed to set up the pod network: {error}")))?;
+        }
+        Ok(UpdateRuntimeConfigResponse {})
+    }
+
+    async fn run_pod_sandbox(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse, Error> {
+        let config = request.config.unwrap_or_default();
+        let pod_sandbox_id = self.shared.run_sandbox(config, request.runtime_handler).await?;
+        Ok(RunPodSandboxResponse { pod_sandbox_id })
+    }
+
+    async fn stop_pod_sandbox(&self, request: StopPodSandboxRequest) -> Result<StopPodSandboxResponse, Error> {
+        self.shared.stop_sandbox(&request.pod_sandbox_id).await?;
+        Ok(StopPodSandboxResponse {})
+    }
+
+    async fn remove_pod_sandbox(&self, request: RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse, Error> {
+        self.shared.remove_sandbox(&request.pod_sandbox_id).await?;
+        Ok(RemovePodSandboxResponse {})
+    }
+
+    async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse, Error> {
+        let sandbox = self.shared.find_sandbox(&request.pod_sandbox_id)?;
+        let containers = self.shared.containers_of(&sandbox.id);
+        Ok(PodSandboxStatusResponse {
+            status: Some(sandbox_status(&sandbox)),
+            info: HashMap::new(),
+            containers_statuses: containers.iter().map(|container| container_status(container)).collect(),
+            timestamp: nanoseconds(Timestamp::now()),
+        })
+    }
+
+    async fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse, Error> {
+        Ok(ListPodSandboxResponse { items: self.shared.list_sandboxes(request.filter) })
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: UpdatePodSandboxResourcesRequest,
+    ) -> Result<UpdatePodSandboxResourcesResponse, Error> {
+        // The pod's group is the kubelet's, who has changed it already and only tells us.
+        self.shared.find_sandbox(&request.pod_sandbox_id)?;
+        Ok(UpdatePodSandboxResourcesResponse {})
+    }
+
+    async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse, Error> {
+        let config = request.config.unwrap_or_default();
+        let container_id = self.shared.create_container(&request.pod_sandbox_id, config).await?;
+        Ok(CreateContainerResponse { container_id })
+    }
+
+    async fn start_container(&self, request: StartContainerRequest) -> Result<StartContainerResponse, Error> {
+        self.shared.start_container(&request.container_id).await?;
+        Ok(StartContainerResponse {})
+    }
+
+    async fn stop_container(&self, request: StopContainerRequest) -> Result<StopContainerResponse, Error> {
+        let grace = Duration::from_secs(request.timeout.max(0) as u64);
+        self.shared.stop_container(&request.container_id, grace).await?;
+        Ok(StopContainerResponse {})
+    }
+
+    async fn remove_container(&self, request: RemoveContainerRequest) -> Result<RemoveContainerResponse, Error> {
+        self.shared.remove_container(&request.container_id).await?;
+        Ok(RemoveContainerResponse {})
+    }
+
+    async fn list_containers(&self, request: ListContainersRequest) -> Result<ListContainersResponse, Error> {
+        Ok(ListContainersResponse { containers: self.shared.list_containers(request.filter) })
+    }
+
+    async fn container_status(&self, request: ContainerStatusRequest) -> Result<ContainerStatusResponse, Error> {
+        let container = self.shared.find_container(&request.container_id)?;
+        let mut info = HashMap::new();
+        if request.verbose {
+            info.insert("cgroup".to_owned(), container.record.cgroup.clone());
+        }
+        Ok(ContainerStatusResponse { status: Some(container_status(&container)), info })
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: UpdateContainerResourcesRequest,
+    ) -> Result<UpdateContainerResourcesResponse, Error> {
+        self.shared.update_container(&request.container_id, request.linux)?;
+        Ok(UpdateContainerResourcesResponse {})
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: ReopenContainerLogRequest,
+    ) -> Result<ReopenContainerLogResponse, Error> {
+        self.shared.reopen_log(&request.container_id).await?;
+        Ok(ReopenContainerLogResponse {})
+    }
+
+    async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
+        self.shared.exec_sync(request).await
+    }
+
+    async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error> {
+        let container = self.shared.find_container(&request.container_id)?;
+        Ok(ContainerStatsResponse { stats: Some(self.shared.container_stats(container).await?) })
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: ListContainerStatsRequest,
+    ) -> Result<ListContainerStatsResponse, Error> {
+        Ok(ListContainerStatsResponse { stats: self.shared.list_container_stats(request.filter).await? })
+    }
+
+    async fn pod_sandbox_stats(&self, request: PodSandboxStatsRequest) -> Result<PodSandboxStatsResponse, Error> {
+        let sandbox = self.shared.find_sandbox(&request.pod_sandbox_id)?;
+        Ok(PodSandboxStatsResponse { stats: Some(self.shared.sandbox_stats(sandbox).await?) })
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: ListPodSandboxStatsRequest,
+    ) -> Result<ListPodSandboxStatsResponse, Error> {
+        Ok(ListPodSandboxStatsResponse { stats: self.shared.list_sandbox_stats(request.filter).await? })
+    }
+
+    async fn get_container_events(&self, _: GetEventsRequest) -> Result<EventStream, Error> {
+        Ok(self.shared.events.listen())
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse, Error> {
+        Ok(ListMetricDescriptorsResponse { descriptors: Vec::new() })
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse, Error> {
+        Ok(ListPodSandboxMetricsResponse { pod_metrics: Vec::new() })
+    }
+}
+
+#[async_trait]
+impl ImageService for Runtime {
+    async fn list_images(&self, request: ListImagesRequest) -> Result<ListImagesResponse, Error> {
+        Ok(ListImagesResponse { images: self.shared.list_images(request.filter)? })
+    }
+
+    async fn image_status(&self, request: ImageStatusRequest) -> Result<ImageStatusResponse, Error> {
+        Ok(ImageStatusResponse { image: self.shared.image_status(request.image)?, info: HashMap::new() })
+    }
+
+    async fn pull_image(&self, request: PullImageRequest) -> Result<PullImageResponse, Error> {
+        Ok(PullImageResponse { image_ref: self.shared.pull_image(request.image)? })
+    }
+
+    async fn remove_image(&self, request: RemoveImageRequest) -> Result<RemoveImageResponse, Error> {
+        let shared = self.shared.clone();
+        let removed = tokio::task::spawn_blocking(move || shared.remove_image(request.image)).await;
+        removed.map_err(|error| Error::unknown(error.to_string()))??;
+        Ok(RemoveImageResponse {})
+    }
+
+    async fn image_fs_info(&self, _: ImageFsInfoRequest) -> Result<ImageFsInfoResponse, Error> {
+        let shared = self.shared.clone();
+        let measured = tokio::task::spawn_blocking(move || shared.image_fs_info()).await;
+        measured.map_err(|error| Error::unknown(error.to_string()))?
+    }
+}

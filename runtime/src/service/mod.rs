@@ -1,0 +1,170 @@
+//! The runtime as the kubelet sees it: pods and containers, and the calls on them.
+//!
+//! [`state`] is what is known and where it is kept; [`sandboxes`], [`containers`], [`sessions`],
+//! [`statistics`] and [`images`] carry calls out; [`calls`] maps them to CRI's traits; [`adoption`]
+//! finds again what an earlier server left running.
+
+mod adoption;
+mod calls;
+mod containers;
+mod events;
+mod executable;
+mod images;
+mod reset;
+mod sandboxes;
+mod sessions;
+mod state;
+mod statistics;
+
+pub use reset::reset;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::cgroup::{Cgroup, Layout};
+use crate::image::{ImageError, Store};
+use executable::Executable;
+use state::Pods;
+
+/// Where the runtime works and with what.
+#[derive(Clone)]
+pub struct Config {
+    /// Images and writable layers; needs a file system that overlayfs can write to.
+    pub root: PathBuf,
+    /// Pods and containers: what they are, their shims' sockets, their exit codes.
+    pub state: PathBuf,
+    /// The control group below which the runtime puts what has no other place, such as `/coracle`.
+    pub cgroup_parent: String,
+    /// How a shim is started.
+    pub shim: ShimCommand,
+    /// The pod network. Without one only pods of the node's network can run.
+    pub network: Option<Arc<net::PodNetwork>>,
+}
+
+/// How a shim is started: a program and the arguments before the pod's directory.
+#[derive(Clone, Debug)]
+pub struct ShimCommand {
+    /// The program; this one when absent.
+    pub program: Option<PathBuf>,
+    /// Such as `shim`.
+    pub arguments: Vec<String>,
+}
+
+impl Default for ShimCommand {
+    fn default() -> ShimCommand {
+        ShimCommand { program: None, arguments: vec!["shim".to_owned()] }
+    }
+}
+
+/// Why the runtime could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The image store cannot be used.
+    #[error("failed to open the image store")]
+    Images(#[from] ImageError),
+    /// The machine lacks something.
+    #[error("failed to {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl RuntimeError {
+    fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> RuntimeError {
+        move |source| RuntimeError::System { what, source }
+    }
+}
+
+/// The container runtime of this node.
+pub struct Runtime {
+    shared: Arc<Shared>,
+    /// With it end the tasks that watch shims; the shims go on.
+    _stop: DropGuard,
+}
+
+/// What calls and tasks work on.
+pub(crate) struct Shared {
+    config: Config,
+    layout: Layout,
+    images: Store,
+    executable: Executable,
+    pods: Mutex<Pods>,
+    events: events::Events,
+    stop: CancellationToken,
+}
+
+impl Runtime {
+    /// Starts the runtime: pods that an earlier one left running are adopted, what it left half-done is cleaned up.
+    pub async fn start(config: Config) -> Result<Arc<Runtime>, RuntimeError> {
+        let images = Store::open(&config.root)?;
+        std::fs::create_dir_all(config.state.join("pods")).map_err(RuntimeError::system("make the state directory"))?;
+        let layout = Layout::detect().map_err(RuntimeError::system("find the control groups"))?;
+        let executable = Executable::protect(&config.shim).map_err(RuntimeError::system("protect the shim's binary"))?;
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            config,
+            layout,
+            images,
+            executable,
+            pods: Mutex::default(),
+            events: events::Events::default(),
+            stop: stop.clone(),
+        });
+        adoption::adopt(&shared).await?;
+        Ok(Arc::new(Runtime { shared, _stop: stop.drop_guard() }))
+    }
+
+    /// The images, for importing and listing beside the CRI.
+    pub fn images(&self) -> &Store {
+        &self.shared.images
+    }
+}
+
+impl Shared {
+    /// Pods and containers; never held across an await.
+    fn pods(&self) -> MutexGuard<'_, Pods> {
+        // A panic elsewhere leaves the tables as true as they were.
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pods_directory(&self) -> PathBuf {
+        pods_directory(&self.config.state)
+    }
+
+    /// The group of a pod: the kubelet's, or one of our own.
+    fn pod_cgroup(&self, sandbox_id: &str, config: &cri::v1::PodSandboxConfig) -> Cgroup {
+        match config.linux.as_ref().map(|linux| linux.cgroup_parent.as_str()) {
+            Some(parent) if !parent.is_empty() => Cgroup::new(&self.layout, parent),
+            _ => Cgroup::new(&self.layout, &self.config.cgroup_parent).child(sandbox_id),
+        }
+    }
+
+    /// The group of all shims: they must not die with a pod's memory limit, nor with the server's service.
+    fn shims_cgroup(&self) -> Cgroup {
+        Cgroup::new(&self.layout, &self.config.cgroup_parent).child("shims")
+    }
+
+    fn live_sandboxes(&self) -> HashSet<String> {
+        self.pods().sandboxes.values().filter(|sandbox| sandbox.is_ready()).map(|sandbox| sandbox.id.clone()).collect()
+    }
+}
+
+fn pods_directory(state: &Path) -> PathBuf {
+    state.join("pods")
+}
+
+/// A new identity, as long and as random as every runtime's.
+fn new_id() -> String {
+    format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
+}
+
+/// Time as CRI tells it.
+fn nanoseconds(time: jiff::Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,56 @@
+//! Taking everything away: pods, images, control groups, state.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Config, RuntimeError, pods_directory};
+use crate::cgroup::{Cgroup, Layout};
+use crate::image::OrNotFound;
+use crate::shim;
+use crate::shim::protocol::{PodDirectory, Request};
+
+/// Ends all pods and removes every trace of the runtime: processes, mounts, control groups, files. The
+/// pod network is the caller's. No server may be running on the same directories.
+pub async fn reset(config: &Config) -> Result<(), RuntimeError> {
+    end_pods(&config.state).await.map_err(RuntimeError::system("end the pods"))?;
+    remove_groups(&config.cgroup_parent).await.map_err(RuntimeError::system("remove the control groups"))?;
+    for directory in [&config.state, &config.root] {
+        let removed = fs::remove_dir_all(directory).or_not_found();
+        removed.map_err(RuntimeError::system("remove the runtime's files"))?;
+    }
+    Ok(())
+}
+
+async fn end_pods(state: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(pods_directory(state)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    };
+    for entry in entries {
+        let directory = PodDirectory(entry?.path());
+        if let Ok(mut connection) = shim::connect(&directory) {
+            let asked = connection.call(&Request::Shutdown, Vec::new()).await;
+            // Its end is the end of the connection; a shim that cannot answer is killed with its group.
+            if asked.is_ok() {
+                while let Ok(Some(_)) = connection.receive().await {}
+            }
+        }
+        crate::sys::mount::detach(&directory.shared_memory())?;
+    }
+    Ok(())
+}
+
+async fn remove_groups(parent: &str) -> io::Result<()> {
+    let Ok(layout) = Layout::detect() else { return Ok(()) };
+    let group = Cgroup::new(&layout, parent);
+    for attempt in 0..10 {
+        group.kill_if_there()?;
+        if group.remove().map_err(io::Error::other)? {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
+    }
+    Err(io::Error::other(format!("processes are still in {parent}")))
+}

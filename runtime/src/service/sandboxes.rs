@@ -1,0 +1,364 @@
+//! Pod sandboxes: making, stopping, removing, telling.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use cri::v1;
+use cri::{Code, Error};
+use jiff::Timestamp;
+
+use super::adoption;
+use super::state::{Sandbox, SandboxRecord};
+use super::{Shared, nanoseconds, new_id};
+use crate::cgroup::Cgroup;
+use crate::container::plan::{is_node, sandbox_namespaces};
+use crate::container::spec::Membership;
+use crate::image::OrNotFound;
+use crate::shim::protocol::{PodDirectory, Reply, Request, Settings, write_json};
+use crate::shim::{self, Connection};
+
+impl Shared {
+    /// Makes a pod's namespaces, gives it an address, and leaves a shim with it.
+    pub(super) async fn run_sandbox(
+        self: &Arc<Self>,
+        config: v1::PodSandboxConfig,
+        runtime_handler: String,
+    ) -> Result<String, Error> {
+        if config.metadata.is_none() {
+            return Err(Error::invalid_argument("sandbox config doesn't contain metadata"));
+        }
+        if !runtime_handler.is_empty() {
+            return Err(Error::invalid_argument(format!("no runtime for {runtime_handler:?} is configured")));
+        }
+        let id = new_id();
+        let directory = PodDirectory(self.pods_directory().join(&id));
+        let record = SandboxRecord {
+            created_at: Timestamp::now(),
+            runtime_handler,
+            address: None,
+            shim: None,
+            stopped: false,
+        };
+        let sandbox = Arc::new(Sandbox::new(id.clone(), directory, config, record));
+        match self.set_up(&sandbox).await {
+            Ok(connection) => {
+                sandbox.ready.send_replace(true);
+                self.pods().sandboxes.insert(id.clone(), sandbox.clone());
+                adoption::watch(self, &sandbox, connection);
+                Ok(id)
+            }
+            Err(error) => {
+                self.undo(&sandbox).await;
+                let name = sandbox.config.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
+                Err(Error::unknown(format!("failed to create pod sandbox {name:?}: {error}")))
+            }
+        }
+    }
+
+    async fn set_up(&self, sandbox: &Arc<Sandbox>) -> Result<Connection, Error> {
+        let listener = self.prepare(sandbox).map_err(failed("prepare the pod's directory"))?;
+        let shim = self.start_shim(sandbox, listener).map_err(failed("start the pod's shim"))?;
+        let mut connection = shim::connect(&sandbox.directory).map_err(failed("connect to the pod's shim"))?;
+        // Answered when the namespaces are there.
+        if let Err(error) = connection.call(&Request::Subscribe, Vec::new()).await {
+            let words = fs::read_to_string(sandbox.directory.shim_log()).unwrap_or_default();
+            let words = words.trim();
+            return Err(Error::unknown(if words.is_empty() { error.to_string() } else { words.to_owned() }));
+        }
+        let address = self.attach_network(sandbox, shim).await?;
+        sandbox
+            .update(|record| {
+                record.address = address;
+                record.shim = Some(shim);
+            })
+            .map_err(failed("record the pod"))?;
+        Ok(connection)
+    }
+
+    fn prepare(&self, sandbox: &Sandbox) -> io::Result<std::os::fd::OwnedFd> {
+        let (directory, config) = (&sandbox.directory, &sandbox.config);
+        fs::create_dir_all(directory.containers())?;
+        if !config.log_directory.is_empty() {
+            fs::create_dir_all(&config.log_directory)?;
+        }
+        sandbox.save_config()?;
+        fs::write(directory.resolv_conf(), resolv_conf(config)?)?;
+        let group = self.shims_cgroup();
+        group.create().map_err(|error| io::Error::other(format!("{error}: {}", source_of(&error))))?;
+        let settings = settings(config, membership(&group));
+        let node_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        let hostname = match &settings.hostname {
+            Some(hostname) => hostname.clone(),
+            None => node_name()?,
+        };
+        fs::write(directory.hostname(), format!("{hostname}\n"))?;
+        write_json(&directory.settings(), &settings)?;
+        shim::listen(directory)
+    }
+
+    /// Starts the shim from the protected binary.
+    fn start_shim(&self, sandbox: &Sandbox, listener: std::os::fd::OwnedFd) -> io::Result<i32> {
+        let log = File::create(sandbox.directory.shim_log())?;
+        let child = Command::new(self.executable.path())
+            .args(&self.config.shim.arguments)
+            .arg(&sandbox.directory.0)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(listener))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let pid = child.id() as i32;
+        let pidfd = crate::sys::process::pidfd_open(pid)?;
+        // Whenever it ends, nobody is left a zombie; an adopted shim is buried by init.
+        tokio::spawn(async move {
+            let Ok(pidfd) = crate::sys::poll::watched(pidfd) else { return };
+            if pidfd.readable().await.is_ok()
+                && let Err(error) = crate::sys::process::wait_pidfd(pidfd.get_ref())
+            {
+                tracing::warn!(pid, %error, "failed to bury a shim");
+            }
+        });
+        Ok(pid)
+    }
+
+    async fn attach_network(&self, sandbox: &Sandbox, shim: i32) -> Result<Option<net::PodAddress>, Error> {
+        if sandbox.host_network() {
+            return Ok(None);
+        }
+        let Some(network) = &self.config.network else { return Ok(None) };
+        let namespace = File::open(format!("/proc/{shim}/ns/net")).map_err(failed("open the pod's network"))?;
+        let ports = sandbox.config.port_mappings.iter().filter_map(port_mapping).collect();
+        let attached = network.attach(&sandbox.id, namespace, ports).await;
+        let chain = |error: net::NetworkError| {
+            let causes = std::iter::successors(std::error::Error::source(&error), |error| error.source());
+            causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+        };
+        attached.map(Some).map_err(|error| Error::unknown(format!("failed to set up the pod's network: {}", chain(error))))
+    }
+
+    async fn undo(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+        if let Err(error) = self.stop(sandbox).await {
+            tracing::warn!(sandbox = sandbox.id, %error, "failed to stop a pod that could not be made");
+        }
+        if let Err(error) = fs::remove_dir_all(&sandbox.directory.0).or_not_found() {
+            tracing::warn!(sandbox = sandbox.id, %error, "failed to remove a pod that could not be made");
+        }
+    }
+
+    /// Ends everything in a pod and gives back what it held; its record stays.
+    pub(super) async fn stop_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
+        // One that is not there is stopped.
+        let Ok(sandbox) = self.find_sandbox(id) else { return Ok(()) };
+        self.stop(&sandbox).await
+    }
+
+    async fn stop(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+        sandbox.update(|record| record.stopped = true).map_err(failed("record the pod"))?;
+        if let Ok(mut connection) = shim::connect(&sandbox.directory) {
+            let answer = connection.call(&Request::Shutdown, Vec::new()).await;
+            if let Ok((Reply::Done, _)) = answer {
+                // The end of the connection is the end of the shim.
+                while let Ok(Some(_)) = connection.receive().await {}
+            }
+        }
+        self.clone().shim_is_gone(sandbox).await;
+        Ok(())
+    }
+
+    /// Gives back what a pod without a shim still holds outside its directory.
+    pub(super) async fn release(&self, sandbox: &Sandbox) -> Result<(), Error> {
+        if let Some(network) = self.config.network.as_ref().filter(|_| !sandbox.host_network()) {
+            network
+                .detach(&sandbox.id)
+                .await
+                .map_err(|error| Error::unknown(format!("failed to tear down the pod's network: {error}")))?;
+        }
+        crate::sys::mount::detach(&sandbox.directory.shared_memory()).map_err(failed("unmount the pod's /dev/shm"))?;
+        let of_kubelet = sandbox.config.linux.as_ref().is_some_and(|linux| !linux.cgroup_parent.is_empty());
+        if !of_kubelet {
+            let group = self.pod_cgroup(&sandbox.id, &sandbox.config);
+            group.remove().map_err(|error| Error::unknown(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a pod, its containers included.
+    pub(super) async fn remove_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
+        let Ok(sandbox) = self.find_sandbox(id) else { return Ok(()) };
+        self.stop(&sandbox).await?;
+        for container in self.containers_of(&sandbox.id) {
+            self.remove_container(&container.id).await?;
+        }
+        self.pods().sandboxes.remove(&sandbox.id);
+        fs::remove_dir_all(&sandbox.directory.0).or_not_found().map_err(failed("remove the pod's directory"))
+    }
+
+    /// The sandbox with this id, or whose id begins like this.
+    pub(super) fn find_sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
+        let pods = self.pods();
+        let found = find(&pods.sandboxes, id);
+        found.ok_or_else(|| Error::not_found(format!("an error occurred when try to find sandbox: {id:?}: not found")))
+    }
+
+    pub(super) fn list_sandboxes(&self, filter: Option<v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
+        let filter = filter.unwrap_or_default();
+        let pods = self.pods();
+        let matching = pods.sandboxes.values().filter(|sandbox| {
+            (filter.id.is_empty() || sandbox.id.starts_with(&filter.id))
+                && filter.state.as_ref().is_none_or(|state| state.state == sandbox_state(sandbox) as i32)
+                && has_labels(&sandbox.config.labels, &filter.label_selector)
+        });
+        matching
+            .map(|sandbox| v1::PodSandbox {
+                id: sandbox.id.clone(),
+                metadata: sandbox.config.metadata.clone(),
+                state: sandbox_state(sandbox) as i32,
+                created_at: nanoseconds(sandbox.record().created_at),
+                labels: sandbox.config.labels.clone(),
+                annotations: sandbox.config.annotations.clone(),
+                runtime_handler: sandbox.runtime_handler.clone(),
+            })
+            .collect()
+    }
+}
+
+/// An entry by its whole id, or by a beginning that no other has.
+pub(super) fn find<T: Clone>(entries: &std::collections::BTreeMap<String, T>, id: &str) -> Option<T> {
+    if let Some(exact) = entries.get(id) {
+        return Some(exact.clone());
+    }
+    let mut matching = entries.range(id.to_owned()..).take_while(|(key, _)| !id.is_empty() && key.starts_with(id));
+    let first = matching.next().map(|(_, entry)| entry.clone());
+    if matching.next().is_some() { None } else { first }
+}
+
+/// Whether all wanted labels are there.
+pub(super) fn has_labels(labels: &HashMap<String, String>, wanted: &HashMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// A pod as CRI tells it.
+pub(super) fn sandbox_status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
+    let record = sandbox.record();
+    let network = v1::PodSandboxNetworkStatus {
+        ip: record.address.map(|address| address.ip.to_string()).unwrap_or_default(),
+        additional_ips: Vec::new(),
+    };
+    v1::PodSandboxStatus {
+        id: sandbox.id.clone(),
+        metadata: sandbox.config.metadata.clone(),
+        state: sandbox_state(sandbox) as i32,
+        created_at: nanoseconds(record.created_at),
+        network: Some(network),
+        linux: Some(v1::LinuxPodSandboxStatus {
+            namespaces: Some(v1::Namespace { options: sandbox_namespaces(&sandbox.config).cloned() }),
+        }),
+        labels: sandbox.config.labels.clone(),
+        annotations: sandbox.config.annotations.clone(),
+        runtime_handler: sandbox.runtime_handler.clone(),
+    }
+}
+
+fn sandbox_state(sandbox: &Sandbox) -> v1::PodSandboxState {
+    if sandbox.is_ready() { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready }
+}
+
+/// What the shim is to set up for this pod.
+fn settings(config: &v1::PodSandboxConfig, group: Membership) -> Settings {
+    let options = sandbox_namespaces(config);
+    let host_network = is_node(options.map(|options| options.network));
+    let sysctls = config.linux.as_ref().map(|linux| linux.sysctls.clone()).unwrap_or_default();
+    Settings {
+        // A pod of the node's network has the node's name.
+        hostname: (!host_network && !config.hostname.is_empty()).then(|| config.hostname.clone()),
+        host_network,
+        host_ipc: is_node(options.map(|options| options.ipc)),
+        shared_pid: options.is_some_and(|options| options.pid() == v1::NamespaceMode::Pod),
+        sysctls: sysctls.into_iter().collect(),
+        group,
+    }
+}
+
+fn resolv_conf(config: &v1::PodSandboxConfig) -> io::Result<Vec<u8>> {
+    match &config.dns_config {
+        Some(dns) => Ok(render_resolv_conf(dns).into_bytes()),
+        // A node without one has no names to resolve, and neither has the pod.
+        None => match fs::read("/etc/resolv.conf") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            result => result,
+        },
+    }
+}
+
+fn render_resolv_conf(dns: &v1::DnsConfig) -> String {
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        text += &format!("search {}\n", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        text += &format!("nameserver {server}\n");
+    }
+    if !dns.options.is_empty() {
+        text += &format!("options {}\n", dns.options.join(" "));
+    }
+    text
+}
+
+/// A port of the node that leads into the pod; without one there is nothing to map.
+fn port_mapping(mapping: &v1::PortMapping) -> Option<net::PortMapping> {
+    let (host_port, container_port) = (mapping.host_port.try_into().ok()?, mapping.container_port.try_into().ok()?);
+    if host_port == 0 {
+        return None;
+    }
+    let protocol = match mapping.protocol() {
+        v1::Protocol::Tcp => net::Protocol::Tcp,
+        v1::Protocol::Udp => net::Protocol::Udp,
+        v1::Protocol::Sctp => net::Protocol::Sctp,
+    };
+    Some(net::PortMapping { protocol, host_port, container_port, host_ip: mapping.host_ip.parse().ok() })
+}
+
+/// A group as those need it who join it.
+pub(super) fn membership(group: &Cgroup) -> Membership {
+    let split = group.directories().into_iter().map(|(controller, path)| (controller.name().to_owned(), path));
+    Membership { split: split.collect(), unified: group.unified() }
+}
+
+/// What a call failed at, in a sentence.
+pub(super) fn failed(what: &str) -> impl FnOnce(io::Error) -> Error {
+    let what = what.to_owned();
+    move |error| Error::new(Code::Unknown, format!("failed to {what}: {error}"))
+}
+
+/// The reason behind an error, for messages that cross the wire.
+pub(super) fn source_of(error: &dyn std::error::Error) -> String {
+    error.source().map(|source| source.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_says_what_the_kubelet_said() {
+        let dns = v1::DnsConfig {
+            servers: vec!["10.96.0.10".into()],
+            searches: vec!["default.svc.cluster.local".into(), "svc.cluster.local".into()],
+            options: vec!["ndots:5".into()],
+        };
+        assert_eq!(
+            render_resolv_conf(&dns),
+            "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"
+        );
+    }
+
+    #[test]
+    fn ids_are_found_by_an_unambiguous_beginning() {
+        let entries = [("ab1", 1), ("ab2", 2), ("cd", 3)].map(|(key, value)| (key.to_owned(), value)).into();
+        assert_eq!(["ab1", "c", "ab", "", "x"].map(|id| find(&entries, id)), [Some(1), Some(3), None, None, None]);
+    }
+}

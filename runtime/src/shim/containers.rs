@@ -1,0 +1,365 @@
+//! Containers and their processes, as the shim holds them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::log::{LogFile, Lines, Stream};
+use super::namespaces::Shared;
+use crate::cgroup::out_of_memory_kills_in;
+use crate::container::carry_out::{Failure, Stage, carry_out, failed};
+use crate::container::spec::{Membership, PidNamespace, Process, Spec, Stdin};
+use crate::container::{SetupStep, container_setup, process_setup, setup};
+use crate::sys::process::{self, Child};
+use crate::sys::{poll, socket};
+
+/// A container with a first process that has not been reaped yet.
+pub struct Container {
+    /// A handle on its first process.
+    pub pidfd: OwnedFd,
+    /// Its control groups.
+    pub groups: Membership,
+    /// What it writes and who reads it.
+    pub output: Output,
+    /// What it reads and who writes it.
+    pub input: Input,
+}
+
+/// A process that the shim has forked and not reaped yet.
+pub struct Forked {
+    /// Its number.
+    pub pid: i32,
+    /// What it is.
+    pub role: Role,
+    /// Open until it has executed its program, or failed to.
+    pub channel: Option<OwnedFd>,
+    /// Its terminal's other side.
+    pub terminal: Option<OwnedFd>,
+    /// Why it could not execute its program.
+    pub failure: Option<String>,
+    /// Who waits for an answer.
+    pub waiting: Option<u64>,
+}
+
+/// What a forked process is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Role {
+    /// The first process of a container.
+    First(String),
+    /// One more, by exec.
+    Exec,
+}
+
+/// What a setting-up process told.
+pub enum News {
+    /// Nothing yet.
+    Nothing,
+    /// The other side of its terminal.
+    Terminal(OwnedFd),
+    /// Why it cannot go on.
+    Failed(String),
+    /// It has become its program.
+    Executed,
+}
+
+impl Forked {
+    /// Hears what the process has told since.
+    pub fn listen(&mut self) -> io::Result<News> {
+        let Some(channel) = &self.channel else { return Ok(News::Nothing) };
+        let (mut buffer, mut descriptors) = ([0; 4096], Vec::new());
+        let length = match socket::receive(channel, &mut buffer, &mut descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(News::Nothing),
+            result => result?,
+        };
+        match (&buffer[..length], descriptors.pop()) {
+            ([], _) => {
+                self.channel = None;
+                Ok(News::Executed)
+            }
+            ([b'T', ..], Some(terminal)) => Ok(News::Terminal(terminal)),
+            ([_, message @ ..], _) => Ok(News::Failed(String::from_utf8_lossy(message).into_owned())),
+        }
+    }
+}
+
+/// Starts the first process of a container.
+pub fn start(spec: Spec, shared: &Shared, target: Option<&OwnedFd>) -> Result<(Child, OwnedFd, Container), Failure> {
+    let log = spec.log.clone().map(LogFile::open).transpose().map_err(failed("open the container's log"))?;
+    let mut output = Output { log, sources: Vec::new(), clients: Vec::new() };
+    let mut input = Input { sink: None, pending: Vec::new(), ends_with_client: spec.stdin == Stdin::Once };
+    let streams = if spec.process.terminal { None } else { Some(make_streams(spec.stdin, &mut output, &mut input)?) };
+    let memory = shared.memory.as_ref().map(OwnedFd::try_clone).transpose().map_err(failed("share /dev/shm"))?;
+
+    let joined = match &spec.pid {
+        PidNamespace::Own | PidNamespace::Host => None,
+        PidNamespace::Pod => Some(shared.pause.as_ref().map(|pause| &pause.pidfd).ok_or_else(|| {
+            Failure::new("the pod has no pid namespace to share")
+        })?),
+        PidNamespace::Container(_) => {
+            Some(target.ok_or_else(|| Failure::new("the container whose processes are to be seen does not run"))?)
+        }
+    };
+    let namespaces = libc::CLONE_NEWNS | if spec.pid == PidNamespace::Own { libc::CLONE_NEWPID } else { 0 };
+    let (channel, theirs) = channel().map_err(failed("make a channel"))?;
+    let groups = spec.cgroup.clone();
+    let child = fork_into(&groups, namespaces, joined, shared)?;
+    let Some(child) = child else {
+        let mut stage = Stage::new(streams, memory, theirs);
+        become_container(container_setup(&spec), &mut stage)
+    };
+    let pidfd = child.pidfd.try_clone().map_err(failed("hold the process"))?;
+    Ok((child, channel, Container { pidfd, groups, output, input }))
+}
+
+/// Starts one more process in a container.
+pub fn exec(
+    container: &Container,
+    process: Process,
+    streams: Option<[OwnedFd; 3]>,
+    shared: &Shared,
+) -> Result<(Child, OwnedFd), Failure> {
+    let (channel, theirs) = channel().map_err(failed("make a channel"))?;
+    let Some(child) = fork_into(&container.groups, 0, Some(&container.pidfd), shared)? else {
+        let mut stage = Stage::new(streams, None, theirs);
+        become_process(container, &process, &mut stage)
+    };
+    Ok((child, channel))
+}
+
+/// Forks a child that is born in the version 2 group and, if given, the pid namespace of a process.
+fn fork_into(
+    groups: &Membership,
+    namespaces: libc::c_int,
+    joined: Option<&OwnedFd>,
+    shared: &Shared,
+) -> Result<Option<Child>, Failure> {
+    let group = groups.unified.as_deref().map(crate::sys::open::directory).transpose();
+    let group = group.map_err(failed("open the control group"))?;
+    if let Some(process) = joined {
+        process::join_namespaces(process, libc::CLONE_NEWPID).map_err(failed("join the pid namespace"))?;
+    }
+    let forked = process::fork(namespaces, group.as_ref());
+    if joined.is_some() && !matches!(forked, Ok(None)) {
+        process::join_namespaces(&shared.own_pid, libc::CLONE_NEWPID).map_err(failed("leave the pid namespace"))?;
+    }
+    forked.map_err(failed("fork"))
+}
+
+fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socket::message_pair()?;
+    socket::set_nonblocking(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+fn become_container(steps: Vec<SetupStep>, stage: &mut Stage) -> ! {
+    let outcome = stage.prepare(&steps).and_then(|()| carry_out(steps, stage));
+    give_up(outcome, stage)
+}
+
+fn become_process(container: &Container, process: &Process, stage: &mut Stage) -> ! {
+    let enter = |stage: &mut Stage| -> Result<(), Failure> {
+        let steps = process_setup(process);
+        stage.prepare(&steps)?;
+        carry_out(setup::join(&container.groups, process), stage)?;
+        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
+        process::join_namespaces(&container.pidfd, namespaces).map_err(failed("join the container's namespaces"))?;
+        carry_out(steps, stage)
+    };
+    let outcome = enter(stage);
+    give_up(outcome, stage)
+}
+
+/// Tells the shim why the program was not executed, and ends.
+fn give_up(outcome: Result<(), Failure>, stage: &Stage) -> ! {
+    if let Err(failure) = outcome {
+        // Should this fail, the shim sees the end of a process that told nothing.
+        socket::send(&stage.channel, format!("E{failure}").as_bytes(), &[]).ok();
+    }
+    process::exit_now(1)
+}
+
+fn make_streams(stdin: Stdin, output: &mut Output, input: &mut Input) -> Result<[OwnedFd; 3], Failure> {
+    let mut make = || -> io::Result<[OwnedFd; 3]> {
+        let standard_input = match stdin {
+            Stdin::Null => File::open("/dev/null")?.into(),
+            Stdin::Open | Stdin::Once => {
+                let (theirs, ours) = poll::pipe()?;
+                socket::set_nonblocking(&ours, true)?;
+                input.sink = Some(ours);
+                theirs
+            }
+        };
+        let (stdout, their_stdout) = poll::pipe()?;
+        let (stderr, their_stderr) = poll::pipe()?;
+        for (source, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
+            output.add(source, stream)?;
+        }
+        Ok([standard_input, their_stdout, their_stderr])
+    };
+    make().map_err(failed("make the standard streams"))
+}
+
+/// What a container writes: into its log, and to those who are attached.
+pub struct Output {
+    log: Option<LogFile>,
+    sources: Vec<Source>,
+    /// Those who read along.
+    pub clients: Vec<Client>,
+}
+
+struct Source {
+    file: Option<File>,
+    stream: Stream,
+    lines: Lines,
+}
+
+/// Somebody attached.
+pub struct Client {
+    /// What they type.
+    pub stdin: Option<OwnedFd>,
+    /// Where output goes, and what of it they have not taken yet.
+    pub outputs: Vec<Reader>,
+}
+
+/// One stream to a client.
+pub struct Reader {
+    stream: Stream,
+    /// The socket.
+    pub socket: OwnedFd,
+    /// What the client has not taken yet.
+    pub pending: Vec<u8>,
+}
+
+impl Output {
+    /// Goes on reading from this end of a pipe or terminal.
+    pub fn add(&mut self, source: OwnedFd, stream: Stream) -> io::Result<()> {
+        socket::set_nonblocking(&source, true)?;
+        self.sources.push(Source { file: Some(source.into()), stream, lines: Lines::new(stream) });
+        Ok(())
+    }
+
+    /// What to wait for, by number. While a client is behind, the container waits with him: nothing is lost.
+    pub fn readable(&self) -> impl Iterator<Item = (usize, std::os::fd::BorrowedFd<'_>)> {
+        let behind = self.clients.iter().flat_map(|client| &client.outputs).any(|reader| !reader.pending.is_empty());
+        let sources = if behind { &[] } else { self.sources.as_slice() };
+        sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.file.as_ref()?.as_fd())))
+    }
+
+    /// Reads once from a source, into the log and to the clients.
+    pub fn read(&mut self, index: usize) {
+        let mut buffer = [0; 16 * 1024];
+        self.read_into(index, &mut buffer);
+    }
+
+    /// Reads all that is left, and closes.
+    pub fn drain(&mut self) {
+        let mut buffer = [0; 16 * 1024];
+        for index in 0..self.sources.len() {
+            while self.read_into(index, &mut buffer) {}
+            self.close(index);
+        }
+    }
+
+    /// `false` when there is nothing more for now, or for ever.
+    fn read_into(&mut self, index: usize, buffer: &mut [u8]) -> bool {
+        let source = &mut self.sources[index];
+        let Some(file) = &mut source.file else { return false };
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            // A terminal whose last user is gone answers EIO.
+            Ok(0) | Err(_) => {
+                self.close(index);
+                false
+            }
+            Ok(length) => {
+                let (stream, data) = (source.stream, &buffer[..length]);
+                if let Some(log) = &mut self.log {
+                    let mut lines = Vec::with_capacity(length + 64);
+                    source.lines.feed(data, Timestamp::now(), &mut lines);
+                    log.write(&lines);
+                }
+                for reader in self.clients.iter_mut().flat_map(|client| &mut client.outputs) {
+                    if reader.stream == stream {
+                        reader.pending.extend_from_slice(data);
+                        reader.flush();
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        source.file = None;
+        let mut lines = Vec::new();
+        source.lines.finish(Timestamp::now(), &mut lines);
+        if let Some(log) = &mut self.log {
+            log.write(&lines);
+        }
+    }
+
+    /// Goes on in a new log file.
+    pub fn reopen_log(&mut self) -> io::Result<()> {
+        self.log.as_mut().map_or(Ok(()), LogFile::reopen)
+    }
+}
+
+impl Reader {
+    /// A stream to a client.
+    pub fn new(stream: Stream, socket: OwnedFd) -> io::Result<Reader> {
+        socket::set_nonblocking(&socket, true)?;
+        Ok(Reader { stream, socket, pending: Vec::new() })
+    }
+
+    /// Sends what the client takes; one that is gone takes all.
+    pub fn flush(&mut self) {
+        while !self.pending.is_empty() {
+            match socket::send(&self.socket, &self.pending, &[]) {
+                Ok(sent) => drop(self.pending.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.pending.clear(),
+            }
+        }
+    }
+}
+
+/// What a container reads.
+pub struct Input {
+    /// The pipe or terminal that it reads from; none when its input is empty or has ended.
+    pub sink: Option<OwnedFd>,
+    /// What it has not read yet.
+    pub pending: Vec<u8>,
+    /// Whether the input ends with the first client's.
+    pub ends_with_client: bool,
+}
+
+impl Input {
+    /// Passes on what the container takes.
+    pub fn flush(&mut self) {
+        while let Some(sink) = &self.sink
+            && !self.pending.is_empty()
+        {
+            match nix::unistd::write(sink, &self.pending) {
+                Ok(written) => drop(self.pending.drain(..written)),
+                Err(nix::Error::EAGAIN) => return,
+                // Nobody reads any more.
+                Err(_) => {
+                    self.sink = None;
+                    self.pending.clear();
+                }
+            }
+        }
+    }
+}
+
+/// Whether the kernel has killed a process of these groups because memory ran out.
+pub fn ran_out_of_memory(groups: &Membership) -> bool {
+    let file: Option<PathBuf> = groups.out_of_memory_file();
+    let content = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    out_of_memory_kills_in(&content) > 0
+}

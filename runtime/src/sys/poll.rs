@@ -1,0 +1,99 @@
+//! Waiting for several descriptors at once, for a process without an async runtime.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// What is waited for, each with a token that tells the caller what it was.
+pub struct Waiting<'a, Token> {
+    entries: Vec<PollFd<'a>>,
+    tokens: Vec<Token>,
+}
+
+impl<'a, Token: Copy> Waiting<'a, Token> {
+    /// Waiting for nothing yet.
+    pub fn new() -> Waiting<'a, Token> {
+        Waiting { entries: Vec::new(), tokens: Vec::new() }
+    }
+
+    /// Waits until `descriptor` has something to read, or is at its end.
+    pub fn readable(&mut self, descriptor: BorrowedFd<'a>, token: Token) {
+        self.add(descriptor, PollFlags::POLLIN, token);
+    }
+
+    /// Waits until `descriptor` takes bytes.
+    pub fn writable(&mut self, descriptor: BorrowedFd<'a>, token: Token) {
+        self.add(descriptor, PollFlags::POLLOUT, token);
+    }
+
+    /// Waits only until the other side of `descriptor` is gone.
+    pub fn hung_up(&mut self, descriptor: BorrowedFd<'a>, token: Token) {
+        self.add(descriptor, PollFlags::empty(), token);
+    }
+
+    fn add(&mut self, descriptor: BorrowedFd<'a>, flags: PollFlags, token: Token) {
+        self.entries.push(PollFd::new(descriptor, flags));
+        self.tokens.push(token);
+    }
+
+    /// Sleeps until something is there; the tokens of all that is.
+    pub fn wait(mut self) -> io::Result<Vec<Token>> {
+        loop {
+            match poll(&mut self.entries, PollTimeout::NONE) {
+                Ok(_) => break,
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let ready = self.entries.iter().zip(&self.tokens);
+        Ok(ready.filter(|(entry, _)| entry.any().unwrap_or(true)).map(|(_, token)| *token).collect())
+    }
+}
+
+impl<Token: Copy> Default for Waiting<'_, Token> {
+    fn default() -> Self {
+        Waiting::new()
+    }
+}
+
+/// The end of children, as something to wait for.
+pub struct ChildExits {
+    signals: SignalFd,
+}
+
+impl ChildExits {
+    /// From now on the end of a child makes this readable instead of interrupting us.
+    pub fn watch() -> io::Result<ChildExits> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block()?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(ChildExits { signals })
+    }
+
+    /// Takes the notices; who ended is asked with [`super::process::reap`].
+    pub fn take(&self) -> io::Result<()> {
+        while self.signals.read_signal()?.is_some() {}
+        Ok(())
+    }
+}
+
+impl AsFd for ChildExits {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
+}
+
+/// A pipe, both ends close-on-exec: what is read, what is written.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+}
+
+/// A descriptor as the async runtime waits for it.
+pub fn watched(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by what is returned, so that it stays open for as long as it is watched.
+    unsafe { tokio::io::unix::AsyncFd::register(descriptor) }.map_err(io::Error::from)
+}

@@ -1,0 +1,80 @@
+//! What a container may not use.
+
+use cri::v1::*;
+use cri::RuntimeService;
+
+use crate::world::in_world;
+
+#[test]
+fn memory_has_an_end() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        // A single write of 64 MiB takes as much memory.
+        let mut config = world.script("hungry", "exec dd if=/dev/zero of=/dev/null bs=64M count=2");
+        config.linux.as_mut().unwrap().resources =
+            Some(LinuxContainerResources { memory_limit_in_bytes: 16 << 20, ..Default::default() });
+        let events = world.events().await;
+        let container = world.run(&sandbox, config).await;
+        let status = world.end_of(&container, events).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+        world
+    });
+}
+
+#[test]
+fn limits_are_in_the_control_groups_and_can_be_changed() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let mut config = world.script("main", "sleep 100");
+        let resources = |quota| LinuxContainerResources {
+            cpu_quota: quota,
+            cpu_period: 100_000,
+            cpu_shares: 512,
+            memory_limit_in_bytes: 32 << 20,
+            unified: [("pids.max".to_owned(), "50".to_owned())].into(),
+            ..Default::default()
+        };
+        config.linux.as_mut().unwrap().resources = Some(resources(20_000));
+        let container = world.run(&sandbox, config).await;
+        let read = |file: &str| {
+            let groups = world.groups();
+            let paths = groups.iter().map(|group| group.join(&sandbox).join(&container).join(file));
+            let found = paths.into_iter().find_map(|path| std::fs::read_to_string(path).ok());
+            found.map(|value| value.trim().to_owned())
+        };
+        if read("cpu.cfs_quota_us").is_some() {
+            assert_eq!(read("cpu.cfs_quota_us").unwrap(), "20000");
+            assert_eq!(read("memory.limit_in_bytes").unwrap(), (32 << 20).to_string());
+            assert_eq!(read("pids.max").unwrap(), "50");
+        }
+        let request = UpdateContainerResourcesRequest {
+            container_id: container.clone(),
+            linux: Some(resources(70_000)),
+            ..Default::default()
+        };
+        world.runtime.update_container_resources(request).await.unwrap();
+        if read("cpu.cfs_quota_us").is_some() {
+            assert_eq!(read("cpu.cfs_quota_us").unwrap(), "70000");
+        }
+        let status = world.status(&container).await;
+        assert_eq!(status.resources.unwrap().linux.unwrap().cpu_quota, 70_000);
+        let stats = ContainerStatsRequest { container_id: container.clone() };
+        let stats = world.runtime.container_stats(stats).await.unwrap().stats.unwrap();
+        assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
+        assert!(stats.cpu.unwrap().usage_core_nano_seconds.unwrap().value > 0);
+        world
+    });
+}
+
+#[test]
+fn other_devices_cannot_be_opened() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        // 1:1 is /dev/mem: making the node is allowed, using it is not.
+        let script = "mknod /tmp/mem c 1 1 && cat /tmp/mem; echo code $?; head -c 4 /dev/urandom | wc -c";
+        let (_, log) = world.outcome(&sandbox, world.script("main", script)).await;
+        assert!(log.contains("Operation not permitted"), "{log}");
+        assert!(log.contains("stdout F 4"), "{log}");
+        world
+    });
+}

@@ -1,0 +1,9 @@
+//! The runtime against the real kernel: pods in namespaces of their own, images made of busybox.
+//!
+//! Needs root. Each test has its own mount and network namespace, its own directories and its own control
+//! group, and asserts that nothing of it is left.
+
+mod lifecycle;
+mod limits;
+mod survival;
+mod world;

@@ -1,0 +1,113 @@
+//! Pods outlive the server, and nothing outlives a pod.
+
+use cri::v1::*;
+use cri::RuntimeService;
+use std::fs;
+
+use crate::world::in_world;
+
+#[test]
+fn pods_run_on_without_the_server_and_are_adopted() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let long = world.run(&sandbox, world.script("long", "while true; do sleep 0.1; done")).await;
+        let short = world.run(&sandbox, world.script("short", "while ! test -e /dev/shm/go; do sleep 0.01; done; exit 9")).await;
+        let created = world.create(&sandbox, world.script("created", "exit 4")).await.unwrap();
+        let before = world.status(&long).await;
+        world.exec(&long, &["touch", "/dev/shm/go"], 5).await.unwrap();
+        let world = world.restart().await;
+        let events = world.events().await;
+        let short = world.end_of(&short, events).await;
+        assert_eq!((short.exit_code, short.reason.as_str()), (9, "Error"));
+        let after = world.status(&long).await;
+        assert_eq!((after.state(), after.started_at), (ContainerState::ContainerRunning, before.started_at));
+        assert_eq!(world.exec(&long, &["true"], 5).await.unwrap().exit_code, 0);
+        let events = world.events().await;
+        world.start(&created).await.unwrap();
+        assert_eq!(world.end_of(&created, events).await.exit_code, 4);
+        world.stop(&long, 0).await;
+        assert_eq!(world.status(&long).await.exit_code, 137);
+        world
+    });
+}
+
+#[test]
+fn a_killed_shim_takes_its_pod_along_and_leaves_nothing() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let events = world.events().await;
+        let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
+        nix::sys::signal::kill(shim_of(&sandbox), nix::sys::signal::Signal::SIGKILL).unwrap();
+        let status = world.end_of(&container, events).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
+        let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.clone(), verbose: false };
+        let told = world.runtime.pod_sandbox_status(request).await.unwrap().status.unwrap();
+        assert_eq!(told.state(), PodSandboxState::SandboxNotready);
+        world
+    });
+}
+
+#[test]
+fn a_shim_killed_while_the_server_is_away_is_noticed() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
+        let pid = shim_of(&sandbox);
+        let world = world.restart_after(|| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap()).await;
+        let events = world.events().await;
+        assert_eq!(world.end_of(&container, events).await.exit_code, 255);
+        world
+    });
+}
+
+#[test]
+fn rotated_logs_go_on_in_a_new_file() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let script = "echo one; while ! test -e /dev/shm/go; do sleep 0.01; done; echo two";
+        let events = world.events().await;
+        let container = world.run(&sandbox, world.script("main", script)).await;
+        let log = world.directory.path().join("logs/main.log");
+        while !fs::read_to_string(&log).unwrap_or_default().contains("one") {
+            tokio::task::yield_now().await;
+        }
+        fs::rename(&log, log.with_extension("1")).unwrap();
+        let request = ReopenContainerLogRequest { container_id: container.clone() };
+        world.runtime.reopen_container_log(request).await.unwrap();
+        world.exec(&container, &["touch", "/dev/shm/go"], 5).await.unwrap();
+        world.end_of(&container, events).await;
+        assert_eq!(world.log("main.log"), "stdout F two\n");
+        world
+    });
+}
+
+#[test]
+fn stopping_a_sandbox_ends_everything_in_it() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
+        let request = StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() };
+        world.runtime.stop_pod_sandbox(request.clone()).await.unwrap();
+        let status = world.status(&container).await;
+        assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
+        // Again, and one that never was, are fine.
+        world.runtime.stop_pod_sandbox(request).await.unwrap();
+        world.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: "none".into() }).await.unwrap();
+        let world = world.restart().await;
+        let listed = world.runtime.list_pod_sandbox(Default::default()).await.unwrap().items;
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].state(), PodSandboxState::SandboxNotready);
+        world
+    });
+}
+
+/// The process whose last argument is the sandbox's directory.
+fn shim_of(sandbox: &str) -> nix::unistd::Pid {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let found = processes.filter(|process| {
+        let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        command.trim_end_matches('\0').ends_with(sandbox)
+    });
+    let pid = found.filter_map(|process| process.file_name().to_str()?.parse().ok()).next();
+    nix::unistd::Pid::from_raw(pid.expect("the shim is there"))
+}

@@ -1,0 +1,281 @@
+//! A runtime for one test, and short words for what tests do with it.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::v1::*;
+use cri::{EventStream, RuntimeService};
+use futures::StreamExt;
+use runtime::{Config, Runtime, ShimCommand};
+use sha2::{Digest, Sha256};
+
+/// The image that all tests use.
+pub const IMAGE: &str = "docker.io/coracle/test:1";
+
+/// A runtime with directories and a control group of its own.
+pub struct World {
+    pub runtime: Arc<Runtime>,
+    pub config: Config,
+    pub directory: tempfile::TempDir,
+}
+
+/// Runs a test in namespaces of its own, and afterwards looks for what it left.
+pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let namespaces = nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_NEWNET;
+    nix::sched::unshare(namespaces).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    let mounts = mounts();
+    // Threads made from here on are in these namespaces too.
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    executor.block_on(async {
+        let world = test(World::new().await).await;
+        world.assert_nothing_is_left(&mounts).await;
+    });
+}
+
+fn groups(parent: &str) -> Vec<PathBuf> {
+    let name = parent.trim_start_matches('/');
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+    let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]);
+    roots.map(|path| path.join(name)).filter(|path| path.exists()).collect()
+}
+
+fn mounts() -> Vec<String> {
+    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned).collect()
+}
+
+impl World {
+    async fn new() -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config {
+            root: directory.path().join("images"),
+            state: directory.path().join("state"),
+            cgroup_parent: format!("/coracle-test-{}", std::process::id()),
+            shim: ShimCommand { program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()), arguments: Vec::new() },
+            network: None,
+        };
+        let runtime = Runtime::start(config.clone()).await.unwrap();
+        let archive = busybox_archive(directory.path());
+        runtime.images().import(File::open(archive).unwrap(), None).unwrap();
+        World { runtime, config, directory }
+    }
+
+    /// Ends the server as a crash would, as far as one process can: its tasks stop, its memory is forgotten.
+    pub async fn restart(self) -> World {
+        self.restart_after(|| {}).await
+    }
+
+    /// As [`World::restart`], with something happening while there is no server.
+    pub async fn restart_after(mut self, meanwhile: impl FnOnce()) -> World {
+        let config = self.config.clone();
+        drop(self.runtime);
+        meanwhile();
+        self.runtime = Runtime::start(config).await.unwrap();
+        self
+    }
+
+    /// The control groups that this test made.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        groups(&self.config.cgroup_parent)
+    }
+
+    async fn assert_nothing_is_left(self, mounts_before: &[String]) {
+        let World { runtime, config, directory } = self;
+        for sandbox in runtime.list_pod_sandbox(Default::default()).await.unwrap().items {
+            runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id }).await.unwrap();
+        }
+        assert_eq!(fs::read_dir(config.state.join("pods")).unwrap().count(), 0, "pods are left");
+        assert_eq!(fs::read_dir(config.root.join("snapshots")).unwrap().count(), 0, "writable layers are left");
+        assert_eq!(mounts(), mounts_before, "mounts are left");
+        drop(runtime);
+        runtime::reset(&config).await.unwrap();
+        let here = directory.path().to_str().unwrap().to_owned();
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            assert!(!command.contains(&here), "a shim is left: {command}");
+        }
+        assert_eq!(groups(&config.cgroup_parent), Vec::<PathBuf>::new(), "control groups are left");
+    }
+
+    pub async fn sandbox(&self) -> String {
+        self.sandbox_with(|_| {}).await
+    }
+
+    pub async fn sandbox_with(&self, change: impl FnOnce(&mut PodSandboxConfig)) -> String {
+        let config = self.sandbox_config(change);
+        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        self.runtime.run_pod_sandbox(request).await.unwrap().pod_sandbox_id
+    }
+
+    fn sandbox_config(&self, change: impl FnOnce(&mut PodSandboxConfig)) -> PodSandboxConfig {
+        let mut config = PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: "web".into(),
+                uid: "uid-1".into(),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: "web-0".into(),
+            log_directory: self.directory.path().join("logs").display().to_string(),
+            dns_config: Some(DnsConfig { servers: vec!["10.96.0.10".into()], ..Default::default() }),
+            labels: HashMap::from([("app".into(), "web".into())]),
+            ..Default::default()
+        };
+        change(&mut config);
+        config
+    }
+
+    /// A container of a shell script, with what Kubernetes gives by default.
+    pub fn script(&self, name: &str, script: &str) -> ContainerConfig {
+        ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(ImageSpec { image: IMAGE.into(), ..Default::default() }),
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            log_path: format!("{name}.log"),
+            linux: Some(LinuxContainerConfig {
+                resources: Some(LinuxContainerResources::default()),
+                security_context: Some(LinuxContainerSecurityContext {
+                    namespace_options: Some(NamespaceOption {
+                        pid: NamespaceMode::Container as i32,
+                        ..Default::default()
+                    }),
+                    seccomp: Some(SecurityProfile::default()),
+                    masked_paths: ["/proc/keys", "/proc/kcore", "/proc/scsi", "/sys/firmware"].map(String::from).into(),
+                    readonly_paths: ["/proc/sys", "/proc/irq"].map(String::from).into(),
+                    ..Default::default()
+                }),
+            }),
+            ..Default::default()
+        }
+    }
+
+    pub async fn create(&self, sandbox: &str, config: ContainerConfig) -> Result<String, cri::Error> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: None,
+        };
+        Ok(self.runtime.create_container(request).await?.container_id)
+    }
+
+    pub async fn start(&self, container: &str) -> Result<(), cri::Error> {
+        let request = StartContainerRequest { container_id: container.to_owned() };
+        self.runtime.start_container(request).await.map(drop)
+    }
+
+    pub async fn run(&self, sandbox: &str, config: ContainerConfig) -> String {
+        let container = self.create(sandbox, config).await.unwrap();
+        self.start(&container).await.unwrap();
+        container
+    }
+
+    /// Runs a script to its end: the exit code, and what it wrote.
+    pub async fn outcome(&self, sandbox: &str, config: ContainerConfig) -> (i32, String) {
+        let log = config.log_path.clone();
+        let events = self.events().await;
+        let container = self.run(sandbox, config).await;
+        let status = self.end_of(&container, events).await;
+        (status.exit_code, self.log(&log))
+    }
+
+    pub async fn status(&self, container: &str) -> ContainerStatus {
+        let request = ContainerStatusRequest { container_id: container.to_owned(), verbose: false };
+        self.runtime.container_status(request).await.unwrap().status.unwrap()
+    }
+
+    pub async fn events(&self) -> EventStream {
+        self.runtime.get_container_events(GetEventsRequest {}).await.unwrap()
+    }
+
+    /// Waits until a container has ended, by its event.
+    pub async fn end_of(&self, container: &str, mut events: EventStream) -> ContainerStatus {
+        let status = self.status(container).await;
+        if status.state() == ContainerState::ContainerExited {
+            return status;
+        }
+        let wait = async {
+            while let Some(event) = events.next().await {
+                let event = event.unwrap();
+                if event.container_id == container
+                    && event.container_event_type() == ContainerEventType::ContainerStoppedEvent
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the container ends");
+        self.status(container).await
+    }
+
+    /// What a container has written, without times.
+    pub fn log(&self, name: &str) -> String {
+        let log = fs::read_to_string(self.directory.path().join("logs").join(name)).unwrap_or_default();
+        log.lines().map(|line| line.split_once(' ').unwrap().1.to_owned() + "\n").collect()
+    }
+
+    pub async fn exec(&self, container: &str, command: &[&str], timeout: i64) -> Result<ExecSyncResponse, cri::Error> {
+        let cmd = command.iter().map(|word| word.to_string()).collect();
+        self.runtime.exec_sync(ExecSyncRequest { container_id: container.to_owned(), cmd, timeout }).await
+    }
+
+    pub async fn stop(&self, container: &str, timeout: i64) {
+        let request = StopContainerRequest { container_id: container.to_owned(), timeout };
+        self.runtime.stop_container(request).await.unwrap();
+    }
+}
+
+/// A docker-archive of an image with busybox and nothing else.
+pub fn busybox_archive(directory: &Path) -> PathBuf {
+    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+    let mut layer = tar::Builder::new(Vec::new());
+    for name in ["bin", "etc", "tmp", "home"] {
+        append(&mut layer, tar::EntryType::Directory, name, 0o755, b"");
+    }
+    append(&mut layer, tar::EntryType::Regular, "bin/busybox", 0o755, &busybox);
+    let applets = "sh cat echo sleep id hostname ls mount mkdir touch kill ps env head dd grep true false nproc readlink \
+                   stat tty stty seq od mknod ip nc test wc tr";
+    for applet in applets.split_whitespace() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    append(&mut layer, tar::EntryType::Regular, "etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home:/bin/sh\n");
+    append(&mut layer, tar::EntryType::Regular, "etc/group", 0o644, b"root:x:0:\nwww:x:34:\nssl:x:50:web\n");
+    let layer = layer.into_inner().unwrap();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux",
+        "config": { "Env": ["PATH=/bin", "COLOR=blue"], "Cmd": ["/bin/sh"], "WorkingDir": "/home" },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(&layer)))] }
+    });
+    let manifest = serde_json::json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"] }]);
+    let path = directory.join("busybox.tar");
+    let mut archive = tar::Builder::new(File::create(&path).unwrap());
+    append(&mut archive, tar::EntryType::Regular, "config.json", 0o644, &serde_json::to_vec(&config).unwrap());
+    append(&mut archive, tar::EntryType::Regular, "layer.tar", 0o644, &layer);
+    append(&mut archive, tar::EntryType::Regular, "manifest.json", 0o644, &serde_json::to_vec(&manifest).unwrap());
+    archive.into_inner().unwrap();
+    path
+}
+
+pub fn append<W: std::io::Write>(
+    archive: &mut tar::Builder<W>,
+    kind: tar::EntryType,
+    name: &str,
+    mode: u32,
+    content: &[u8],
+) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, name, content).unwrap();
+}
