@@ -40,15 +40,20 @@ fn filesystem(name: &str) -> Result<()> {
     if loaded.is_ok_and(|status| status.success()) && is_there()? {
         return Ok(());
     }
-    bail!("this kernel has no {name} file system, which images need: load the module {name} or use another kernel")
+    bail!(
+        "this kernel has no {name} file system, which images need: load the module {name} or use another kernel"
+    )
 }
 
 fn controllers() -> Result<()> {
     // Version 2 names its controllers in one file, version 1 all of the kernel's in another.
     let unified = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     let mounted = std::fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
-    let in_hierarchies: Vec<&str> =
-        mounted.lines().filter_map(|line| line.split(':').nth(1)).flat_map(|names| names.split(',')).collect();
+    let in_hierarchies: Vec<&str> = mounted
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .flat_map(|names| names.split(','))
+        .collect();
     for controller in CONTROLLERS {
         let is_there =
             unified.split_whitespace().any(|name| name == controller) || in_hierarchies.contains(&controller);

@@ -77,7 +77,10 @@ pub(crate) fn down(args: &DownArgs) -> Result<()> {
     checks::root("stopping a cluster")?;
     let place = Place::new(&args.place)?;
     let mut progress = Progress::new();
-    stop(&place, Duration::from_secs(args.grace), &mut progress)?;
+    stop_server(&place, &mut progress)?;
+    progress.step("Stopping the pods");
+    let stopped = runtime()?.block_on(server::stop_pods(&place, Duration::from_secs(args.grace)));
+    stopped.context("cannot stop the pods")?;
     progress.done();
     println!("The cluster is stopped; `coracle up` starts it again, `coracle reset` removes what it stored.");
     Ok(())
@@ -88,10 +91,11 @@ pub(crate) fn reset(args: &DownArgs) -> Result<()> {
     checks::root("removing a cluster")?;
     let place = Place::new(&args.place)?;
     let mut progress = Progress::new();
-    stop(&place, Duration::ZERO, &mut progress)?;
+    stop_server(&place, &mut progress)?;
+    progress.step("Removing pods, images and control groups");
+    runtime()?.block_on(server::reset_runtime(&place)).context("cannot remove the pods")?;
     progress.step("Removing links, addresses and packet filter rules");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         kube_proxy::cleanup().await.context("cannot remove the service rules")?;
         let network = server::pod_network(&place, server::ANY_CIDR.parse()?)?;
         network.cleanup().await.context("cannot remove the pod network")
@@ -108,14 +112,14 @@ pub(crate) fn reset(args: &DownArgs) -> Result<()> {
     Ok(())
 }
 
-fn stop(place: &Place, grace: Duration, progress: &mut Progress) -> Result<()> {
-    if let Some(running) = Running::find(place)? {
-        progress.step("Stopping the server");
-        terminate(running.pid, Duration::from_secs(10))?;
-    }
-    progress.step("Stopping the pods");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(server::stop_pods(place, grace)).context("cannot stop the pods")
+fn stop_server(place: &Place, progress: &mut Progress) -> Result<()> {
+    let Some(running) = Running::find(place)? else { return Ok(()) };
+    progress.step("Stopping the server");
+    terminate(running.pid, Duration::from_secs(10))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 /// Asks a process to end and sees that it does.

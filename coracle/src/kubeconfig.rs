@@ -18,7 +18,9 @@ const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("users", "user"), ("
 /// The kubeconfig of whoever called us: under sudo that of the user behind it.
 pub(crate) fn user_file() -> Option<PathBuf> {
     let home = match std::env::var("SUDO_USER") {
-        Ok(user) if !user.is_empty() => nix::unistd::User::from_name(&user).ok().flatten().map(|user| user.dir),
+        Ok(user) if !user.is_empty() => {
+            nix::unistd::User::from_name(&user).ok().flatten().map(|user| user.dir)
+        }
         _ => std::env::var_os("HOME").map(PathBuf::from),
     };
     home.map(|home| home.join(".kube/config"))
@@ -90,7 +92,8 @@ fn read(file: &Path) -> Result<Mapping> {
 fn write(file: &Path, config: &Mapping) -> Result<()> {
     let text = serde_yaml::to_string(config)?;
     let dir = file.parent().unwrap_or(Path::new("/"));
-    let owner = dir.parent().and_then(|home| nix::sys::stat::stat(home).ok()).map(|home| (home.st_uid, home.st_gid));
+    let owner =
+        dir.parent().and_then(|home| nix::sys::stat::stat(home).ok()).map(|home| (home.st_uid, home.st_gid));
     let place = || -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
         let temporary = file.with_extension("coracle");

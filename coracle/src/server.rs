@@ -11,6 +11,7 @@ use std::{fs::File, io::Write, os::fd::FromRawFd, path::Path, sync::Arc, time::D
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, bootstrap, cluster, pki::Names, pki::Pki, request::User};
 use client::{FlightRecorder, Informers};
+use cri::{RuntimeService, v1};
 use daemon::{health::Health, logs};
 use k8s_openapi::api::core::v1::Node;
 use net::{Cidr, PodNetwork};
@@ -124,12 +125,16 @@ impl Cluster {
         let (hooks, key_routes) = cluster::hooks(&registry, &pki, &config)?;
         let (flight, health) = (FlightRecorder::new(), Health::default());
         health.declare("node");
-        let server = ApiServer::new(registry.clone(), hooks, apiserver::Config {
-            tls: Some(Arc::new(pki.server_config()?)),
-            extra: Some(key_routes.merge(turns::router(flight.clone(), stop.clone()))),
-            health: health.clone(),
-            stop: stop.clone(),
-        });
+        let server = ApiServer::new(
+            registry.clone(),
+            hooks,
+            apiserver::Config {
+                tls: Some(Arc::new(pki.server_config()?)),
+                extra: Some(key_routes.merge(turns::router(flight.clone(), stop.clone()))),
+                health: health.clone(),
+                stop: stop.clone(),
+            },
+        );
         let first_objects = bootstrap::Config {
             service_address: service_address.into(),
             service_range: settings.service_cidr.to_string(),
@@ -142,9 +147,9 @@ impl Cluster {
             .await
             .context("cannot create what every cluster starts with")?;
         let address = ("0.0.0.0", settings.secure_port);
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on port {} for the API server", settings.secure_port)
-        })?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on port {} for the API server", settings.secure_port))?;
         let (serving, until) = (server.clone(), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = serving.serve(listener, until).await {
@@ -208,17 +213,40 @@ fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) -> runtime::C
     }
 }
 
-/// Stops every pod of this place and takes away what it had: processes, mounts, control groups, addresses.
+/// Stops every pod of this place: containers have `grace` to end by themselves. Images stay.
 pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
     let network = Arc::new(pod_network(place, ANY_CIDR.parse()?)?);
-    runtime::reset(&runtime_config(place, Some(network)), grace).await?;
+    let runtime = runtime::Runtime::start(runtime_config(place, Some(network))).await?;
+    let seconds = i64::try_from(grace.as_secs())?;
+    let containers = runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
+    let stopping = containers.into_iter().map(|container| {
+        let request = v1::StopContainerRequest { container_id: container.id, timeout: seconds };
+        let runtime = &runtime;
+        async move { runtime.stop_container(request).await }
+    });
+    futures::future::try_join_all(stopping).await?;
+    let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
+    let removing = sandboxes.into_iter().map(|sandbox| {
+        let (runtime, id) = (&runtime, sandbox.id);
+        async move {
+            runtime.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
+            runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id }).await
+        }
+    });
+    futures::future::try_join_all(removing).await?;
     Ok(())
+}
+
+/// Takes away everything of the embedded runtime: pods, images, mounts, control groups.
+pub(crate) async fn reset_runtime(place: &Place) -> Result<()> {
+    Ok(runtime::reset(&runtime_config(place, None)).await?)
 }
 
 /// Waits until the node says that it is Ready.
 async fn node_ready(cluster: &Cluster, name: &str) {
-    let nodes = Informers::new(cluster.client("system:apiserver", &["system:masters"]), CancellationToken::new())
-        .cache::<Node>();
+    let nodes =
+        Informers::new(cluster.client("system:apiserver", &["system:masters"]), CancellationToken::new())
+            .cache::<Node>();
     let mut changed = nodes.changed();
     while !nodes.get("", name).is_some_and(|node| is_ready(&node)) {
         if changed.changed().await.is_err() {

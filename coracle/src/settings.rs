@@ -91,7 +91,8 @@ pub(crate) struct Etcd {
 impl Settings {
     /// Checks what was said and finds out what was not.
     pub(crate) fn new(args: &ServerArgs) -> Result<Settings> {
-        let service_cidr: Cidr = args.service_cluster_ip_range.parse().context("--service-cluster-ip-range")?;
+        let service_cidr: Cidr =
+            args.service_cluster_ip_range.parse().context("--service-cluster-ip-range")?;
         let cluster_cidr: Cidr = args.cluster_cidr.parse().context("--cluster-cidr")?;
         if cluster_cidr.contains(service_cidr.network()) || service_cidr.contains(cluster_cidr.network()) {
             bail!("the addresses of pods ({cluster_cidr}) and of Services ({service_cidr}) overlap");
@@ -110,8 +111,11 @@ impl Settings {
             None => default_address()?,
         };
         let client = args.etcd_certfile.clone().zip(args.etcd_keyfile.clone());
-        let etcd = (!args.etcd_servers.is_empty())
-            .then(|| Etcd { servers: args.etcd_servers.clone(), ca: args.etcd_cafile.clone(), client });
+        let etcd = (!args.etcd_servers.is_empty()).then(|| Etcd {
+            servers: args.etcd_servers.clone(),
+            ca: args.etcd_cafile.clone(),
+            client,
+        });
         Ok(Settings {
             place: Place::new(&args.place)?,
             node_name,

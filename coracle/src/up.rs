@@ -42,7 +42,8 @@ pub(crate) fn up(args: &UpArgs) -> Result<()> {
     if let Err(error) = wait_until_ready(&mut started, patience, &mut progress) {
         progress.failed();
         terminate(started.server.id(), Duration::from_secs(5))?;
-        return Err(error.context(format!("the cluster did not start; its log is {}", settings.place.log().display())));
+        return Err(error
+            .context(format!("the cluster did not start; its log is {}", settings.place.log().display())));
     }
     progress.done();
     println!("The cluster is ready: node {}, API server {}.", settings.node_name, settings.server_url());

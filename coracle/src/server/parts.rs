@@ -35,7 +35,10 @@ pub(super) async fn start(
 
     let client = cluster.client("system:kube-scheduler", &[]);
     let scheduling = scheduler::run(scheduler::Config::default(), client, flight(), stop.clone());
-    spawn.part("scheduler", async { scheduling.await; Ok::<(), anyhow::Error>(()) });
+    spawn.part("scheduler", async {
+        scheduling.await;
+        Ok::<(), anyhow::Error>(())
+    });
 
     let client = cluster.client("system:kube-proxy", &[]);
     let config = kube_proxy::Config {
@@ -43,7 +46,10 @@ pub(super) async fn start(
         cluster_cidr: settings.cluster_cidr.to_string(),
     };
     let proxying = kube_proxy::run(config, client, stop.clone());
-    spawn.part("service proxy", async { proxying.await; Ok::<(), anyhow::Error>(()) });
+    spawn.part("service proxy", async {
+        proxying.await;
+        Ok::<(), anyhow::Error>(())
+    });
 
     let client = cluster.client("system:coracle:dns", &["system:masters"]);
     let config = dns::Config {
