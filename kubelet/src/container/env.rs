@@ -415,6 +415,6 @@ mod tests {
         assert_eq!(found["MY_DB_PORT"], "tcp://10.96.0.7:80");
         assert_eq!(found["MY_DB_PORT_80_TCP_ADDR"], "10.96.0.7");
         assert!(!found.keys().any(|name| name.starts_with("FAR") || name.starts_with("HEADLESS")));
-        assert_eq!(found.len(), 15);
+        assert_eq!(found.len(), 16);
     }
 }

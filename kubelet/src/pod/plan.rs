@@ -5,6 +5,8 @@
 //! out beside each other and reports back through its [`Memory`]. A lost event costs one more turn.
 
 mod init;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

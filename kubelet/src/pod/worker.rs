@@ -5,9 +5,13 @@
 //! container is being stopped. All of the pod's state has this one owner.
 
 mod act;
+#[cfg(test)]
+mod fake;
 mod outcome;
 mod probes;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -53,9 +53,14 @@ async fn status(address: SocketAddr, service: &str) -> Result<u64, String> {
             Some(code) => Err(format!("error: health rpc failed with code {code}")),
         }
     };
+    let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
     tokio::select! {
-        answer = exchange => answer,
-        ended = connection => Err(ended.err().map_or("EOF".to_string(), |error| error.to_string())),
+        answer = &mut exchange => answer,
+        ended = &mut connection => {
+            ended.map_err(|error| error.to_string())?;
+            // The last thing before its end may have been the answer.
+            exchange.await
+        }
     }
 }
 

@@ -59,14 +59,16 @@ where
     let message = build(request)?;
     let sent = sender.send_request(message);
     // The connection does its work while the answer is waited for, and ends with this function.
-    tokio::pin!(connection);
-    tokio::select! {
-        answer = sent => answer.map(|answer| answer.status().as_u16()).map_err(words),
-        ended = &mut connection => match ended {
-            Err(error) => Err(words(error)),
-            Ok(()) => Err("EOF".to_string()),
-        },
-    }
+    let (mut sent, mut connection) = (std::pin::pin!(sent), std::pin::pin!(connection));
+    let answer = tokio::select! {
+        answer = &mut sent => answer,
+        ended = &mut connection => {
+            ended.map_err(words)?;
+            // The last thing before its end may have been the answer.
+            sent.await
+        }
+    };
+    answer.map(|answer| answer.status().as_u16()).map_err(words)
 }
 
 fn build(get: &Get<'_>) -> Result<Request<Empty<Bytes>>, String> {

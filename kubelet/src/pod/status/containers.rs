@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::whole_seconds;
 use crate::pod::backoff::go_duration;
-use crate::pod::memory::ContainerOperation;
+use crate::pod::memory::{ContainerOperation, StartFailure};
 use crate::pod::observed::{ContainerState, ObservedContainer};
 use crate::pod::plan::{Goal, Situation, crash_back_off, goal};
 use crate::pod::view::{PodView, RestartPolicy, container_restart_policy, init_restart_policy, is_sidecar};
@@ -157,7 +157,7 @@ fn waiting(
         return None;
     }
     if let Some(failure) = remembered.and_then(|memory| memory.start_failure.as_ref()) {
-        return Some(waiting_for(failure.reason, Some(failure.message.clone())));
+        return Some(waiting_after(situation, container, failure));
     }
     let latest = latest?;
     let ContainerState::Exited { code, finished_at, .. } = latest.state else { return None };
@@ -175,6 +175,26 @@ fn waiting(
         pod.uid()
     );
     Some(waiting_for("CrashLoopBackOff", Some(message)))
+}
+
+/// A failed pull is told as such once; from then on the container backs off.
+fn waiting_after(
+    situation: &Situation<'_>,
+    container: &Container,
+    failure: &StartFailure,
+) -> ContainerStateWaiting {
+    let StartFailure { reason, message, .. } = failure;
+    let status = situation.pod.status();
+    let known = [&status.container_statuses, &status.init_container_statuses];
+    let before = known.into_iter().flatten().flatten().find(|status| status.name == container.name);
+    let told = before.and_then(|before| before.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    let was_told = matches!(told, Some("ErrImagePull" | "ImagePullBackOff"));
+    if *reason != "ErrImagePull" || !was_told {
+        return waiting_for(reason, Some(message.clone()));
+    }
+    let image = container.image.as_deref().unwrap_or_default();
+    let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
+    waiting_for("ImagePullBackOff", Some(message))
 }
 
 /// Where nothing has gone wrong: the container's turn has not come.

@@ -3,6 +3,8 @@
 mod conditions;
 mod containers;
 pub mod patch;
+#[cfg(test)]
+mod tests;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

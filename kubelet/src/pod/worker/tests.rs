@@ -1,0 +1,298 @@
+//! Whole lives of pods: the real planner, worker and status against a runtime and an API in memory.
+
+use std::net::IpAddr;
+
+use client::{Selection, informer};
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::fake::{FakeApi, FakeRuntime};
+use super::*;
+use crate::config::Config;
+use crate::context::NodeFacts;
+use crate::pod::Pods;
+use crate::source::Sources;
+use crate::volume::VolumeManager;
+
+const POD: &str = "/api/v1/namespaces/shop/pods/web";
+const LONG: Duration = Duration::from_secs(20);
+
+/// A kubelet without its node: workers, a runtime and an API.
+struct Kubelet {
+    api: Arc<FakeApi>,
+    runtime: Arc<FakeRuntime>,
+    root: TempDir,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Kubelet {
+    fn start(images: &[&str]) -> Kubelet {
+        let root = tempfile::tempdir().unwrap();
+        Kubelet::start_on(FakeApi::new(), FakeRuntime::new(images), root)
+    }
+
+    fn start_on(api: Arc<FakeApi>, runtime: Arc<FakeRuntime>, root: TempDir) -> Kubelet {
+        let client = api.client();
+        let stop = CancellationToken::new();
+        let mut config = Config::new("node", IpAddr::from([192, 0, 2, 1]));
+        config.root = root.path().join("kubelet");
+        config.log_dir = root.path().join("logs");
+        let sources = Arc::new(Sources::new(client.clone()));
+        let context = Arc::new(Context {
+            volumes: VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
+            events: client::events::Recorder::new(client.clone(), "kubelet", Some("node")),
+            services: informer::start::<Service>(client.clone(), Selection::default(), stop.clone()),
+            node: NodeFacts::default(),
+            client: client.clone(),
+            runtime: runtime.clone(),
+            images: runtime.clone(),
+            sources,
+            config,
+        });
+        let pods = informer::start::<Pod>(client, Selection::default(), stop.clone());
+        let running = tokio::spawn(Pods::run(context, pods, stop.clone()));
+        Kubelet { api, runtime, root, stop, running }
+    }
+
+    async fn restart(self) -> Kubelet {
+        self.stop.cancel();
+        self.running.await.unwrap();
+        Kubelet::start_on(self.api, self.runtime, self.root)
+    }
+
+    fn create(&self, spec: Value) {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": "web", "namespace": "shop", "uid": "u" },
+            "spec": spec,
+        });
+        self.api.put(POD, pod);
+    }
+
+    async fn wait(&self, what: impl Fn(&Value) -> bool) -> Value {
+        let waited = timeout(LONG, self.api.wait(POD, what)).await;
+        waited.unwrap_or_else(|_| {
+            panic!("the pod stays {:#}\ncalls {:?}", self.api.get(POD).unwrap(), self.runtime.calls())
+        })
+    }
+
+    async fn wait_phase(&self, phase: &str) -> Value {
+        self.wait(|pod| pod["status"]["phase"] == phase).await
+    }
+
+    fn ask_to_delete(&self, grace: i64) {
+        let mut pod = self.api.get(POD).unwrap();
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-21T08:00:00Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        self.api.put(POD, pod);
+    }
+}
+
+fn one_container() -> Value {
+    json!({ "containers": [{ "name": "a", "image": "busybox:1" }] })
+}
+
+fn waiting_reason(pod: &Value) -> &str {
+    pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_pod_lives_and_dies() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    kubelet.create(one_container());
+    let pod = kubelet.wait_phase("Running").await;
+    assert_eq!(pod["status"]["podIP"], "10.244.0.5");
+    assert_eq!(pod["status"]["containerStatuses"][0]["ready"], true);
+    assert_eq!(kubelet.runtime.calls(), ["run sandbox0", "create a/0", "start a-1"]);
+    let expected = [
+        "Pulled: Container image \"busybox:1\" already present on machine",
+        "Created: Created container: a",
+        "Started: Started container a",
+    ];
+    timeout(LONG, kubelet.api.wait_event("Started")).await.unwrap();
+    assert_eq!(kubelet.api.events(), expected);
+
+    kubelet.ask_to_delete(5);
+    timeout(LONG, kubelet.api.wait_gone(POD)).await.unwrap();
+    timeout(LONG, kubelet.runtime.wait(|calls| calls.last().unwrap() == "remove sandbox0")).await.unwrap();
+    let end = ["stop a-1 in 5s", "stop sandbox0", "remove sandbox0"];
+    assert_eq!(kubelet.runtime.calls()[3..], end);
+    assert!(kubelet.api.events().contains(&"Killing: Stopping container a".to_string()));
+}
+
+#[tokio::test]
+async fn a_crashed_container_is_started_again_and_then_left_alone_for_a_while() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    kubelet.create(one_container());
+    kubelet.wait_phase("Running").await;
+    kubelet.runtime.exit("a", 1);
+    kubelet
+        .wait(|pod| {
+            pod["status"]["containerStatuses"][0]["restartCount"] == 1 && waiting_reason(pod).is_empty()
+        })
+        .await;
+    kubelet.runtime.exit("a", 2);
+    let pod = kubelet.wait(|pod| waiting_reason(pod) == "CrashLoopBackOff").await;
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 2);
+    assert_eq!(pod["status"]["phase"], "Running");
+    timeout(
+        LONG,
+        kubelet.api.wait_event("BackOff: Back-off restarting failed container a in pod web_shop(u)"),
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_never_restarts_succeeds() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let mut spec = one_container();
+    spec["restartPolicy"] = json!("Never");
+    kubelet.create(spec);
+    kubelet.wait_phase("Running").await;
+    kubelet.runtime.exit("a", 0);
+    let pod = kubelet.wait_phase("Succeeded").await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    timeout(LONG, kubelet.runtime.wait(|calls| calls.last().unwrap() == "stop sandbox0")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_that_is_nowhere_is_told_and_waited_for() {
+    let kubelet = Kubelet::start(&[]);
+    kubelet.create(one_container());
+    let pod = kubelet.wait(|pod| waiting_reason(pod) == "ImagePullBackOff").await;
+    assert_eq!(pod["status"]["phase"], "Pending");
+    timeout(LONG, kubelet.api.wait_event("Failed: Failed to pull image \"busybox:1\": there is no registry"))
+        .await
+        .unwrap();
+    // Deleting it does not wait for the image.
+    kubelet.ask_to_delete(30);
+    timeout(LONG, kubelet.api.wait_gone(POD)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_that_must_not_be_pulled_is_not() {
+    let kubelet = Kubelet::start(&[]);
+    let mut spec = one_container();
+    spec["containers"][0]["imagePullPolicy"] = json!("Never");
+    kubelet.create(spec);
+    kubelet.wait(|pod| waiting_reason(pod) == "ErrImageNeverPull").await;
+    assert!(!kubelet.runtime.calls().iter().any(|call| call.starts_with("pull")));
+    kubelet.runtime.import("busybox:1");
+}
+
+#[tokio::test]
+async fn a_restarted_kubelet_touches_nothing() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let mut spec = one_container();
+    spec["containers"][0]["readinessProbe"] = json!({ "exec": { "command": ["0"] }, "periodSeconds": 1 });
+    kubelet.create(spec);
+    let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+    let before = kubelet.wait(ready).await;
+    let calls = kubelet.runtime.calls();
+    let kubelet = kubelet.restart().await;
+    // A change that the new kubelet reports shows that it has looked at everything.
+    let mut pod = kubelet.api.get(POD).unwrap();
+    pod["metadata"]["generation"] = json!(7);
+    kubelet.api.put(POD, pod);
+    let after = kubelet.wait(|pod| pod["status"]["observedGeneration"] == 7).await;
+    assert_eq!(kubelet.runtime.calls(), calls);
+    let statuses = |pod: &Value| pod["status"]["containerStatuses"].clone();
+    assert_eq!(statuses(&after), statuses(&before));
+}
+
+#[tokio::test]
+async fn a_pod_deleted_while_no_kubelet_ran_is_cleaned_up() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    kubelet.create(one_container());
+    kubelet.wait_phase("Running").await;
+    kubelet.stop.cancel();
+    kubelet.api.delete(POD);
+    let kubelet = kubelet.restart().await;
+    timeout(LONG, kubelet.runtime.wait(|calls| calls.last().unwrap() == "remove sandbox0")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_sandbox_is_replaced() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    kubelet.create(one_container());
+    kubelet.wait_phase("Running").await;
+    kubelet.runtime.kill_sandboxes();
+    let restarted = |pod: &Value| {
+        let status = &pod["status"]["containerStatuses"][0];
+        status["restartCount"] == 1 && status["state"]["running"].is_object()
+    };
+    kubelet.wait(restarted).await;
+    assert!(kubelet.runtime.calls().contains(&"run sandbox1".to_string()));
+    timeout(LONG, kubelet.api.wait_event("SandboxChanged")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_liveness_probe_restarts_the_container() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let mut spec = one_container();
+    spec["terminationGracePeriodSeconds"] = json!(4);
+    spec["containers"][0]["livenessProbe"] =
+        json!({ "exec": { "command": ["3"] }, "periodSeconds": 1, "failureThreshold": 1 });
+    kubelet.create(spec);
+    timeout(LONG, kubelet.runtime.wait(|calls| calls.contains(&"create a/1".to_string()))).await.unwrap();
+    assert!(kubelet.runtime.calls().contains(&"stop a-1 in 4s".to_string()));
+    timeout(LONG, kubelet.api.wait_event("Unhealthy: Liveness probe failed: probed")).await.unwrap();
+    timeout(LONG, kubelet.api.wait_event("Killing: Container a failed liveness probe, will be restarted"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_config_map_is_waited_for_shown_and_kept_up_to_date() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let mut spec = one_container();
+    spec["volumes"] = json!([{ "name": "v", "configMap": { "name": "theme" } }]);
+    spec["containers"][0]["volumeMounts"] = json!([{ "name": "v", "mountPath": "/etc/settings" }]);
+    spec["containers"][0]["env"] = json!([
+        { "name": "COLOR", "valueFrom": { "configMapKeyRef": { "name": "theme", "key": "color" } } } ]);
+    kubelet.create(spec);
+    let missing = "FailedMount: MountVolume.SetUp failed for volume \"v\" : configmap \"theme\" not found";
+    timeout(LONG, kubelet.api.wait_event(missing)).await.unwrap();
+    let settings = |color: &str| {
+        json!({ "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "theme", "namespace": "shop" }, "data": { "color": color } })
+    };
+    let path = "/api/v1/namespaces/shop/configmaps/theme";
+    kubelet.api.put(path, settings("blue"));
+    kubelet.wait_phase("Running").await;
+    assert_eq!(kubelet.runtime.environment("a")["COLOR"], "blue");
+    let file = std::path::Path::new(&kubelet.runtime.mount("a", "/etc/settings")).join("color");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "blue");
+
+    let changed = crate::logs::LogChange::watch(file.parent().unwrap()).unwrap();
+    kubelet.api.put(path, settings("green"));
+    let waiting = async {
+        while std::fs::read_to_string(&file).ok().as_deref() != Some("green") {
+            changed.wait().await.unwrap();
+        }
+    };
+    timeout(LONG, waiting).await.unwrap();
+}
+
+#[tokio::test]
+async fn init_containers_hold_back_the_others() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let mut spec = one_container();
+    spec["initContainers"] = json!([{ "name": "i", "image": "busybox:1" }]);
+    kubelet.create(spec);
+    let pod =
+        kubelet.wait(|pod| pod["status"]["initContainerStatuses"][0]["state"]["running"].is_object()).await;
+    assert_eq!(waiting_reason(&pod), "PodInitializing");
+    kubelet.runtime.exit("i", 0);
+    kubelet.wait_phase("Running").await;
+    assert_eq!(
+        kubelet.runtime.calls(),
+        ["run sandbox0", "create i/0", "start i-1", "create a/0", "start a-2"]
+    );
+}
