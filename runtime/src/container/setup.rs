@@ -17,7 +17,14 @@ pub enum SetupStep {
     /// Sets how likely the process is chosen when memory runs out.
     SetOomScore(i32),
     /// Opens a volume of the node, detached.
-    OpenVolume { source: PathBuf, access: Access, propagation: Propagation },
+    OpenVolume {
+        /// On the node.
+        source: PathBuf,
+        /// Whether it can be written.
+        access: Access,
+        /// How later mounts spread.
+        propagation: Propagation,
+    },
     /// Cuts all mounts off from the node's.
     IsolateMounts,
     /// Sees its own control group as the root of all.
@@ -27,17 +34,33 @@ pub enum SetupStep {
     /// A procfs of the process's own pid namespace, at `/proc`.
     MountProc,
     /// The kernel's view of the machine, at `/sys`.
-    MountSys { writable: bool },
+    MountSys {
+        /// For privileged containers.
+        writable: bool,
+    },
     /// The container's own control groups, below `/sys/fs/cgroup`.
-    MountCgroups { groups: Membership, writable: bool },
+    MountCgroups {
+        /// Which.
+        groups: Membership,
+        /// For privileged containers.
+        writable: bool,
+    },
     /// A new `/dev` with the devices that every container has, and these.
     MountDev(Vec<DeviceNode>),
     /// The pod's shared memory, or the node's, at `/dev/shm`.
-    MountSharedMemory { of_host: bool },
+    MountSharedMemory {
+        /// The node's.
+        of_host: bool,
+    },
     /// POSIX message queues of the IPC namespace, at `/dev/mqueue`.
     MountMessageQueues,
     /// Makes the volume opened as number `index` visible at its place.
-    AttachVolume { index: usize, target: PathBuf },
+    AttachVolume {
+        /// In the order of opening.
+        index: usize,
+        /// In the container.
+        target: PathBuf,
+    },
     /// Hides what is at this path.
     Mask(PathBuf),
     /// Protects what is at this path from writing.
@@ -49,9 +72,17 @@ pub enum SetupStep {
     /// Becomes the leader of a session of its own.
     NewSession,
     /// Opens a terminal of the container, and hands the other side to the shim.
-    OpenTerminal { console: bool, owner: User },
+    OpenTerminal {
+        /// Whether it is the console of the container too.
+        console: bool,
+        /// Whose it is.
+        owner: User,
+    },
     /// Connects the standard streams to what the shim has prepared.
-    ConnectStreams { owner: User },
+    ConnectStreams {
+        /// Whose they are.
+        owner: User,
+    },
     /// Limits the number of open files.
     LimitFiles(u64),
     /// Goes to the directory, making it when it is missing.
@@ -63,7 +94,12 @@ pub enum SetupStep {
     /// Becomes the user.
     BecomeUser(User),
     /// Keeps the capabilities meant for it and no other.
-    SetCapabilities { capabilities: Capabilities, user: u32 },
+    SetCapabilities {
+        /// What is meant for it.
+        capabilities: Capabilities,
+        /// For whom: root holds them by itself, others by inheritance.
+        user: u32,
+    },
     /// From now on no program gives more rights than there are.
     NoNewPrivileges,
     /// Gives signals their default meaning.
@@ -71,7 +107,12 @@ pub enum SetupStep {
     /// Leaves no descriptor of the shim to the program.
     CloseDescriptors,
     /// Becomes the program.
-    Execute { args: Vec<String>, env: Vec<String> },
+    Execute {
+        /// The program and its arguments.
+        args: Vec<String>,
+        /// `NAME=value`.
+        env: Vec<String>,
+    },
 }
 
 /// The steps that make a container and start its first process.

@@ -66,7 +66,7 @@ enum Event {
     Input(usize),
     Typed(usize, usize),
     Taken(usize, usize, usize),
-    Left(usize, usize, usize),
+    Left(usize, usize),
 }
 
 impl Shim {
@@ -106,7 +106,7 @@ impl Shim {
                 }
                 for (index, reader) in client.outputs.iter().enumerate() {
                     if reader.pending.is_empty() {
-                        waiting.hung_up(reader.socket.as_fd(), Event::Left(number, client_number, index));
+                        waiting.hung_up(reader.socket.as_fd(), Event::Left(number, client_number));
                     } else {
                         waiting.writable(reader.socket.as_fd(), Event::Taken(number, client_number, index));
                     }
@@ -165,7 +165,7 @@ impl Shim {
                 self.with_reader(number, client, index, Reader::flush);
                 Ok(())
             }
-            Event::Left(number, client, _) => {
+            Event::Left(number, client) => {
                 self.with_container(number, |container| {
                     if client < container.output.clients.len() {
                         leave(container, client);

@@ -245,7 +245,9 @@ pub fn busybox_archive(directory: &Path) -> PathBuf {
     for applet in applets.split_whitespace() {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
         header.set_size(0);
+        own(&mut header);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
     append(&mut layer, tar::EntryType::Regular, "etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home:/bin/sh\n");
@@ -277,5 +279,12 @@ pub fn append<W: std::io::Write>(
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_size(content.len() as u64);
+    own(&mut header);
     archive.append_data(&mut header, name, content).unwrap();
+}
+
+fn own(header: &mut tar::Header) {
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
 }
