@@ -4,7 +4,10 @@
 //! what, which pods are on that node, what does that namespace already use); a [`Follow`] answers
 //! from a structure made for the question, and reads only what has changed since it was last asked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use api::{Kind, Object, Status};
 use store::Revision;
@@ -81,5 +84,52 @@ impl<V: View> Follow<V> {
             view.add(&Arc::new(entry.decode_as(self.kind)?));
         }
         Ok(State { view, revision })
+    }
+}
+
+/// All objects of a kind, by namespace and name.
+#[derive(Default)]
+pub(crate) struct Objects {
+    namespaces: BTreeMap<String, BTreeMap<String, Arc<Object>>>,
+    version: u64,
+}
+
+impl Objects {
+    /// One object; the namespace of cluster-scoped ones is empty.
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.namespaces.get(namespace)?.get(name).cloned()
+    }
+
+    /// The objects in one namespace.
+    pub(crate) fn of_namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.namespaces.get(namespace).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<Object>> {
+        self.namespaces.values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// A number that is another one after every change.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl View for Objects {
+    fn add(&mut self, object: &Arc<Object>) {
+        let objects = self.namespaces.entry(object.namespace().to_string()).or_default();
+        objects.insert(object.name().to_string(), object.clone());
+        self.version += 1;
+    }
+
+    fn remove(&mut self, object: &Object) {
+        self.version += 1;
+        if let Some(objects) = self.namespaces.get_mut(object.namespace()) {
+            objects.remove(object.name());
+            if objects.is_empty() {
+                self.namespaces.remove(object.namespace());
+            }
+        }
     }
 }

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 
 use crate::{
     authz::{Authorizer, escalation, node_of},
-    follow::{Follow, View},
+    follow::{Follow, Objects},
     hooks::{Admit, Attributes, Operation},
     registry::Registry,
 };
@@ -30,8 +30,11 @@ use crate::{
 /// The built-in plug-ins.
 pub struct Admission {
     authorizer: Arc<Authorizer>,
-    limit_ranges: Follow<ByNamespace>,
-    quotas: Follow<ByNamespace>,
+    namespaces: Follow<Objects>,
+    accounts: Follow<Objects>,
+    priority_classes: Follow<Objects>,
+    limit_ranges: Follow<Objects>,
+    quotas: Follow<Objects>,
     usage: quota::Usage,
 }
 
@@ -40,6 +43,9 @@ impl Admission {
     pub fn new(authorizer: Arc<Authorizer>) -> Admission {
         Admission {
             authorizer,
+            namespaces: Follow::new(kind("", "namespaces")),
+            accounts: Follow::new(kind("", "serviceaccounts")),
+            priority_classes: Follow::new(kind("scheduling.k8s.io", "priorityclasses")),
             limit_ranges: Follow::new(kind("", "limitranges")),
             quotas: Follow::new(kind("", "resourcequotas")),
             usage: quota::Usage::new(),
@@ -59,11 +65,12 @@ impl Admit for Admission {
         let is_create = attributes.operation == Operation::Create;
         match what(attributes) {
             ("", "pods", "") if is_create => {
-                namespace::check(registry, attributes, object).await?;
+                let namespace = self.namespace(registry, attributes.namespace).await?;
+                namespace::validate(attributes, namespace.as_deref(), Some(object))?;
                 let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
                 limits::set_defaults(object, &limits);
-                service_account::admit(registry, attributes, object).await?;
-                priority::admit(registry, attributes, object).await?;
+                service_account::admit(registry, &self.accounts, attributes, object).await?;
+                priority::admit(attributes, &self.priority_classes(registry).await?, object)?;
                 tolerations::for_unready_nodes(object);
                 classes::runtime_class(registry, attributes, object).await?;
             }
@@ -92,23 +99,24 @@ impl Admit for Admission {
         if let Some(node) = node_of(attributes.user) {
             node_restriction::validate(node, attributes, object, old)?;
         }
-        namespace::validate(registry, attributes, object).await?;
+        let namespace = self.namespace(registry, attributes.namespace).await?;
+        namespace::validate(attributes, namespace.as_deref(), object)?;
         let Some(object) = object else { return Ok(warnings) };
         match what(attributes) {
             ("", "pods", "") if attributes.operation == Operation::Create => {
                 let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
                 limits::validate(attributes, object, &limits)?;
-                warnings.extend(pod_security::admit(registry, attributes, object).await?);
+                warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
             ("", "pods", "ephemeralcontainers") => {
-                warnings.extend(pod_security::admit(registry, attributes, object).await?);
+                warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
             ("", "persistentvolumeclaims", "") => {
                 let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
                 limits::validate(attributes, object, &limits)?;
             }
             ("scheduling.k8s.io", "priorityclasses", "") => {
-                priority::validate_class(registry, attributes, object).await?;
+                priority::validate_class(attributes, &self.priority_classes(registry).await?, object)?;
             }
             ("", "namespaces", "") => {
                 warnings.extend(pod_security::validate_labels(attributes, object)?);
@@ -118,7 +126,7 @@ impl Admit for Admission {
                 escalation::check(&policy, attributes.user, resource, attributes.namespace, object, old)?;
             }
             (_, _, "") => {
-                warnings.extend(pod_security::warn_about_template(registry, attributes, object).await?)
+                warnings.extend(pod_security::warn_about_template(attributes, namespace.as_deref(), object))
             }
             _ => {}
         }
@@ -131,38 +139,24 @@ impl Admit for Admission {
 }
 
 impl Admission {
+    async fn namespace(&self, registry: &Registry, name: &str) -> Result<Option<Arc<Object>>, Status> {
+        match name {
+            "" => Ok(None),
+            name => self.namespaces.ask(registry, |namespaces| namespaces.get("", name)).await,
+        }
+    }
+
+    async fn priority_classes(&self, registry: &Registry) -> Result<Vec<Arc<Object>>, Status> {
+        self.priority_classes.ask(registry, |classes| classes.all()).await
+    }
+
     async fn of_namespace(
         &self,
-        objects: &Follow<ByNamespace>,
+        objects: &Follow<Objects>,
         registry: &Registry,
         namespace: &str,
     ) -> Result<Vec<Arc<Object>>, Status> {
-        objects.ask(registry, |objects| objects.of(namespace)).await
-    }
-}
-
-/// The few objects of a kind that rule over a namespace.
-#[derive(Default)]
-struct ByNamespace(std::collections::HashMap<String, Vec<Arc<Object>>>);
-
-impl ByNamespace {
-    fn of(&self, namespace: &str) -> Vec<Arc<Object>> {
-        self.0.get(namespace).cloned().unwrap_or_default()
-    }
-}
-
-impl View for ByNamespace {
-    fn add(&mut self, object: &Arc<Object>) {
-        self.0.entry(object.namespace().to_string()).or_default().push(object.clone());
-    }
-
-    fn remove(&mut self, object: &Object) {
-        if let Some(objects) = self.0.get_mut(object.namespace()) {
-            objects.retain(|other| other.name() != object.name());
-            if objects.is_empty() {
-                self.0.remove(object.namespace());
-            }
-        }
+        objects.ask(registry, |objects| objects.of_namespace(namespace)).await
     }
 }
 

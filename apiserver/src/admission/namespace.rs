@@ -3,27 +3,14 @@
 use api::{Object, Scope, Status};
 use serde_json::json;
 
-use super::{found_or_none, kind};
-use crate::{
-    hooks::{Attributes, Operation},
-    registry::Registry,
-};
+use crate::hooks::{Attributes, Operation};
 
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
-/// Refuses new objects early, before other plug-ins look for what the namespace should hold.
-pub(super) async fn check(
-    registry: &Registry,
-    attributes: &Attributes<'_>,
-    object: &Object,
-) -> Result<(), Status> {
-    validate(registry, attributes, Some(object)).await
-}
-
 /// Refuses new objects in missing and terminating namespaces, and the deletion of the first ones.
-pub(super) async fn validate(
-    registry: &Registry,
+pub(super) fn validate(
     attributes: &Attributes<'_>,
+    namespace: Option<&Object>,
     object: Option<&Object>,
 ) -> Result<(), Status> {
     if attributes.kind.plural == "namespaces" && attributes.kind.group.is_empty() {
@@ -39,8 +26,7 @@ pub(super) async fn validate(
     if !is_namespaced || attributes.operation != Operation::Create {
         return Ok(());
     }
-    let found = found_or_none(registry.get(kind("", "namespaces"), "", attributes.namespace).await)?;
-    let Some(namespace) = found else {
+    let Some(namespace) = namespace else {
         return Err(Status::not_found("", "namespaces", attributes.namespace));
     };
     let is_terminating =

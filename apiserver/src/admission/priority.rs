@@ -1,41 +1,39 @@
 //! Priority: a pod's priority follows from its class.
 
+use std::sync::Arc;
+
 use api::{Object, Status};
 use serde_json::Value;
 
-use super::{forbidden, found_or_none, kind};
-use crate::{hooks::Attributes, registry::Registry};
-
-const GROUP: &str = "scheduling.k8s.io";
+use super::forbidden;
+use crate::hooks::Attributes;
 
 /// Fills in class, priority and preemption policy.
-pub(super) async fn admit(
-    registry: &Registry,
+pub(super) fn admit(
     attributes: &Attributes<'_>,
+    classes: &[Arc<Object>],
     pod: &mut Object,
 ) -> Result<(), Status> {
-    let classes = kind(GROUP, "priorityclasses");
     let class = match pod.text(&["spec", "priorityClassName"]) {
-        "" => default_of(registry.list(classes, None).await?),
+        "" => default_of(classes),
         name => {
-            let found = found_or_none(registry.get(classes, "", name).await)?;
+            let found = classes.iter().find(|class| class.name() == name);
             let why = format!("no PriorityClass with name {name} was found");
             Some(found.ok_or_else(|| forbidden(attributes, Some(pod), &why))?)
         }
     };
-    apply(pod, class.as_ref()).map_err(|why| forbidden(attributes, Some(pod), &why))
+    apply(pod, class.map(Arc::as_ref)).map_err(|why| forbidden(attributes, Some(pod), &why))
 }
 
 /// Refuses a second default.
-pub(super) async fn validate_class(
-    registry: &Registry,
+pub(super) fn validate_class(
     attributes: &Attributes<'_>,
+    classes: &[Arc<Object>],
     class: &Object,
 ) -> Result<(), Status> {
     if !is_default(class) {
         return Ok(());
     }
-    let classes = registry.list(kind(GROUP, "priorityclasses"), None).await?;
     match classes.iter().find(|other| is_default(other) && other.name() != class.name()) {
         Some(other) => {
             let why = format!(
@@ -53,8 +51,8 @@ fn is_default(class: &Object) -> bool {
 }
 
 /// The default class; of several, which only old data can have, the lowest.
-fn default_of(classes: Vec<Object>) -> Option<Object> {
-    classes.into_iter().filter(is_default).min_by_key(|class| class.number(&["value"]))
+fn default_of(classes: &[Arc<Object>]) -> Option<&Arc<Object>> {
+    classes.iter().filter(|class| is_default(class)).min_by_key(|class| class.number(&["value"]))
 }
 
 fn apply(pod: &mut Object, class: Option<&Object>) -> Result<(), String> {
@@ -117,6 +115,6 @@ mod tests {
 
     #[test]
     fn of_two_defaults_the_lower_counts() {
-        assert_eq!(default_of(vec![class("a", 10), class("b", 5)]).unwrap().name(), "b");
+        assert_eq!(default_of(&[class("a", 10), class("b", 5)].map(Arc::new)).unwrap().name(), "b");
     }
 }

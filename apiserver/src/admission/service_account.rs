@@ -1,13 +1,17 @@
 //! ServiceAccount: every pod runs as one, with its token, the CA and the namespace mounted.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use api::{Object, Status};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::{forbidden, found_or_none, kind};
-use crate::{hooks::Attributes, registry::Registry};
+use super::{forbidden, kind};
+use crate::{
+    follow::{Follow, Objects},
+    hooks::Attributes,
+    registry::Registry,
+};
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
@@ -20,6 +24,7 @@ const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Looks up the pod's account and adds what comes with it.
 pub(super) async fn admit(
     registry: &Registry,
+    accounts: &Follow<Objects>,
     attributes: &Attributes<'_>,
     pod: &mut Object,
 ) -> Result<(), Status> {
@@ -30,7 +35,7 @@ pub(super) async fn admit(
         };
     }
     let name = set_name(pod);
-    let account = find(registry, attributes.namespace, &name).await?;
+    let account = find(registry, accounts, attributes.namespace, &name).await?;
     let Some(account) = account else {
         let why = format!(
             "error looking up service account {}/{name}: serviceaccount {name:?} not found",
@@ -52,14 +57,23 @@ fn set_name(pod: &mut Object) -> String {
 }
 
 /// The account; the `default` one of a new namespace is waited for.
-async fn find(registry: &Registry, namespace: &str, name: &str) -> Result<Option<Object>, Status> {
-    let kind = kind("", "serviceaccounts");
+async fn find(
+    registry: &Registry,
+    accounts: &Follow<Objects>,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Arc<Object>>, Status> {
+    let find = || accounts.ask(registry, |accounts| accounts.get(namespace, name));
+    let found = find().await?;
+    if found.is_some() || name != "default" {
+        return Ok(found);
+    }
     let until = Instant::now() + PATIENCE;
-    let mut changes = registry.changes(kind).await?;
+    let mut changes = registry.changes(kind("", "serviceaccounts")).await?;
     loop {
         changes.mark_unchanged();
-        let found = found_or_none(registry.get(kind, namespace, name).await)?;
-        if found.is_some() || name != "default" {
+        let found = find().await?;
+        if found.is_some() {
             return Ok(found);
         }
         if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {

@@ -42,6 +42,7 @@ impl Held {
 }
 
 /// Fills in addresses, families and node ports; returns what is to be reserved, beyond what `old` holds.
+/// What an update does not mention was carried over by the kind's strategy before.
 pub(super) fn fill(
     service: &mut Object,
     old: Option<&Object>,
@@ -50,9 +51,6 @@ pub(super) fn fill(
 ) -> Result<Held, Status> {
     let before = old.map(Held::by).unwrap_or_default();
     let mut filling = Filling { service, before, ranges, taken, wanted: Held::default() };
-    if let Some(old) = old {
-        filling.carry_over(old);
-    }
     filling.fill_address()?;
     filling.fill_ports()?;
     filling.fill_health_check_port()?;
@@ -68,30 +66,6 @@ struct Filling<'a, T> {
 }
 
 impl<T: Taken> Filling<'_, T> {
-    /// What the client left out stays as it was, as long as the Service is of such a type.
-    fn carry_over(&mut self, old: &Object) {
-        let is_unset =
-            cluster_ip(self.service).is_empty() && self.service.list(&["spec", "clusterIPs"]).is_empty();
-        if is_unset && needs_address(self.service) && needs_address(old) {
-            for field in ["clusterIP", "clusterIPs"] {
-                if let Some(value) = old.at(&["spec", field]) {
-                    self.service.set(&["spec", field], value.clone());
-                }
-            }
-        }
-        if needs_ports(self.service) && needs_ports(old) {
-            carry_over_ports(self.service, old);
-        }
-        if let (true, true, None, Some(port)) = (
-            needs_health_check_port(self.service),
-            needs_health_check_port(old),
-            health_check_port(self.service),
-            health_check_port(old),
-        ) {
-            self.service.set(&["spec", "healthCheckNodePort"], port);
-        }
-    }
-
     fn fill_address(&mut self) -> Result<(), Status> {
         if !needs_address(self.service) {
             if self.service.text(&["spec", "type"]) == "ExternalName" {
@@ -259,23 +233,6 @@ impl<T: Taken> Filling<'_, T> {
     }
 }
 
-/// A port keeps its node port by name, unless another port has taken it over.
-fn carry_over_ports(service: &mut Object, old: &Object) {
-    let used: Vec<u16> = service.list(&["spec", "ports"]).iter().filter_map(node_port).collect();
-    let mut ports = service.list(&["spec", "ports"]).to_vec();
-    for port in &mut ports {
-        let before = old.list(&["spec", "ports"]).iter().find(|before| before["name"] == port["name"]);
-        if let (None, Some(number)) = (node_port(port), before.and_then(node_port))
-            && !used.contains(&number)
-        {
-            port["nodePort"] = number.into();
-        }
-    }
-    if !ports.is_empty() {
-        service.set(&["spec", "ports"], ports);
-    }
-}
-
 fn cluster_ip(service: &Object) -> &str {
     service.text(&["spec", "clusterIP"])
 }
@@ -388,19 +345,22 @@ mod tests {
     }
 
     #[test]
-    fn an_update_keeps_what_it_does_not_mention() {
+    fn an_update_reserves_only_what_is_new() {
         let mut old = service(json!({"type": "NodePort", "ports": [{"name": "http", "port": 80}]}));
         fill(&mut old, None, &ranges(), &Table::default()).unwrap();
         let held = Held::by(&old);
         let others = Table {
-            addresses: held.addresses.into_iter().collect(),
-            ports: held.ports.into_iter().collect(),
+            addresses: held.addresses.iter().copied().collect(),
+            ports: held.ports.iter().copied().collect(),
         };
-        let mut new = service(json!({"type": "NodePort", "ports": [{"name": "http", "port": 81}]}));
+        let mut new = old.clone();
+        let mut ports = new.list(&["spec", "ports"]).to_vec();
+        ports.push(json!({"name": "admin", "port": 81}));
+        new.set(&["spec", "ports"], ports);
         let wanted = fill(&mut new, Some(&old), &ranges(), &others).unwrap();
-        assert_eq!(wanted, Held::default());
-        assert_eq!(new.at(&["spec", "clusterIP"]), old.at(&["spec", "clusterIP"]));
-        assert_eq!(new.list(&["spec", "ports"])[0]["nodePort"], old.list(&["spec", "ports"])[0]["nodePort"]);
+        assert!(wanted.addresses.is_empty());
+        assert_eq!(wanted.ports.len(), 1);
+        assert!(!held.ports.contains(&wanted.ports[0]));
     }
 
     #[test]

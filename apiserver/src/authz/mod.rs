@@ -11,7 +11,7 @@ mod question;
 mod rule;
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
@@ -22,13 +22,13 @@ use http::request::Parts;
 use crate::{
     authn::impersonation,
     bootstrap,
-    follow::{Follow, View},
+    follow::{Follow, Objects, View},
     hooks::{Authorize, Decision},
     registry::Registry,
     request::{RequestInfo, User},
 };
 pub use node::node_of;
-use node::{Reference, References, Verdict};
+use node::{Reference, Verdict};
 pub(crate) use policy::aggregated;
 pub use policy::{Policy, Sources};
 pub use question::{Question, forbidden};
@@ -95,7 +95,7 @@ impl Authorizer {
     /// Every role and binding, compiled.
     pub async fn policy(&self) -> Result<Arc<Policy>, Status> {
         let registry = &self.registry;
-        let version = |objects: &mut Objects| objects.version;
+        let version = |objects: &mut Objects| objects.version();
         let versions = [
             self.roles.ask(registry, version).await?,
             self.cluster_roles.ask(registry, version).await?,
@@ -185,83 +185,36 @@ impl Authorize for Arc<Authorizer> {
     }
 }
 
-/// All objects of a kind, with a number that grows with every change.
+/// What pods refer to, by node, with the number of pods that do.
 #[derive(Default)]
-struct Objects {
-    by_name: BTreeMap<(String, String), Arc<Object>>,
-    version: u64,
-}
-
-impl Objects {
-    fn all(&mut self) -> Vec<Arc<Object>> {
-        self.by_name.values().cloned().collect()
-    }
-}
-
-impl View for Objects {
-    fn add(&mut self, object: &Arc<Object>) {
-        self.by_name.insert(key_of(object), object.clone());
-        self.version += 1;
-    }
-
-    fn remove(&mut self, object: &Object) {
-        self.by_name.remove(&key_of(object));
-        self.version += 1;
-    }
-}
-
-/// What pods refer to, by node; a node's index is built when its kubelet first asks after a change.
-#[derive(Default)]
-struct PodsByNode {
-    nodes: BTreeMap<String, PodsOfNode>,
-}
-
-#[derive(Default)]
-struct PodsOfNode {
-    pods: BTreeMap<(String, String), Vec<Reference>>,
-    references: Option<References>,
-}
+struct PodsByNode(HashMap<String, HashMap<Reference, usize>>);
 
 impl PodsByNode {
-    fn refer(&mut self, node: &str, reference: &Reference) -> bool {
-        let Some(of_node) = self.nodes.get_mut(node) else { return false };
-        let references = of_node.references.get_or_insert_with(|| {
-            let mut references = References::default();
-            of_node.pods.values().for_each(|pod| references.add(node, pod));
-            references
-        });
-        references.has(node, reference)
+    fn refer(&self, node: &str, reference: &Reference) -> bool {
+        self.0.get(node).is_some_and(|references| references.contains_key(reference))
     }
 }
 
 impl View for PodsByNode {
     fn add(&mut self, pod: &Arc<Object>) {
         let node = pod.text(&["spec", "nodeName"]);
-        if node.is_empty() {
-            return;
+        if !node.is_empty() {
+            let references = self.0.entry(node.to_string()).or_default();
+            node::references_of(pod).into_iter().for_each(|one| *references.entry(one).or_default() += 1);
         }
-        let of_node = self.nodes.entry(node.to_string()).or_default();
-        let found = node::references_of(pod);
-        if let Some(references) = &mut of_node.references {
-            references.add(node, &found);
-        }
-        of_node.pods.insert(key_of(pod), found);
     }
 
     fn remove(&mut self, pod: &Object) {
-        let node = pod.text(&["spec", "nodeName"]);
-        if let Some(of_node) = self.nodes.get_mut(node) {
-            of_node.pods.remove(&key_of(pod));
-            of_node.references = None;
-            if of_node.pods.is_empty() {
-                self.nodes.remove(node);
+        let Some(references) = self.0.get_mut(pod.text(&["spec", "nodeName"])) else { return };
+        for reference in node::references_of(pod) {
+            if let Some(count) = references.get_mut(&reference) {
+                *count -= 1;
+                if *count == 0 {
+                    references.remove(&reference);
+                }
             }
         }
     }
-}
-
-fn key_of(object: &Object) -> (String, String) {
-    (object.namespace().to_string(), object.name().to_string())
 }
 
 fn kind(group: &str, plural: &str) -> &'static Kind {

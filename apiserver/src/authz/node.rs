@@ -1,9 +1,7 @@
 //! What a kubelet may do: its own node, the pods bound to it, and what these pods refer to.
 //!
-//! [`decide`] is pure; where the answer hangs on what pods refer to, it names the reference and
-//! [`References`], an index over the pods, answers.
-
-use std::collections::{HashMap, HashSet};
+//! [`decide`] is pure; where the answer hangs on what pods refer to, it names the reference. [`references_of`] says
+//! what a pod refers to.
 
 use api::Object;
 use serde_json::Value;
@@ -137,24 +135,6 @@ fn own_node(node: &str, question: &Question<'_>) -> Verdict {
     }
 }
 
-/// What the pods of each node refer to.
-#[derive(Default)]
-pub struct References {
-    by_node: HashMap<String, HashSet<Reference>>,
-}
-
-impl References {
-    /// Whether a pod on `node` refers to it.
-    pub fn has(&self, node: &str, reference: &Reference) -> bool {
-        self.by_node.get(node).is_some_and(|references| references.contains(reference))
-    }
-
-    /// Adds what a pod on `node` refers to.
-    pub fn add(&mut self, node: &str, references: &[Reference]) {
-        self.by_node.entry(node.to_string()).or_default().extend(references.iter().cloned());
-    }
-}
-
 /// Everything that a pod refers to and its kubelet must read.
 pub fn references_of(pod: &Object) -> Vec<Reference> {
     let mut found = Vec::new();
@@ -255,18 +235,17 @@ mod tests {
             },
         }));
         let pod = pod.unwrap();
-        let mut references = References::default();
-        references.add("n1", &references_of(&pod));
-        let has = |node, resource, name: &str| {
-            references.has(node, &Reference { resource, namespace: "a".into(), name: name.into() })
+        let references = references_of(&pod);
+        let has = |resource, name: &str| {
+            references.contains(&Reference { resource, namespace: "a".into(), name: name.into() })
         };
-        assert!(has("n1", "secrets", "key"));
-        assert!(has("n1", "configmaps", "kube-root-ca.crt"));
-        assert!(has("n1", "serviceaccounts", "default"));
-        assert!(has("n1", "persistentvolumeclaims", "web-data"));
-        assert!(!has("n2", "secrets", "key"));
+        assert!(has("secrets", "key"));
+        assert!(has("configmaps", "kube-root-ca.crt"));
+        assert!(has("serviceaccounts", "default"));
+        assert!(has("persistentvolumeclaims", "web-data"));
+        assert!(!has("secrets", "other"));
         let verdict = decide("n1", &ask("get", "", "secrets", "a", "key"));
-        assert!(matches!(verdict, Verdict::IfReferenced(reference) if references.has("n1", &reference)));
+        assert!(matches!(verdict, Verdict::IfReferenced(reference) if references.contains(&reference)));
     }
 
     #[test]

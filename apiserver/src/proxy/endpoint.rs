@@ -63,7 +63,12 @@ impl Endpoint {
         let ports = service.list(&["spec", "ports"]);
         let found = match port {
             "" => ports.first().filter(|_| ports.len() == 1),
-            port => ports.iter().find(|one| one["name"] == port || one["port"].to_string() == port),
+            port => {
+                let number: Option<u64> = port.parse().ok();
+                ports
+                    .iter()
+                    .find(|one| one["name"] == port || number.is_some() && one["port"].as_u64() == number)
+            }
         };
         let none = || {
             let message = format!("no service port {port:?} found for service {:?}", service.name());

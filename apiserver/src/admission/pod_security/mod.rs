@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use api::{FieldError, Object, Status};
 use serde_json::{Value, json};
 
-use super::{forbidden, found_or_none, kind};
-use crate::{hooks::Attributes, registry::Registry};
+use super::forbidden;
+use crate::hooks::Attributes;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
@@ -29,12 +29,13 @@ struct Violation {
 }
 
 /// Refuses pods beyond the enforced level; returns warnings about those beyond the other one.
-pub(super) async fn admit(
-    registry: &Registry,
+pub(super) fn admit(
     attributes: &Attributes<'_>,
+    namespace: Option<&Object>,
     pod: &Object,
 ) -> Result<Vec<String>, Status> {
-    let labels = Labels::of(registry, attributes.namespace).await?;
+    let Some(namespace) = namespace else { return Ok(Vec::new()) };
+    let labels = Labels(namespace);
     let (enforced, version) = labels.level("enforce");
     let faults = describe(&violations(pod, enforced));
     if !faults.is_empty() {
@@ -45,22 +46,25 @@ pub(super) async fn admit(
 }
 
 /// Warnings about the pods that a workload would make.
-pub(super) async fn warn_about_template(
-    registry: &Registry,
+pub(super) fn warn_about_template(
     attributes: &Attributes<'_>,
+    namespace: Option<&Object>,
     workload: &Object,
-) -> Result<Vec<String>, Status> {
+) -> Option<String> {
     let path: &[&str] = match attributes.kind.kind {
         "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "Job" | "ReplicationController" => {
             &["spec", "template"]
         }
         "CronJob" => &["spec", "jobTemplate", "spec", "template"],
         "PodTemplate" => &["template"],
-        _ => return Ok(Vec::new()),
+        _ => return None,
     };
-    let Some(pod) = workload.at(path).cloned().and_then(Object::from_value) else { return Ok(Vec::new()) };
-    let labels = Labels::of(registry, attributes.namespace).await?;
-    Ok(labels.warning(&pod).into_iter().collect())
+    let labels = Labels(namespace?);
+    let (level, _) = labels.level("warn");
+    if level == Level::Privileged {
+        return None;
+    }
+    labels.warning(&workload.at(path).cloned().and_then(Object::from_value)?)
 }
 
 /// Refuses namespaces whose labels name no level.
@@ -90,14 +94,9 @@ pub(super) fn validate_labels(
 }
 
 /// A namespace's labels.
-struct Labels(Object);
+struct Labels<'a>(&'a Object);
 
-impl Labels {
-    async fn of(registry: &Registry, namespace: &str) -> Result<Labels, Status> {
-        let found = found_or_none(registry.get(kind("", "namespaces"), "", namespace).await)?;
-        Ok(Labels(found.unwrap_or_default()))
-    }
-
+impl Labels<'_> {
     /// Level and version for a mode; a label that names no level counts as the strictest one.
     fn level(&self, mode: &str) -> (Level, &str) {
         let label = |key: String| self.0.at(&["metadata", "labels", &key]).and_then(Value::as_str);
@@ -157,7 +156,7 @@ fn containers(pod: &Object) -> impl Iterator<Item = &Value> {
 }
 
 /// The names of the containers that are at fault.
-fn faulty<'a>(pod: &'a Object, is_faulty: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+fn faulty(pod: &Object, is_faulty: impl Fn(&Value) -> bool) -> Vec<&str> {
     containers(pod).filter(|one| is_faulty(one)).filter_map(|one| one["name"].as_str()).collect()
 }
 
