@@ -2,6 +2,11 @@
 //!
 //! Pure: no I/O, no clock, no randomness; `now` and names are arguments. Everything that the API
 //! server needs to know about a kind is a row in [`kinds`], beside it a [`Strategy`] for what is special.
+//!
+//! A write passes through the modules in this order: [`decode`] reads the body against the [`schema`],
+//! [`patch`] makes the new object out of the old one, the kind's [`Strategy`] sets defaults, [`meta`] and the
+//! strategy validate, in terms of [`name`], [`quantity`] and [`selector`]. What is wrong is a [`FieldError`]
+//! or a [`Status`]. [`table`] and [`openapi`] tell people and clients what there is.
 
 pub mod decode;
 pub mod field;
@@ -12,6 +17,7 @@ pub mod name;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

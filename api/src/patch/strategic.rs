@@ -214,7 +214,10 @@ fn merged_list(place: &Place, before: Vec<Value>, change: Vec<Value>) -> Result<
     if key.is_empty() {
         return Err(Status::bad_request("cannot merge lists without merge key"));
     }
-    let (mut list, change) = with_directives_applied(before.clone(), change, key)?;
+    if change.iter().any(|item| item.get(PATCH).is_some_and(|directive| directive == "replace")) {
+        return Ok(change.into_iter().map(without_nulls).filter_map(without_directives).collect());
+    }
+    let (mut list, change) = with_deletions_applied(before.clone(), change, key)?;
     for item in &change {
         let Some(value) = item.get(key) else { return Err(no_merge_key(item, key)) };
         let found = list.iter_mut().find(|candidate| candidate.get(key) == Some(value));
@@ -228,32 +231,30 @@ fn merged_list(place: &Place, before: Vec<Value>, change: Vec<Value>) -> Result<
     Ok(in_order(list, &change, &before, key))
 }
 
-/// Carries out the items that are directives: what is left of the list, and the items still to be merged.
-fn with_directives_applied(
+/// Carries out the items that ask for deletion: what is left of the list, and the items still to be merged.
+fn with_deletions_applied(
     mut list: Vec<Value>,
     change: Vec<Value>,
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), Status> {
     let mut rest = Vec::new();
-    let mut is_replaced = false;
     for item in change {
-        match item.get(PATCH).and_then(Value::as_str) {
+        match item.get(PATCH) {
             None => rest.push(item),
-            Some("replace") => is_replaced = true,
-            Some("delete") => {
+            Some(directive) if directive == "delete" => {
                 let Some(value) = item.get(key) else { return Err(no_merge_key(&item, key)) };
                 list.retain(|candidate| candidate.get(key) != Some(value));
             }
-            Some("merge") => {
+            Some(directive) if directive == "merge" => {
                 return Err(Status::bad_request("merging lists cannot yet be specified in the patch"));
             }
             Some(other) => {
                 let map = item.as_object().cloned().unwrap_or_default();
-                return Err(unknown_directive(&other.into(), &map));
+                return Err(unknown_directive(other, &map));
             }
         }
     }
-    Ok(if is_replaced { (rest, Vec::new()) } else { (list, rest) })
+    Ok((list, rest))
 }
 
 /// Brings a list into order: what `order` names stands as there, the rest as in `before`; where the two do
@@ -285,6 +286,8 @@ fn is_same(left: &Value, right: &Value, key: &str) -> bool {
 }
 
 /// A part of the patch that is taken as it is; `None` when a directive says that there is nothing to take.
+/// Upstream loses maps that ask to replace what is not there, and stores the directives of items that are
+/// new; nobody can want either.
 fn without_directives(value: Value) -> Option<Value> {
     match value {
         Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(without_directives).collect())),

@@ -156,8 +156,8 @@ fn directives_delete_replace_and_retain() {
     });
     assert_eq!(strategic(original, patch), expected);
     let original = json!({"containers": [{"name": "a"}, {"name": "b"}]});
-    let patch = json!({"containers": [{"$patch": "replace"}, {"name": "c"}]});
-    assert_eq!(strategic(original, patch), json!({"containers": [{"name": "c"}]}));
+    let patch = json!({"containers": [{"$patch": "replace"}, {"name": "c"}, {"name": "b"}]});
+    assert_eq!(strategic(original, patch), json!({"containers": [{"name": "c"}, {"name": "b"}]}));
 }
 
 #[test]
