@@ -91,7 +91,7 @@ fn scale_of(object: &Object, paths: &Scale) -> Object {
         }
     }
     let mut status = json!({"replicas": object.number(paths.status_replicas).unwrap_or_default()});
-    if let Some(selector) = object.at(paths.selector).and_then(|selector| selector_text(selector)) {
+    if let Some(selector) = object.at(paths.selector).and_then(selector_text) {
         status["selector"] = selector.into();
     }
     let scale = json!({

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use api::{Kind, Object, Status, decode, schema};
+use api::{
+    Kind, Object, Status,
+    decode::{self, Decoded},
+    protobuf, schema,
+};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -43,11 +47,26 @@ pub(super) fn object(
     body: &[u8],
     validation: FieldValidation,
 ) -> Result<(Object, Vec<String>), Status> {
-    let decoded = decode::decode(body, &content_type(headers), schema::of(kind))?;
+    let decoded = decoded(headers, body, schema::of(kind))?;
     let mut object = decoded.object;
     decode::expect_kind(&mut object, kind)?;
     let warnings = judge(kind, decoded.faults, validation)?;
     Ok((object, warnings))
+}
+
+/// A body in any of the forms that are known.
+pub(super) fn decoded(
+    headers: &HeaderMap,
+    body: &[u8],
+    schema: Option<&'static schema::Schema>,
+) -> Result<Decoded, Status> {
+    let content_type = content_type(headers);
+    if content_type != protobuf::CONTENT_TYPE {
+        return decode::decode(body, &content_type, schema);
+    }
+    let object = protobuf::decode(body);
+    let decoded = object.and_then(|object| decode::check(object.into_value(), schema));
+    decoded.map_err(|why| Status::bad_request(format!("the object provided is unrecognized: {why}")))
 }
 
 /// What becomes of unknown and repeated fields.

@@ -130,7 +130,7 @@ impl<'a> Call<'a> {
 /// The body as an object of a kind that has no row of its own (Scale, Eviction).
 pub(crate) async fn object_without_kind(call: &Call<'_>, body: Body) -> Result<api::Object, Status> {
     let bytes = body::read(body).await?;
-    Ok(api::decode::decode(&bytes, &body::content_type(&call.headers), None)?.object)
+    Ok(body::decoded(&call.headers, &bytes, None)?.object)
 }
 
 /// Whether there is such a route for the kind at all; 404 else.

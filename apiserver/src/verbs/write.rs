@@ -59,7 +59,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
 pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query)?;
     let bytes = body::read(body).await?;
-    let decoded = decode::decode(&bytes, &body::content_type(&call.headers), None)?;
+    let decoded = body::decoded(&call.headers, &bytes, None)?;
     let kind = kinds::find_kind(
         decoded.object.api_version().split_once('/').map_or("", |(group, _)| group),
         decoded.object.api_version().rsplit('/').next().unwrap_or_default(),
@@ -172,7 +172,7 @@ async fn delete_options(call: &Call<'_>, body: Body) -> Result<DeleteOptions, St
     if bytes.is_empty() {
         return DeleteOptions::from_query(call.query);
     }
-    let options = decode::decode(&bytes, &body::content_type(&call.headers), None)?.object;
+    let options = body::decoded(&call.headers, &bytes, None)?.object;
     if !matches!(options.kind(), "" | "DeleteOptions") {
         return Err(Status::bad_request(format!(
             "decoded object cannot be converted to DeleteOptions: {}",

@@ -236,6 +236,23 @@ async fn a_quota_holds_when_many_write_at_once() {
 }
 
 #[tokio::test]
+async fn a_quota_says_what_is_used() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    tokio::spawn(apiserver::admission::quota::status::run(cluster.registry.clone(), admin.stop.clone()));
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "5", "services": "1"}}});
+    admin.post(quotas, &quota).await.ok();
+    admin.post(PODS, &pod("web")).await.ok();
+    let mut watch = admin.watch(&format!("{quotas}?watch=true")).await;
+    let wanted = json!({"hard": {"pods": "5", "services": "1"}, "used": {"pods": "1", "services": "1"}});
+    while watch.event().await.expect("an event")["object"]["status"] != wanted {}
+    admin.delete_with(&format!("{PODS}/web"), &json!({"gracePeriodSeconds": 0})).await.ok();
+    let wanted = json!({"hard": {"pods": "5", "services": "1"}, "used": {"pods": "0", "services": "1"}});
+    while watch.event().await.expect("an event")["object"]["status"] != wanted {}
+}
+
+#[tokio::test]
 async fn a_namespace_may_ask_for_restricted_pods() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
