@@ -197,13 +197,14 @@ impl NodeInfo {
     /// Reads a node.
     pub fn new(node: &Node) -> NodeInfo {
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-        let pods = allocatable.and_then(|list| list.get("pods")?.0.parse().ok());
+        // A quantity like any other: the server writes 1000 pods as "1k".
+        let pods = allocatable.and_then(|list| api::quantity::Quantity::parse(&list.get("pods")?.0).ok());
         let spec = node.spec.as_ref();
         NodeInfo {
             name: node.metadata.name.clone().unwrap_or_default(),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             allocatable: Resources::from_list(allocatable),
-            max_pods: pods.unwrap_or_default(),
+            max_pods: pods.and_then(|pods| pods.value().try_into().ok()).unwrap_or_default(),
             taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default(),
             is_unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
         }
