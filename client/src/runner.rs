@@ -180,7 +180,6 @@ fn settle(queue: &Queue, key: &ObjectKey, result: Result<Next, ClientError>) {
 }
 
 /// Files the turn with the flight recorder; returns what is yet to be seen.
-#[expect(clippy::too_many_arguments, reason = "these are the fields of one record")]
 fn file(
     flight: &FlightRecorder,
     controller: &'static str,

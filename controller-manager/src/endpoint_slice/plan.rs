@@ -97,7 +97,7 @@ fn plan_group(
     let mut actions = Vec::new();
     let mut any_kept = false;
     for (slice, kept) in drafts {
-        if kept.is_empty() && !(is_placeholder && !any_kept) {
+        if kept.is_empty() && (any_kept || !is_placeholder) {
             actions.push(Action::Delete(slice));
             continue;
         }

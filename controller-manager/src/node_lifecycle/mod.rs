@@ -114,6 +114,7 @@ impl Reconcile for NodeLifecycle {
         if let Some(taints) = plan::taints(&node, others_are_well, now) {
             // On condition of the version: taints are a list in which others write, too.
             let metadata = json!({"uid": node.uid(), "resourceVersion": node.resource_version()});
+            let taints = (!taints.is_empty()).then_some(taints);
             let patch = json!({"metadata": metadata, "spec": {"taints": taints}});
             self.writer.merge::<Node>(key, patch).await.or_not_found()?;
         }
