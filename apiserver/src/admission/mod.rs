@@ -11,7 +11,7 @@ mod node_restriction;
 mod pod_security;
 mod priority;
 mod protection;
-mod quota;
+pub mod quota;
 mod service_account;
 mod tolerations;
 

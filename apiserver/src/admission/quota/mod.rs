@@ -1,7 +1,10 @@
 //! ResourceQuota: a namespace uses no more than its quotas allow, also when many write at once.
 //!
 //! What is in use is counted from the objects that are there, not from a status that may lag behind. An object that was
-//! admitted but is not there yet is remembered until it is, or until its write must have failed.
+//! admitted but is not there yet is remembered until it is, or until its write must have failed. [`status`] writes
+//! down what is used, for people to read.
+
+pub mod status;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -68,6 +71,29 @@ impl Usage {
             .chain(["jobs", "cronjobs"].map(|plural| kind("batch", plural)))
             .chain([kind("networking.k8s.io", "ingresses")]);
         Usage { kinds: counted.map(|kind| (kind, Follow::new(kind))).collect(), admitted: Mutex::default() }
+    }
+
+    /// What a namespace uses of what a quota limits.
+    async fn used(&self, registry: &Registry, quota: &Object) -> Result<Amounts, Status> {
+        let hard = quota.at(&["spec", "hard"]).and_then(Value::as_object);
+        let names: Vec<&String> = hard.into_iter().flatten().map(|(name, _)| name).collect();
+        let mut used: Amounts = names.iter().map(|name| (name.to_string(), Quantity::default())).collect();
+        for (_, in_use) in &self.kinds {
+            let of_kind: Amounts = in_use
+                .ask(registry, |in_use| {
+                    let charges: Vec<&Charge> = in_use
+                        .others(quota.namespace(), "")
+                        .filter(|charge| charge.scopes.match_quota(quota))
+                        .collect();
+                    let sum = |name: &str| {
+                        charges.iter().filter_map(|charge| charge.amounts.get(canonical(name)).copied()).sum()
+                    };
+                    names.iter().map(|name| (name.to_string(), sum(name))).collect()
+                })
+                .await?;
+            of_kind.into_iter().for_each(|(name, amount)| *used.entry(name).or_default() += amount);
+        }
+        Ok(used)
     }
 
     /// Refuses what a quota has no room for; what it has room for is remembered as used.
