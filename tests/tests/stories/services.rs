@@ -47,7 +47,7 @@ fn the_guestbook_answers_by_address_by_node_port_and_by_name() {
         let page = cluster.fetch(&format!("http://{ADDRESS}:30080/"))?;
         if page.contains("was here") { Ok(()) } else { Err(page) }
     });
-    let by_name = "wget -q -T 2 -O - http://frontend.guestbook.svc.cluster.local/";
+    let by_name = "wget -q -O - http://frontend.guestbook.svc.cluster.local/";
     let said = cluster.kubectl(&format!("-n guestbook exec deployment/backend -- {by_name}")).ok();
     assert!(said.contains("<h1>Guestbook</h1>"), "{said}");
 }
@@ -59,7 +59,7 @@ fn connections_are_shared_out_stick_when_asked_to_and_come_back_to_the_pod_itsel
     cluster.kubectl("expose deployment web --port=80 --target-port=http").ok();
     cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
     ready_client(&cluster);
-    let ask = "wget -q -T 2 -O - http://web";
+    let ask = "wget -q -O - http://web";
     from_pod(&cluster, ask);
     let many = format!("for i in $(seq 60); do {ask}; done | sort -u | wc -l");
     assert_eq!(from_pod(&cluster, &many).trim(), "3", "sixty connections reach all three pods");
@@ -76,7 +76,7 @@ fn connections_are_shared_out_stick_when_asked_to_and_come_back_to_the_pod_itsel
         let slices = cluster.kubectl("get endpointslices -l kubernetes.io/service-name=web -o jsonpath={.items[*].endpoints[*].addresses}").out;
         if slices.matches('[').count() == 1 { Ok(()) } else { Err(slices) }
     });
-    let hairpin = "exec deployment/web -- wget -q -T 2 -O - http://web";
+    let hairpin = "exec deployment/web -- wget -q -O - http://web";
     eventually("a pod reaches itself through its Service", || {
         let said = cluster.kubectl(hairpin);
         if said.code == 0 { Ok(()) } else { Err(said.err) }
@@ -120,7 +120,7 @@ fn names_of_every_form_are_answered() {
     let located = lookup("_https._tcp.kubernetes.default.svc.cluster.local", "srv");
     assert!(located.contains("443 kubernetes.default.svc.cluster.local"), "{located}");
     // The search list of resolv.conf makes short names work.
-    assert!(from_pod(&cluster, "wget -q -T 2 -O - http://headless:8080").contains("web"));
+    assert!(from_pod(&cluster, "wget -q -O - http://headless:8080").contains("web"));
 }
 
 #[test]
