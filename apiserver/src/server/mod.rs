@@ -1,6 +1,5 @@
 //! The server: from a request to its answer, whether it came over the network or from inside the process.
 
-mod forbidden;
 mod in_process;
 mod listen;
 mod metrics;
@@ -19,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    answer,
+    answer, authz,
     hooks::Hooks,
     registry::Registry,
     request::{PeerCertificate, Query, RequestInfo, User},
@@ -143,7 +142,7 @@ impl State {
         };
         let decision = self.hooks.authorizer.authorize(&user, info).await;
         if !decision.allowed {
-            return Err(forbidden::status(&user, info, &decision.reason));
+            return Err(authz::forbidden(&user, &authz::Question::from(info), &decision.reason));
         }
         let request = Request::from_parts(parts, body);
         match info.is_resource {
