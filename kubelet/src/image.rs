@@ -320,8 +320,8 @@ mod tests {
             "registry.example:5000": { "username": "you", "password": "pw" },
         } });
         let text = serde_json::to_vec(&config).unwrap();
-        let mut secret = Secret::default();
-        secret.data = Some([(".dockerconfigjson".to_string(), k8s_openapi::ByteString(text))].into());
+        let data = [(".dockerconfigjson".to_string(), k8s_openapi::ByteString(text))].into();
+        let secret = Secret { data: Some(data), ..Secret::default() };
         let data = Data::from(&secret);
         let found = auth_for(&data, "busybox:1").unwrap();
         assert_eq!((found.username.as_str(), found.password.as_str()), ("me", "secret"));

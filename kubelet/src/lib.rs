@@ -13,6 +13,8 @@ pub mod config;
 pub mod container;
 mod context;
 mod events;
+#[cfg(test)]
+mod fake;
 pub mod image;
 pub mod logs;
 mod metrics;
@@ -123,7 +125,9 @@ pub async fn run(
     let everything = async {
         let health = async { health.await.map_err(|source| KubeletError::Health { address, source }) };
         let work = async {
-            tokio::join!(keeper.run(stop.clone()), Pods::run(context.clone(), pods, stop.clone()), serving);
+            let rotation = logs::rotate::run(&*context.runtime, &context.config.log_dir, stop.clone());
+            let workers = Pods::run(context.clone(), pods, stop.clone());
+            tokio::join!(keeper.run(stop.clone()), workers, serving, rotation);
             Ok(())
         };
         tokio::try_join!(health, work).map(drop)

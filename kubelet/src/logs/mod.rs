@@ -3,6 +3,7 @@
 mod follow;
 mod read;
 mod record;
+pub mod rotate;
 
 pub use follow::LogChange;
 pub use read::{LogOptions, last_lines, stream};

@@ -183,6 +183,11 @@ impl Memory {
     pub fn is_busy(&self) -> bool {
         self.is_sandbox_busy
             || matches!(self.volumes, Volumes::Preparing | Volumes::Removing)
-            || self.containers.values().any(|memory| memory.operation.is_some())
+            || self.is_any_container_busy()
+    }
+
+    /// Whether a container is being started or stopped.
+    pub fn is_any_container_busy(&self) -> bool {
+        self.containers.values().any(|memory| memory.operation.is_some())
     }
 }

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::api::ObjectMeta;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::container::labels;
@@ -77,14 +77,16 @@ struct Handle {
 pub struct Pods {
     context: Arc<Context>,
     workers: HashMap<String, Handle>,
-    tasks: JoinSet<String>,
+    tasks: JoinSet<()>,
+    uids: HashMap<task::Id, String>,
     stop: CancellationToken,
 }
 
 impl Pods {
     /// Works for the pods in `cache`, which holds this node's and no others, until `stop`.
     pub async fn run(context: Arc<Context>, cache: Arc<Cache<Pod>>, stop: CancellationToken) {
-        let mut pods = Pods { context, workers: HashMap::new(), tasks: JoinSet::new(), stop: stop.clone() };
+        let (workers, tasks, uids) = (HashMap::new(), JoinSet::new(), HashMap::new());
+        let mut pods = Pods { context, workers, tasks, uids, stop: stop.clone() };
         // Listening comes before looking, so that nothing happens unheard.
         let mut events = pods.listen().await;
         tokio::select! {
@@ -101,12 +103,12 @@ impl Pods {
                     Some(Ok(event)) => pods.pass_on(&event),
                     Some(Err(_)) | None => events = pods.listen_again().await,
                 },
-                Some(ended) = pods.tasks.join_next() => pods.worker_ended(ended),
+                Some(ended) = pods.tasks.join_next_with_id() => pods.worker_ended(ended),
             }
             metrics::ACTIVE_PODS.set(i64::try_from(pods.workers.len()).unwrap_or(i64::MAX));
         }
         // Workers stop, containers go on.
-        while let Some(ended) = pods.tasks.join_next().await {
+        while let Some(ended) = pods.tasks.join_next_with_id().await {
             pods.worker_ended(ended);
         }
     }
@@ -163,11 +165,8 @@ impl Pods {
         let (sender, receiver) = watch::channel(desired);
         let runtime_moved = Arc::new(Notify::new());
         let worker = Worker::new(self.context.clone(), receiver, runtime_moved.clone(), Timestamp::now());
-        let (stop, name) = (self.stop.clone(), uid.clone());
-        self.tasks.spawn(async move {
-            worker.run(stop).await;
-            name
-        });
+        let task = self.tasks.spawn(worker.run(self.stop.clone()));
+        self.uids.insert(task.id(), uid.clone());
         self.workers.insert(uid, Handle { desired: sender, runtime_moved });
     }
 
@@ -186,12 +185,17 @@ impl Pods {
         }
     }
 
-    fn worker_ended(&mut self, ended: Result<String, tokio::task::JoinError>) {
-        match ended {
-            Ok(uid) => {
-                self.workers.remove(&uid);
+    /// A worker that has died of our own fault is replaced when its pod next changes.
+    fn worker_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => {
+                tracing::error!(%error, "the worker of a pod died");
+                error.id()
             }
-            Err(error) => tracing::error!(%error, "the worker of a pod died"),
+        };
+        if let Some(uid) = self.uids.remove(&id) {
+            self.workers.remove(&uid);
         }
     }
 

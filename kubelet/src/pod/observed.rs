@@ -1,5 +1,7 @@
 //! What the runtime knows of one pod, in the kubelet's words.
 
+use std::cmp::Reverse;
+
 use jiff::Timestamp;
 
 /// The sandboxes and containers of one pod, the newest of each first.
@@ -114,7 +116,7 @@ impl Observed {
 
     /// Puts the newest first; callers fill the lists in any order.
     pub fn sorted(mut self) -> Observed {
-        self.sandboxes.sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
+        self.sandboxes.sort_by_key(|sandbox| Reverse((sandbox.attempt, sandbox.created_at)));
         self.containers.sort_by(|a, b| (&a.name, b.attempt).cmp(&(&b.name, a.attempt)));
         self
     }

@@ -5,8 +5,6 @@
 //! container is being stopped. All of the pod's state has this one owner.
 
 mod act;
-#[cfg(test)]
-mod fake;
 mod outcome;
 mod probes;
 mod report;

@@ -7,6 +7,8 @@ mod identity;
 mod logs;
 mod stats;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -173,7 +173,7 @@ impl Worker {
     /// The API object goes last, when it tells the whole truth.
     fn delete_pod(&mut self, now: Timestamp) {
         let must_wait = self.next_try.is_some_and(|at| at > now);
-        if self.is_deleting || must_wait || !self.report.is_idle(now) || self.status_change(now).is_some() {
+        if self.is_deleting || must_wait || !self.has_told_all(now) {
             return;
         }
         self.is_deleting = true;

@@ -31,7 +31,7 @@ pub(super) enum Done {
     ContainerStarted { name: String, result: Result<(), StartError> },
     ContainerStopped { name: String, result: Result<(), cri::Error> },
     ContainerRemoved,
-    Reported(Result<Pod, kube::Error>),
+    Reported(Result<Box<Pod>, kube::Error>),
     Deleted(Result<(), kube::Error>),
     Forgotten(io::Result<()>),
 }
@@ -187,11 +187,11 @@ impl Worker {
         self.context.events.event(self.pod.object_ref(&()), EventType::Warning, reason, message);
     }
 
-    fn reported(&mut self, result: Result<Pod, kube::Error>, now: Timestamp) {
+    fn reported(&mut self, result: Result<Box<Pod>, kube::Error>, now: Timestamp) {
         match result {
             Ok(pod) => {
                 self.report.succeeded();
-                self.take_newer(Arc::new(pod));
+                self.take_newer(Arc::from(pod));
             }
             // Gone, or another pod of the same name: the watch will say so.
             Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => {

@@ -19,12 +19,16 @@ use crate::pod::status::pod_status;
 use crate::pod::view::PodView;
 
 const RETRY: Duration = Duration::from_secs(1);
+/// The API may store less than it was told, or somebody else may have written: the same report is sent again
+/// at this pace and no faster.
+const REPEAT: Duration = Duration::from_secs(10);
 
 /// Where the reports of a worker stand: one is under way at most, so what changes meanwhile becomes one more.
 #[derive(Default)]
 pub(super) struct Reporting {
     under_way: bool,
     retry_at: Option<Timestamp>,
+    last: Option<(Value, Timestamp)>,
     /// The volumes are being brought up to date.
     pub(super) refreshing: bool,
     /// That has failed and is not to be tried before.
@@ -32,7 +36,7 @@ pub(super) struct Reporting {
 }
 
 impl Reporting {
-    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
+    fn is_idle(&self, now: Timestamp) -> bool {
         !self.under_way && self.retry_at.is_none_or(|at| at <= now)
     }
 
@@ -44,6 +48,12 @@ impl Reporting {
     pub(super) fn failed(&mut self, now: Timestamp) {
         self.under_way = false;
         self.retry_at = Some(now + RETRY);
+        self.last = None;
+    }
+
+    /// When this very report was sent with success, if it was the last one.
+    fn sent_at(&self, patch: &Value) -> Option<Timestamp> {
+        self.last.as_ref().filter(|(last, _)| last == patch).map(|(_, at)| *at)
     }
 }
 
@@ -57,21 +67,32 @@ impl Worker {
             return self.report.retry_at;
         }
         let (status, patch) = self.status_change(now)?;
+        if let Some(again_at) = self.report.sent_at(&patch).map(|at| at + REPEAT).filter(|at| *at > now) {
+            return Some(again_at);
+        }
         self.announce_back_off(&status);
         self.report.under_way = true;
+        self.report.last = Some((patch.clone(), now));
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), self.pod.namespace());
         let name = self.pod.name().to_string();
         self.tasks.spawn(async move {
-            Done::Reported(pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await)
+            let patch = Patch::Strategic(patch);
+            Done::Reported(pods.patch_status(&name, &PatchParams::default(), &patch).await.map(Box::new))
         });
         None
     }
 
     /// The status as it should be, and the patch that makes it so; `None` when it is.
-    pub(super) fn status_change(&self, now: Timestamp) -> Option<(PodStatus, Value)> {
+    fn status_change(&self, now: Timestamp) -> Option<(PodStatus, Value)> {
         let status = pod_status(&self.situation(now), &self.context.config.node_ip.to_string());
         let patch = status_patch(self.pod.uid(), self.pod.status(), &status)?;
         Some((status, patch))
+    }
+
+    /// Whether the API has been told everything.
+    pub(super) fn has_told_all(&self, now: Timestamp) -> bool {
+        let change = self.status_change(now);
+        self.report.is_idle(now) && change.is_none_or(|(_, patch)| self.report.sent_at(&patch).is_some())
     }
 
     /// Waiting after a crash or a failed pull is told once, when it begins.

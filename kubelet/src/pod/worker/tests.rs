@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::fake::{FakeApi, FakeRuntime};
 use super::*;
 use crate::config::Config;
 use crate::context::NodeFacts;
+use crate::fake::{FakeApi, FakeRuntime};
 use crate::pod::Pods;
 use crate::source::Sources;
 use crate::volume::VolumeManager;

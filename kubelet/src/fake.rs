@@ -1,4 +1,4 @@
-//! A runtime and an API server that do as they are told, in memory: for the workers' tests.
+//! A runtime and an API server that do as they are told, in memory: for tests of workers and of the server.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_stream_free::from_broadcast;
 
 /// A CRI runtime whose containers run until the test ends them.
-pub(super) struct FakeRuntime {
+pub(crate) struct FakeRuntime {
     state: Mutex<State>,
     events: broadcast::Sender<ContainerEventResponse>,
     changed: watch::Sender<u64>,
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl FakeRuntime {
-    pub(super) fn new(images: &[&str]) -> Arc<FakeRuntime> {
+    pub(crate) fn new(images: &[&str]) -> Arc<FakeRuntime> {
         let images = images.iter().map(|image| image.to_string()).collect();
         Arc::new(FakeRuntime {
             state: Mutex::new(State { images, ..State::default() }),
@@ -42,12 +42,12 @@ impl FakeRuntime {
     }
 
     /// The calls that changed something, in order.
-    pub(super) fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
 
     /// Ends the newest container of this name.
-    pub(super) fn exit(&self, name: &str, code: i32) {
+    pub(crate) fn exit(&self, name: &str, code: i32) {
         let mut state = self.state();
         let found = state
             .containers
@@ -59,13 +59,36 @@ impl FakeRuntime {
         self.tell();
     }
 
+    /// Has a running container in it, as if it had been started before.
+    pub(crate) async fn add_running(&self, pod: &str, name: &str, image: &str) {
+        let labels = HashMap::from([("io.kubernetes.pod.uid".to_string(), "u".to_string())]);
+        let metadata =
+            PodSandboxMetadata { name: pod.into(), uid: "u".into(), ..PodSandboxMetadata::default() };
+        let config = PodSandboxConfig {
+            metadata: Some(metadata),
+            labels: labels.clone(),
+            ..PodSandboxConfig::default()
+        };
+        let request = RunPodSandboxRequest { config: Some(config), ..RunPodSandboxRequest::default() };
+        let pod_sandbox_id = self.run_pod_sandbox(request).await.unwrap().pod_sandbox_id;
+        let config = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(ImageSpec { image: image.into(), ..ImageSpec::default() }),
+            labels,
+            ..ContainerConfig::default()
+        };
+        let request = CreateContainerRequest { pod_sandbox_id, config: Some(config), sandbox_config: None };
+        let container_id = self.create_container(request).await.unwrap().container_id;
+        self.start_container(StartContainerRequest { container_id }).await.unwrap();
+    }
+
     /// Adds an image.
-    pub(super) fn import(&self, image: &str) {
+    pub(crate) fn import(&self, image: &str) {
         self.state().images.push(image.to_string());
     }
 
     /// Kills all sandboxes with everything in them.
-    pub(super) fn kill_sandboxes(&self) {
+    pub(crate) fn kill_sandboxes(&self) {
         let mut state = self.state();
         state
             .sandboxes
@@ -77,7 +100,7 @@ impl FakeRuntime {
     }
 
     /// The environment of the newest container of this name.
-    pub(super) fn environment(&self, name: &str) -> HashMap<String, String> {
+    pub(crate) fn environment(&self, name: &str) -> HashMap<String, String> {
         let state = self.state();
         let found =
             state.containers.iter().rev().find(|(config, ..)| config.metadata.as_ref().unwrap().name == name);
@@ -85,7 +108,7 @@ impl FakeRuntime {
     }
 
     /// Where a path of the newest container of this name is on the node.
-    pub(super) fn mount(&self, name: &str, path: &str) -> String {
+    pub(crate) fn mount(&self, name: &str, path: &str) -> String {
         let state = self.state();
         let found =
             state.containers.iter().rev().find(|(config, ..)| config.metadata.as_ref().unwrap().name == name);
@@ -94,7 +117,7 @@ impl FakeRuntime {
     }
 
     /// Returns when the calls are as the test wants them.
-    pub(super) async fn wait(&self, what: impl Fn(&[String]) -> bool) {
+    pub(crate) async fn wait(&self, what: impl Fn(&[String]) -> bool) {
         let mut changed = self.changed.subscribe();
         changed.wait_for(|_| what(&self.calls())).await.unwrap();
     }
@@ -283,11 +306,7 @@ impl RuntimeService for FakeRuntime {
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
         let code = request.cmd.first().and_then(|text| text.parse().ok()).unwrap_or(0);
-        Ok(ExecSyncResponse {
-            exit_code: code,
-            stdout: b"probed".to_vec().into(),
-            ..ExecSyncResponse::default()
-        })
+        Ok(ExecSyncResponse { exit_code: code, stdout: b"probed".to_vec(), ..ExecSyncResponse::default() })
     }
 
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<EventStream, Error> {
@@ -312,14 +331,14 @@ impl ImageService for FakeRuntime {
 }
 
 /// An API server that keeps a few objects and lists, watches and patches them.
-pub(super) struct FakeApi {
+pub(crate) struct FakeApi {
     objects: Mutex<HashMap<String, Value>>,
     changes: broadcast::Sender<(String, Value)>,
     seen: watch::Sender<u64>,
 }
 
 impl FakeApi {
-    pub(super) fn new() -> Arc<FakeApi> {
+    pub(crate) fn new() -> Arc<FakeApi> {
         Arc::new(FakeApi {
             objects: Mutex::default(),
             changes: broadcast::channel(256).0,
@@ -327,7 +346,7 @@ impl FakeApi {
         })
     }
 
-    pub(super) fn client(self: &Arc<FakeApi>) -> kube::Client {
+    pub(crate) fn client(self: &Arc<FakeApi>) -> kube::Client {
         let api = self.clone();
         client::connect::in_process(tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
@@ -336,7 +355,7 @@ impl FakeApi {
     }
 
     /// Writes an object at its path and tells those who watch.
-    pub(super) fn put(&self, path: &str, mut object: Value) {
+    pub(crate) fn put(&self, path: &str, mut object: Value) {
         let is_new = self.get(path).is_none();
         self.seen.send_modify(|revision| {
             *revision += 1;
@@ -348,7 +367,7 @@ impl FakeApi {
         self.seen.send_modify(|_| {});
     }
 
-    pub(super) fn delete(&self, path: &str) {
+    pub(crate) fn delete(&self, path: &str) {
         let object = self.objects.lock().unwrap().remove(path);
         if let Some(object) = object {
             self.changes.send((path.to_string(), json!({ "type": "DELETED", "object": object }))).ok();
@@ -356,24 +375,24 @@ impl FakeApi {
         }
     }
 
-    pub(super) fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.objects.lock().unwrap().get(path).cloned()
     }
 
     /// Returns the object once it is as the test wants it.
-    pub(super) async fn wait(&self, path: &str, what: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait(&self, path: &str, what: impl Fn(&Value) -> bool) -> Value {
         let mut seen = self.seen.subscribe();
         seen.wait_for(|_| self.get(path).is_some_and(|object| what(&object))).await.unwrap();
         self.get(path).unwrap()
     }
 
-    pub(super) async fn wait_gone(&self, path: &str) {
+    pub(crate) async fn wait_gone(&self, path: &str) {
         let mut seen = self.seen.subscribe();
         seen.wait_for(|_| self.get(path).is_none()).await.unwrap();
     }
 
     /// `reason: message` of all events, in order.
-    pub(super) fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         let objects = self.objects.lock().unwrap();
         let mut events: Vec<&Value> =
             objects.iter().filter(|(path, _)| path.contains("/events/")).map(|(_, event)| event).collect();
@@ -384,7 +403,7 @@ impl FakeApi {
         events.iter().map(|event| format!("{}: {}", text(event, "reason"), text(event, "message"))).collect()
     }
 
-    pub(super) async fn wait_event(&self, start: &str) {
+    pub(crate) async fn wait_event(&self, start: &str) {
         let mut seen = self.seen.subscribe();
         seen.wait_for(|_| self.events().iter().any(|event| event.starts_with(start))).await.unwrap();
     }
@@ -448,7 +467,7 @@ impl FakeApi {
             let wanted = is_wanted(&path, &query, &key, &change["object"]);
             std::future::ready(wanted.then(|| format!("{change}\n")))
         });
-        let frames = lines.map(|line| Ok::<_, Infallible>(http_body::Frame::data(line.into())));
+        let frames = lines.map(|line| Ok::<_, Infallible>(hyper::body::Frame::data(line.into())));
         Response::new(http_body_util::StreamBody::new(frames.boxed()).boxed_unsync())
     }
 }
@@ -507,7 +526,7 @@ mod tokio_stream_free {
     use futures::{Stream, stream};
     use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-    pub(super) fn from_broadcast<T: Clone + Send + 'static>(
+    pub(crate) fn from_broadcast<T: Clone + Send + 'static>(
         receiver: Receiver<T>,
     ) -> impl Stream<Item = T> + Send {
         stream::unfold(receiver, |mut receiver| async move {
