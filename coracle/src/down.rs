@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    mount::{MntFlags, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -154,9 +155,10 @@ fn remove(dir: &Path) -> Result<()> {
     if dir == Path::new("/") || dir.parent().is_none() {
         bail!("will not remove {}", dir.display());
     }
-    let mounted = mounts_below(dir)?;
-    if !mounted.is_empty() {
-        bail!("{} is still mounted on: unmount it and run `coracle reset` again", mounted[0].display());
+    // Deepest first. What is mounted there is a pod's, put there by the kubelet.
+    for point in mounts_below(dir)?.into_iter().rev() {
+        umount2(&point, MntFlags::MNT_DETACH)
+            .with_context(|| format!("cannot unmount {}", point.display()))?;
     }
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -166,7 +168,8 @@ fn remove(dir: &Path) -> Result<()> {
     }
 }
 
-/// Mount points below a folder: removing through one would delete what is not ours.
+/// Mount points below a folder, in the order in which they were made: removing through one would delete
+/// what is behind it.
 fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);

@@ -14,6 +14,7 @@ use client::{FlightRecorder, Informers};
 use cri::{RuntimeService, v1};
 use daemon::{health::Health, logs};
 use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
 use net::{Cidr, PodNetwork};
 use nix::unistd::dup;
 use store::Store;
@@ -55,7 +56,7 @@ fn start(settings: &Settings, reporter: &mut Reporter) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(settings, reporter));
     // Whatever still runs has been told to stop; what it wrote is durable already.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    runtime.shutdown_background();
     outcome
 }
 
@@ -146,6 +147,7 @@ impl Cluster {
         bootstrap::run(&registry, &first_objects)
             .await
             .context("cannot create what every cluster starts with")?;
+        tokio::spawn(apiserver::admission::quota::status::run(registry, stop.clone()));
         let address = ("0.0.0.0", settings.secure_port);
         let listener = TcpListener::bind(address)
             .await
@@ -242,16 +244,21 @@ pub(crate) async fn reset_runtime(place: &Place) -> Result<()> {
     Ok(runtime::reset(&runtime_config(place, None)).await?)
 }
 
-/// Waits until the node says that it is Ready.
+/// Waits until the node says that it is Ready, and gives it the role that it has beside.
 async fn node_ready(cluster: &Cluster, name: &str) {
-    let nodes =
-        Informers::new(cluster.client("system:apiserver", &["system:masters"]), CancellationToken::new())
-            .cache::<Node>();
+    let client = cluster.client("system:apiserver", &["system:masters"]);
+    let nodes = Informers::new(client.clone(), CancellationToken::new()).cache::<Node>();
     let mut changed = nodes.changed();
     while !nodes.get("", name).is_some_and(|node| is_ready(&node)) {
         if changed.changed().await.is_err() {
             std::future::pending::<()>().await; // the process is ending
         }
+    }
+    // A node may not give itself a role (NodeRestriction); the one that runs the server has this one.
+    let role = serde_json::json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+    let nodes = kube::Api::<Node>::all(client);
+    if let Err(error) = nodes.patch(name, &PatchParams::default(), &Patch::Merge(role)).await {
+        tracing::warn!(node = name, %error, "cannot mark the node as control plane");
     }
 }
 

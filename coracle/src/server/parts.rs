@@ -77,7 +77,6 @@ fn kubelet_config(cluster: &Cluster, settings: &Settings) -> Result<kubelet::Con
     let file = |name: String| place.data_dir.join("pki").join(name);
     let defaults = kubelet::Config::new(&settings.node_name, settings.node_ip.into());
     Ok(kubelet::Config {
-        node_labels: vec![("node-role.kubernetes.io/control-plane".into(), String::new())],
         root: place.data_dir.join("kubelet"),
         log_dir: place.data_dir.join("logs"),
         cgroup_parent: place.cgroup_parent.clone(),
