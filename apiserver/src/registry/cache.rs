@@ -15,7 +15,7 @@ use std::{
 
 use api::Status;
 use store::Revision;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     entry::Entry,
@@ -133,14 +133,20 @@ impl Cache {
 
     /// Takes over what the store tells: all changes up to `revision`.
     pub(crate) fn apply(&self, updates: Vec<Update>, revision: Revision) {
+        let now = Instant::now();
         let mut state = self.write();
         for update in updates {
-            state.apply(update);
+            state.apply(update, now);
         }
         state.revision = state.revision.max(revision);
         let reached = state.revision;
         drop(state);
         self.progress.send_replace(reached);
+    }
+
+    /// Forgets changes that nobody should need any more; says when to come again.
+    pub(crate) fn forget(&self, now: Instant) -> Option<Instant> {
+        self.write().ring.forget(now)
     }
 
     /// Starts again from `entries`; watchers that have not seen everything up to now must list again.
@@ -164,19 +170,16 @@ impl State {
         State { items, ring: Ring::new(revision), revision }
     }
 
-    fn apply(&mut self, update: Update) {
+    fn apply(&mut self, update: Update, at: Instant) {
         let change = match update {
             Update::Put(entry) => {
                 let previous = self.items.insert(entry.key().clone(), entry.clone());
-                Change { entry, previous, is_deletion: false }
+                Change { entry, previous, is_deletion: false, at }
             }
             Update::Delete(key, revision) => {
                 let Some(previous) = self.items.remove(&key) else { return };
-                Change {
-                    entry: Arc::new(previous.deleted(revision)),
-                    previous: Some(previous),
-                    is_deletion: true,
-                }
+                let entry = Arc::new(previous.deleted(revision));
+                Change { entry, previous: Some(previous), is_deletion: true, at }
             }
         };
         self.ring.push(Arc::new(change));

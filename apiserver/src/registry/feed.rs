@@ -4,12 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use api::Kind;
 use store::{KeyValue, ReadError, Revision, Store, Watch, WatchEvent};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     cache::{Cache, Update},
     entry::Entry,
     key,
+    ring::MEMORY,
 };
 
 /// How long to wait before a store that failed is asked again.
@@ -47,10 +49,14 @@ impl Feed {
     }
 
     async fn run(&self, cache: Arc<Cache>, mut watch: Box<dyn Watch>) {
+        let mut forget_at = None;
         loop {
-            match watch.next().await {
+            match next(&mut *watch, &cache, &mut forget_at).await {
                 Ok((events, revision)) => {
-                    let updates = events.iter().filter_map(|event| self.update(event)).collect();
+                    let updates: Vec<_> = events.iter().filter_map(|event| self.update(event)).collect();
+                    if !updates.is_empty() {
+                        forget_at.get_or_insert_with(|| Instant::now() + MEMORY);
+                    }
                     cache.apply(updates, revision);
                 }
                 Err(error) => {
@@ -94,6 +100,29 @@ impl Feed {
                 None
             }
         }
+    }
+}
+
+/// What the store tells next; meanwhile the cache forgets what is old.
+async fn next(
+    watch: &mut dyn Watch,
+    cache: &Cache,
+    forget_at: &mut Option<Instant>,
+) -> Result<(Vec<WatchEvent>, Revision), ReadError> {
+    // One call of the store's, never begun again: it need not bear to be dropped half-way.
+    let mut next = watch.next();
+    loop {
+        tokio::select! {
+            next = &mut next => return next,
+            () = sleep_until(*forget_at) => *forget_at = cache.forget(Instant::now()),
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

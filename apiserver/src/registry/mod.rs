@@ -15,13 +15,17 @@ pub(crate) mod key;
 pub(crate) mod ring;
 pub(crate) mod selection;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use api::{Kind, Object, Status};
 use bytes::Bytes;
 use jiff::Timestamp;
 use store::{KeyValue, ReadError, Revision, Store, WriteError};
-use tokio::sync::{OnceCell, RwLock, watch};
+use tokio::sync::{OnceCell, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -232,11 +236,11 @@ impl Registry {
 
     /// The cache of a kind, filled at first use.
     pub(crate) async fn cache(&self, kind: &'static Kind) -> Result<Arc<Cache>, Status> {
-        let known = self.caches.read().await.get(kind.storage).cloned();
-        let cell = match known {
-            Some(cell) => cell,
-            None => self.caches.write().await.entry(kind.storage).or_default().clone(),
-        };
+        let known = self.caches.read().unwrap_or_else(PoisonError::into_inner).get(kind.storage).cloned();
+        let cell = known.unwrap_or_else(|| {
+            let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+            caches.entry(kind.storage).or_default().clone()
+        });
         let start = || feed::start(self.store.clone(), stored_kind(kind), &self.tasks, self.stop.clone());
         cell.get_or_try_init(start).await.cloned().map_err(read_failed)
     }

@@ -186,7 +186,7 @@ impl Target {
     /// What a change looks like to this watcher: an object that comes to be meant is added, one that
     /// is meant no longer is deleted.
     fn line(&self, change: &Change) -> Result<Option<Bytes>, Status> {
-        let Change { entry, previous, is_deletion } = change;
+        let Change { entry, previous, is_deletion, at: _ } = change;
         if !entry.key().starts_with(&self.prefix) {
             return Ok(None);
         }

@@ -1,6 +1,6 @@
 //! create, update, patch, delete and deletecollection.
 
-use api::{FieldError, FieldErrorKind, Object, Scope, Status, decode, kinds, patch, schema};
+use api::{FieldError, FieldErrorKind, Object, Scope, Status, Verbs, decode, kinds, patch, schema};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -50,6 +50,10 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
     }
     if call.kind.plural == "bindings" && call.kind.group.is_empty() {
         return crate::subresources::binding::bind(call, &object, options.dry_run).await;
+    }
+    if call.kind.verbs != Verbs::All {
+        // A review that nobody answers is not stored either.
+        return Err(Status::method_not_allowed());
     }
     let written = store_write::create(&call.write(options.dry_run), object).await?;
     respond(call, StatusCode::CREATED, written, warnings)
