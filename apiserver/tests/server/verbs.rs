@@ -25,6 +25,18 @@ async fn a_created_object_is_answered_and_read_back_the_same() {
 }
 
 #[tokio::test]
+async fn typed_clients_send_protobuf_and_take_json() {
+    let server = Server::start().await;
+    // The envelope says v1 ConfigMap; the object has a metadata with the name p.
+    let body = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x05\x0a\x03\x0a\x01p";
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let created = server.raw(Method::POST, CONFIG_MAPS, protobuf, &body[..]).await.ok();
+    assert_eq!(created["metadata"]["name"], "p");
+    let cut = server.raw(Method::POST, CONFIG_MAPS, protobuf, &body[..20]).await.failure();
+    assert_eq!((cut.0, cut.1.as_str()), (400, "BadRequest"));
+}
+
+#[tokio::test]
 async fn names_are_generated() {
     let server = Server::start().await;
     let object = json!({"metadata": {"generateName": "web-"}});
