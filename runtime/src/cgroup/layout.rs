@@ -93,7 +93,10 @@ impl Layout {
     }
 
     pub(super) fn directory(&self, controller: Controller) -> Option<&Path> {
-        self.controllers.get(&controller).or(if self.is_unified() { self.unified.as_ref() } else { None }).map(PathBuf::as_path)
+        self.controllers
+            .get(&controller)
+            .or(if self.is_unified() { self.unified.as_ref() } else { None })
+            .map(PathBuf::as_path)
     }
 }
 
@@ -110,7 +113,10 @@ mod tests {
              32 28 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
              33 28 0:29 / / rw - ext4 /dev/vda rw",
         );
-        assert_eq!(layout.controllers.keys().copied().collect::<Vec<_>>(), [Controller::Cpu, Controller::Memory]);
+        assert_eq!(
+            layout.controllers.keys().copied().collect::<Vec<_>>(),
+            [Controller::Cpu, Controller::Memory]
+        );
         assert_eq!(layout.unified, Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert!(!layout.is_unified());
     }
@@ -124,7 +130,8 @@ mod tests {
 
     #[test]
     fn controllers_mounted_together_are_found_twice() {
-        let layout = Layout::parse("30 28 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct");
+        let layout =
+            Layout::parse("30 28 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct");
         assert_eq!(layout.controllers[&Controller::Cpu], layout.controllers[&Controller::Cpuacct]);
     }
 }

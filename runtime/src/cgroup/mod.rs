@@ -41,7 +41,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Cgroup
 impl Cgroup {
     /// The group at `path`, such as `/coracle/pod1/container1`; it need not exist.
     pub fn new(layout: &Layout, path: &str) -> Cgroup {
-        let clean = Path::new(path).components().filter(|part| matches!(part, std::path::Component::Normal(_)));
+        let clean =
+            Path::new(path).components().filter(|part| matches!(part, std::path::Component::Normal(_)));
         Cgroup { layout: layout.clone(), path: clean.collect() }
     }
 
@@ -81,7 +82,8 @@ impl Cgroup {
                 return Err(failed("create", &directory)(error));
             }
             for file in ["cpuset.cpus", "cpuset.mems"] {
-                let own = fs::read_to_string(directory.join(file)).map_err(failed("read", &directory.join(file)))?;
+                let own = fs::read_to_string(directory.join(file))
+                    .map_err(failed("read", &directory.join(file)))?;
                 if own.trim().is_empty() {
                     let inherited = fs::read_to_string(parent.join(file)).map_err(failed("read", &parent))?;
                     let file = directory.join(file);
@@ -177,7 +179,10 @@ impl Cgroup {
                 break;
             }
             for pid in processes {
-                match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL) {
+                match nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                ) {
                     Ok(()) | Err(nix::Error::ESRCH) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -211,7 +216,8 @@ impl Cgroup {
     /// Removes the group and those below it from every hierarchy; `false` while processes are in it.
     pub fn remove(&self) -> Result<bool, CgroupError> {
         let mut gone = true;
-        for directory in self.directories().into_iter().map(|(_, directory)| directory).chain(self.unified()) {
+        for directory in self.directories().into_iter().map(|(_, directory)| directory).chain(self.unified())
+        {
             gone &= remove_tree(&directory).map_err(failed("remove", &directory))?;
         }
         Ok(gone)

@@ -99,7 +99,9 @@ fn cpu_max(resources: &Resources) -> Option<String> {
 
 /// Version 2 counts swap alone, version 1 and CRI together with memory.
 fn swap_max(resources: &Resources) -> Option<String> {
-    let (Some(both), Some(memory)) = (resources.memory_and_swap_limit, resources.memory_limit) else { return None };
+    let (Some(both), Some(memory)) = (resources.memory_and_swap_limit, resources.memory_limit) else {
+        return None;
+    };
     Some(if both < 0 { "max".to_owned() } else { (both - memory).max(0).to_string() })
 }
 

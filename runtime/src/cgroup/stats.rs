@@ -44,7 +44,8 @@ fn read_split(group: &Cgroup) -> Stats {
         stats.memory_rss = table.get("total_rss");
         stats.page_faults = table.get("total_pgfault");
         stats.major_page_faults = table.get("total_pgmajfault");
-        stats.memory_limit = number(&directory.join("memory.limit_in_bytes")).filter(|limit| *limit < 1 << 60);
+        stats.memory_limit =
+            number(&directory.join("memory.limit_in_bytes")).filter(|limit| *limit < 1 << 60);
     }
     if let Some(directory) = directory(Controller::Pids) {
         stats.processes = number(&directory.join("pids.current"));

@@ -43,7 +43,8 @@ impl Stage {
     pub fn prepare(&mut self, steps: &[SetupStep]) -> Result<(), Failure> {
         for step in steps {
             if let SetupStep::Filter(path) = step {
-                let program = std::fs::read(path).map_err(failed(format!("read the seccomp filter {}", path.display())))?;
+                let program = std::fs::read(path)
+                    .map_err(failed(format!("read the seccomp filter {}", path.display())))?;
                 self.filter = Some((path.clone(), program));
             }
         }
@@ -109,7 +110,9 @@ fn take(step: SetupStep, stage: &mut Stage) -> Result<(), Failure> {
             Ok(())
         }
         IsolateMounts => mount::isolate_all().map_err(failed("isolate the mount namespace")),
-        NewCgroupNamespace => process::unshare(libc::CLONE_NEWCGROUP).map_err(failed("make a cgroup namespace")),
+        NewCgroupNamespace => {
+            process::unshare(libc::CLONE_NEWCGROUP).map_err(failed("make a cgroup namespace"))
+        }
         MountRoot(root) => {
             stage.root = Some(mount_root(&root).map_err(failed("mount the root file system"))?);
             Ok(())
@@ -123,7 +126,9 @@ fn take(step: SetupStep, stage: &mut Stage) -> Result<(), Failure> {
             mount_cgroups(stage, &groups, writable).map_err(failed("mount /sys/fs/cgroup"))
         }
         MountDev(devices) => mount_dev(stage, &devices).map_err(failed("mount /dev")),
-        MountSharedMemory { of_host } => mount_shared_memory(stage, of_host).map_err(failed("mount /dev/shm")),
+        MountSharedMemory { of_host } => {
+            mount_shared_memory(stage, of_host).map_err(failed("mount /dev/shm"))
+        }
         MountMessageQueues => mount_message_queues(stage).map_err(failed("mount /dev/mqueue")),
         AttachVolume { index, target } => attach_volume(stage, index, &target),
         Mask(path) => mask(stage, &path).map_err(failed(format!("mask {}", path.display()))),
@@ -137,7 +142,9 @@ fn take(step: SetupStep, stage: &mut Stage) -> Result<(), Failure> {
         OpenTerminal { console, owner } => {
             open_terminal(stage, console, &owner).map_err(failed("open a terminal"))
         }
-        ConnectStreams { owner } => connect_streams(stage, &owner).map_err(failed("connect the standard streams")),
+        ConnectStreams { owner } => {
+            connect_streams(stage, &owner).map_err(failed("connect the standard streams"))
+        }
         LimitFiles(limit) => limit_files(limit).map_err(failed("limit the number of open files")),
         EnterDirectory(path) => enter_directory(&path),
         LimitCapabilities(capabilities) => {
@@ -162,7 +169,8 @@ fn join_cgroups(directories: &[PathBuf]) -> Result<(), Failure> {
     for directory in directories {
         // `tasks` with 0 moves only the caller, for which the kernel need not stop the whole machine's
         // forks and exits; this process has a single thread, so that it is all of it.
-        write_kernel_file(&directory.join("tasks"), "0").map_err(failed(format!("join {}", directory.display())))?;
+        write_kernel_file(&directory.join("tasks"), "0")
+            .map_err(failed(format!("join {}", directory.display())))?;
     }
     Ok(())
 }
@@ -365,7 +373,8 @@ fn open_terminal(stage: &mut Stage, console: bool, owner: &User) -> io::Result<(
     let peer = terminal::open_peer(&master)?;
     own(&peer, owner)?;
     if console {
-        let place = open::make_file_in(open::directory(Path::new("/dev"))?, Path::new("console"), Links::Refused)?;
+        let place =
+            open::make_file_in(open::directory(Path::new("/dev"))?, Path::new("console"), Links::Refused)?;
         mount::attach(mount::clone_tree_at(&peer, false)?, place)?;
     }
     terminal::take_control(&peer)?;
@@ -425,7 +434,9 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
         let inside = std::env::current_dir()?;
         if inside.is_absolute() { Ok(()) } else { Err(io::Error::other("it is outside the container")) }
     };
-    enter().map_err(|error| failed(format!("chdir to cwd ({:?}) set in config.json", path.display().to_string()))(error))
+    enter().map_err(|error| {
+        failed(format!("chdir to cwd ({:?}) set in config.json", path.display().to_string()))(error)
+    })
 }
 
 fn limit_capabilities(wanted: &Capabilities) -> io::Result<()> {
@@ -452,7 +463,9 @@ fn set_capabilities(wanted: &Capabilities, user: u32) -> io::Result<()> {
     // An ordinary user's program starts with the ambient ones; root's with all that are permitted.
     let permitted = if user == 0 { bounding } else { ambient };
     process::set_capabilities(permitted, permitted, ambient)?;
-    (0..capabilities::COUNT).filter(|capability| ambient & 1 << capability != 0).try_for_each(process::raise_ambient)
+    (0..capabilities::COUNT)
+        .filter(|capability| ambient & 1 << capability != 0)
+        .try_for_each(process::raise_ambient)
 }
 
 fn load_filter(stage: &Stage, path: &Path) -> io::Result<()> {
@@ -464,7 +477,8 @@ fn load_filter(stage: &Stage, path: &Path) -> io::Result<()> {
 
 fn execute(args: &[String], env: &[String]) -> Failure {
     let Some(name) = args.first() else { return Failure::new("no command specified") };
-    let strings = |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
+    let strings =
+        |list: &[String]| list.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
     let (Ok(arguments), Ok(environment)) = (strings(args), strings(env)) else {
         return Failure::new(format!("exec: {name:?}: an argument holds a zero byte"));
     };
@@ -480,7 +494,8 @@ fn execute(args: &[String], env: &[String]) -> Failure {
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
     let mut refused = None;
     for directory in path.split(':') {
-        let candidate = if directory.is_empty() { format!("./{name}") } else { format!("{directory}/{name}") };
+        let candidate =
+            if directory.is_empty() { format!("./{name}") } else { format!("{directory}/{name}") };
         let error = execute_at(&candidate, &arguments, &environment);
         if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)) {
             return Failure::new(format!("exec: {candidate:?}: {}", describe(&error)));

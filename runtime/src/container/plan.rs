@@ -124,8 +124,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
         open_files: inputs.open_files,
         terminal: container.tty,
     };
-    let mut devices =
-        if security.privileged { vec![DeviceRule::all()] } else { DeviceRule::defaults() };
+    let mut devices = if security.privileged { vec![DeviceRule::all()] } else { DeviceRule::defaults() };
     devices.extend(inputs.devices.iter().map(|(node, access)| DeviceRule {
         kind: node.kind,
         major: Some(node.major),
@@ -209,7 +208,12 @@ fn arguments(container: &v1::ContainerConfig, image: &ImageConfig) -> Result<Vec
     if all.is_empty() { Err(PlanError::NoCommand) } else { Ok(all) }
 }
 
-fn environment(container: &v1::ContainerConfig, image: &ImageConfig, hostname: &str, home: &str) -> Vec<String> {
+fn environment(
+    container: &v1::ContainerConfig,
+    image: &ImageConfig,
+    hostname: &str,
+    home: &str,
+) -> Vec<String> {
     let mut environment = Environment(vec![DEFAULT_PATH.to_owned()]);
     if container.tty {
         environment.set("TERM=xterm".to_owned());
@@ -253,7 +257,8 @@ fn capabilities_of(security: &v1::LinuxContainerSecurityContext) -> Result<Capab
     }
     let given = security.capabilities.clone().unwrap_or_default();
     let ambient = capabilities::parse(&given.add_ambient_capabilities)?;
-    let bounding = capabilities::change(capabilities::default(), &given.add_capabilities, &given.drop_capabilities)?;
+    let bounding =
+        capabilities::change(capabilities::default(), &given.add_capabilities, &given.drop_capabilities)?;
     Ok(Capabilities { bounding: bounding | ambient, ambient })
 }
 
@@ -263,7 +268,8 @@ fn volumes(
 ) -> Result<Vec<Volume>, PlanError> {
     let mut volumes = Vec::new();
     for (source, target) in pod_files {
-        let is_given = container.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(target));
+        let is_given =
+            container.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(target));
         if !is_given {
             let (access, propagation) = (Access::Write, Propagation::Private);
             volumes.push(Volume { source, target: target.into(), access, propagation });
@@ -379,7 +385,11 @@ fn paths(given: &[String]) -> Vec<PathBuf> {
 pub fn cri_user(user: &User) -> v1::ContainerUser {
     let groups = user.groups.iter().map(|gid| *gid as i64).collect();
     v1::ContainerUser {
-        linux: Some(v1::LinuxContainerUser { uid: user.uid as i64, gid: user.gid as i64, supplemental_groups: groups }),
+        linux: Some(v1::LinuxContainerUser {
+            uid: user.uid as i64,
+            gid: user.gid as i64,
+            supplemental_groups: groups,
+        }),
     }
 }
 
@@ -423,7 +433,10 @@ mod tests {
         assert_eq!(args(&[], &[]), ["/entry", "default"]);
         assert_eq!(args(&[], &["own"]), ["/entry", "own"]);
         assert_eq!(args(&["/own"], &[]), ["/own"]);
-        assert_eq!(planned(&v1::ContainerConfig::default(), &ImageConfig::default()), Err(PlanError::NoCommand));
+        assert_eq!(
+            planned(&v1::ContainerConfig::default(), &ImageConfig::default()),
+            Err(PlanError::NoCommand)
+        );
     }
 
     #[test]
@@ -449,7 +462,10 @@ mod tests {
         let volumes = planned(&container, &image(&["/entry"], &[])).unwrap().spec.volumes;
         let targets: Vec<_> = volumes.iter().map(|volume| volume.target.to_str().unwrap()).collect();
         assert_eq!(targets, ["/data", "/etc/resolv.conf", "/data/deep/er"]);
-        assert!(volumes.iter().all(|volume| volume.access == Access::Read), "the kubelet's resolv.conf is taken");
+        assert!(
+            volumes.iter().all(|volume| volume.access == Access::Read),
+            "the kubelet's resolv.conf is taken"
+        );
     }
 
     #[test]

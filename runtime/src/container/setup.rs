@@ -133,7 +133,8 @@ pub fn container_setup(spec: &Spec) -> Vec<SetupStep> {
     steps.push(SetupStep::MountDev(spec.devices.clone()));
     steps.push(SetupStep::MountSharedMemory { of_host: spec.host_ipc });
     steps.push(SetupStep::MountMessageQueues);
-    let attach = |(index, volume): (usize, &Volume)| SetupStep::AttachVolume { index, target: volume.target.clone() };
+    let attach =
+        |(index, volume): (usize, &Volume)| SetupStep::AttachVolume { index, target: volume.target.clone() };
     steps.extend(spec.volumes.iter().enumerate().map(attach));
     steps.extend(spec.readonly_paths.iter().cloned().map(SetupStep::Protect));
     steps.extend(spec.masked_paths.iter().cloned().map(SetupStep::Mask));
@@ -189,7 +190,8 @@ fn become_program(process: &Process, is_first: bool) -> Vec<SetupStep> {
 
 /// Whether a path is `/proc` or below: mounts there could show the container a procfs that is none.
 pub fn is_in_proc(path: &Path) -> bool {
-    let clean: PathBuf = path.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect();
+    let clean: PathBuf =
+        path.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect();
     clean.starts_with("/proc")
 }
 

@@ -141,7 +141,10 @@ mod tests {
         assert_eq!(resolved.user, User { uid: 33, gid: 34, groups: vec![34, 7, 50] });
         assert_eq!(resolved.home, "/var/www");
         let wanted = Wanted { of_image: "web:ssl", strict_groups: true, ..Wanted::default() };
-        assert_eq!(resolve(&wanted, PASSWD, GROUP).unwrap().user, User { uid: 33, gid: 50, groups: vec![50] });
+        assert_eq!(
+            resolve(&wanted, PASSWD, GROUP).unwrap().user,
+            User { uid: 33, gid: 50, groups: vec![50] }
+        );
     }
 
     #[test]

@@ -20,14 +20,21 @@ use super::{ImageConfig, ImageError, Reference, Store, layer};
 const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 /// Imports all images of the archive and tells their names.
-pub(super) fn import(store: &Store, file: impl Read + Seek, name: Option<&str>) -> Result<Vec<String>, ImageError> {
+pub(super) fn import(
+    store: &Store,
+    file: impl Read + Seek,
+    name: Option<&str>,
+) -> Result<Vec<String>, ImageError> {
     let mut archive = Archive::index(file)?;
     let images = archive.images()?;
     if images.is_empty() {
         return Err(ImageError::invalid("it holds no image"));
     }
     if name.is_some() && images.len() > 1 {
-        return Err(ImageError::invalid(format!("it holds {} images, so one name cannot stand for them", images.len())));
+        return Err(ImageError::invalid(format!(
+            "it holds {} images, so one name cannot stand for them",
+            images.len()
+        )));
     }
     let mut names = Vec::new();
     for image in images {
@@ -64,9 +71,12 @@ fn import_image(
             image.layers.len()
         )));
     }
-    let given: Vec<&str> = name.map_or_else(|| image.names.iter().map(String::as_str).collect(), |name| vec![name]);
+    let given: Vec<&str> =
+        name.map_or_else(|| image.names.iter().map(String::as_str).collect(), |name| vec![name]);
     if given.is_empty() {
-        return Err(ImageError::invalid("it does not say what its image is called; give the name with --name"));
+        return Err(ImageError::invalid(
+            "it does not say what its image is called; give the name with --name",
+        ));
     }
     let mut references: Vec<Reference> = given.into_iter().map(Reference::parse).collect::<Result<_, _>>()?;
 
@@ -152,11 +162,9 @@ fn publish_layer(temporary: &Path, target: &Path) -> io::Result<()> {
 
 fn expect_digest(what: &str, expected: Option<&str>, actual: String) -> Result<(), ImageError> {
     match expected {
-        Some(expected) if expected != actual => Err(ImageError::DigestMismatch {
-            what: what.to_owned(),
-            expected: expected.to_owned(),
-            actual,
-        }),
+        Some(expected) if expected != actual => {
+            Err(ImageError::DigestMismatch { what: what.to_owned(), expected: expected.to_owned(), actual })
+        }
         _ => Ok(()),
     }
 }
@@ -182,7 +190,10 @@ struct Archive<File> {
 }
 
 enum Member {
-    Content { offset: u64, size: u64 },
+    Content {
+        offset: u64,
+        size: u64,
+    },
     /// Old docker archives link equal layers to each other.
     Link(String),
 }
@@ -202,7 +213,11 @@ impl<File: Read + Seek> Archive<File> {
                 tar::EntryType::Symlink | tar::EntryType::Link => {
                     let target = entry.link_name().map_err(broken)?.unwrap_or_default().into_owned();
                     let base = path.parent().unwrap_or(Path::new("")).to_owned();
-                    Member::Link(normal(&if entry.header().entry_type().is_symlink() { base.join(target) } else { target }))
+                    Member::Link(normal(&if entry.header().entry_type().is_symlink() {
+                        base.join(target)
+                    } else {
+                        target
+                    }))
                 }
                 _ => continue,
             };
@@ -286,8 +301,8 @@ impl<File: Read + Seek> Archive<File> {
     ) -> Result<Vec<Described>, ImageError> {
         let content = self.document(file)?;
         expect_digest(file, digest, digest_of(&content))?;
-        let document: OciDocument =
-            serde_json::from_slice(&content).map_err(|error| ImageError::invalid(format!("{file}: {error}")))?;
+        let document: OciDocument = serde_json::from_slice(&content)
+            .map_err(|error| ImageError::invalid(format!("{file}: {error}")))?;
         let mut images = Vec::new();
         for descriptor in document.manifests {
             if !descriptor.is_for_this_machine() {
@@ -302,9 +317,15 @@ impl<File: Read + Seek> Archive<File> {
                 expect_digest(&file, Some(&config.digest), digest_of(&self.document(&file)?))?;
                 Ok(file)
             })?;
-            let layers = document.layers.into_iter().map(|layer| Ok((blob_path(&layer.digest)?, Some(layer.digest))));
+            let layers =
+                document.layers.into_iter().map(|layer| Ok((blob_path(&layer.digest)?, Some(layer.digest))));
             let layers = layers.collect::<Result<_, ImageError>>()?;
-            images.push(Described { config, layers, names: name.into_iter().collect(), manifest: Some(content) });
+            images.push(Described {
+                config,
+                layers,
+                names: name.into_iter().collect(),
+                manifest: Some(content),
+            });
         }
         Ok(images)
     }
@@ -336,7 +357,9 @@ struct Platform {
 
 impl Descriptor {
     fn is_for_this_machine(&self) -> bool {
-        self.platform.as_ref().is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
+        self.platform
+            .as_ref()
+            .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
     }
 
     /// containerd and docker give the whole name; a bare tag, as skopeo writes it, names nothing.

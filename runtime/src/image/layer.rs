@@ -126,7 +126,10 @@ fn whiteout(parent: &OwnedFd, name: &OsStr, hidden: &OsStr) -> io::Result<()> {
         return set_extended_attribute(parent, c"trusted.overlay.opaque", b"y");
     }
     if hidden.is_empty() || hidden == "." || hidden == ".." {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a whiteout hides nothing that could be there"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a whiteout hides nothing that could be there",
+        ));
     }
     match make_node(parent, hidden, SFlag::S_IFCHR, 0) {
         // The same layer brings a new one of this name.
@@ -208,7 +211,12 @@ impl Attributes {
         self.apply_owner(parent, name)?;
         // After the owner, whose change takes set-user-id away; a link has no mode.
         if !is_symlink {
-            fchmodat(parent, name, Mode::from_bits_truncate(self.mode), nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+            fchmodat(
+                parent,
+                name,
+                Mode::from_bits_truncate(self.mode),
+                nix::sys::stat::FchmodatFlags::FollowSymlink,
+            )?;
         }
         set_time(parent, Path::new(name), self.modified)
     }
@@ -254,6 +262,7 @@ fn set_extended_attribute(file: impl AsFd, name: &std::ffi::CStr, value: &[u8]) 
     // Through /proc, for an O_PATH handle has no attributes of its own.
     let path = crate::sys::c_string(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).as_bytes())?;
     // SAFETY: path, name and value live through the call, the value's length is passed along.
-    check(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) } as libc::c_long)
-        .map(drop)
+    check(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }
+        as libc::c_long)
+    .map(drop)
 }

@@ -14,8 +14,8 @@ mod store;
 
 pub use config::{Execution, ImageConfig};
 pub use reference::Reference;
-pub(crate) use store::{OrNotFound, disk_usage};
 pub use store::{Image, Store, Usage};
+pub(crate) use store::{OrNotFound, disk_usage};
 
 use std::io;
 use std::path::PathBuf;
@@ -77,7 +77,10 @@ impl ImageError {
         ImageError::InvalidArchive { reason: reason.into() }
     }
 
-    pub(crate) fn storage(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> ImageError {
+    pub(crate) fn storage(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> ImageError {
         let path = path.into();
         move |source| ImageError::Storage { action, path, source }
     }

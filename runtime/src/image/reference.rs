@@ -90,7 +90,9 @@ pub(crate) fn is_hex_digest(hex: &str) -> bool {
 
 fn is_registry(component: &str) -> bool {
     let (host, port) = component.split_once(':').unwrap_or((component, "0"));
-    (component.contains(['.', ':']) || component == "localhost" || component.bytes().any(|b| b.is_ascii_uppercase()))
+    (component.contains(['.', ':'])
+        || component == "localhost"
+        || component.bytes().any(|b| b.is_ascii_uppercase()))
         && !host.is_empty()
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-')
         && !port.is_empty()

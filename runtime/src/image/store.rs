@@ -252,14 +252,16 @@ impl Store {
         let config = serde_json::from_slice(&content)
             .map_err(|error| ImageError::storage("read", path)(error.into()))?;
         let (size, imported_at) = (names[0].size, names[0].imported_at);
-        let (digests, tags) = names.into_iter().map(|named| named.reference).partition(|name| name.contains('@'));
+        let (digests, tags) =
+            names.into_iter().map(|named| named.reference).partition(|name| name.contains('@'));
         Ok(Image { id, tags, digests, size, imported_at, config })
     }
 
     fn lock(&self, kind: nix::fcntl::FlockArg) -> Result<nix::fcntl::Flock<File>, ImageError> {
         let path = self.root.join("lock");
         let file = File::create(&path).map_err(ImageError::storage("open", &path))?;
-        nix::fcntl::Flock::lock(file, kind).map_err(|(_, error)| ImageError::storage("lock", path)(error.into()))
+        nix::fcntl::Flock::lock(file, kind)
+            .map_err(|(_, error)| ImageError::storage("lock", path)(error.into()))
     }
 
     fn reference_path(&self, reference: &str) -> PathBuf {

@@ -20,7 +20,9 @@ pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
     for entry in entries {
         let entry = entry.map_err(RuntimeError::system("list the pods"))?;
         let id = entry.file_name().to_string_lossy().into_owned();
-        adopt_sandbox(shared, &id, PodDirectory(entry.path())).await.map_err(RuntimeError::system("adopt a pod"))?;
+        adopt_sandbox(shared, &id, PodDirectory(entry.path()))
+            .await
+            .map_err(RuntimeError::system("adopt a pod"))?;
     }
     forget_orphans(shared)?;
     if let Some(network) = &shared.config.network {

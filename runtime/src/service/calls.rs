@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::v1::*;
-use cri::{Error, EventStream, ImageService, RuntimeService};
+use cri::{Code, Error, EventStream, ImageService, RuntimeService};
 use jiff::Timestamp;
 
 use super::containers::container_status;
 use super::sandboxes::sandbox_status;
 use super::{Runtime, nanoseconds};
+use crate::streaming;
 
 const NAME: &str = "coracle";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -27,13 +28,17 @@ impl RuntimeService for Runtime {
     }
 
     async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
-        let ready = |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
+        let ready =
+            |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
         Ok(StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![ready("RuntimeReady"), ready("NetworkReady")] }),
             info: HashMap::new(),
             runtime_handlers: vec![RuntimeHandler {
                 name: String::new(),
-                features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+                features: Some(RuntimeHandlerFeatures {
+                    recursive_read_only_mounts: true,
+                    user_namespaces: false,
+                }),
             }],
             features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
         })
@@ -52,7 +57,9 @@ impl RuntimeService for Runtime {
         // With two families the first is ours.
         let cidr = network.pod_cidr.split(',').next().unwrap_or_default();
         if let Some(pods) = self.shared.config.network.as_ref().filter(|_| !cidr.is_empty()) {
-            let cidr = cidr.parse().map_err(|error| Error::invalid_argument(format!("pod CIDR {cidr:?}: {error}")))?;
+            let cidr = cidr
+                .parse()
+                .map_err(|error| Error::invalid_argument(format!("pod CIDR {cidr:?}: {error}")))?;
             let set = pods.set_pod_cidr(cidr).await;
             set.map_err(|error| Error::unknown(format!("failed to set up the pod network: {error}")))?;
         }
@@ -65,17 +72,26 @@ impl RuntimeService for Runtime {
         Ok(RunPodSandboxResponse { pod_sandbox_id })
     }
 
-    async fn stop_pod_sandbox(&self, request: StopPodSandboxRequest) -> Result<StopPodSandboxResponse, Error> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: StopPodSandboxRequest,
+    ) -> Result<StopPodSandboxResponse, Error> {
         self.shared.stop_sandbox(&request.pod_sandbox_id).await?;
         Ok(StopPodSandboxResponse {})
     }
 
-    async fn remove_pod_sandbox(&self, request: RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse, Error> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: RemovePodSandboxRequest,
+    ) -> Result<RemovePodSandboxResponse, Error> {
         self.shared.remove_sandbox(&request.pod_sandbox_id).await?;
         Ok(RemovePodSandboxResponse {})
     }
 
-    async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse, Error> {
+    async fn pod_sandbox_status(
+        &self,
+        request: PodSandboxStatusRequest,
+    ) -> Result<PodSandboxStatusResponse, Error> {
         let sandbox = self.shared.find_sandbox(&request.pod_sandbox_id)?;
         let containers = self.shared.containers_of(&sandbox.id);
         Ok(PodSandboxStatusResponse {
@@ -86,7 +102,10 @@ impl RuntimeService for Runtime {
         })
     }
 
-    async fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse, Error> {
+    async fn list_pod_sandbox(
+        &self,
+        request: ListPodSandboxRequest,
+    ) -> Result<ListPodSandboxResponse, Error> {
         Ok(ListPodSandboxResponse { items: self.shared.list_sandboxes(request.filter) })
     }
 
@@ -99,7 +118,10 @@ impl RuntimeService for Runtime {
         Ok(UpdatePodSandboxResourcesResponse {})
     }
 
-    async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse, Error> {
+    async fn create_container(
+        &self,
+        request: CreateContainerRequest,
+    ) -> Result<CreateContainerResponse, Error> {
         let config = request.config.unwrap_or_default();
         let container_id = self.shared.create_container(&request.pod_sandbox_id, config).await?;
         Ok(CreateContainerResponse { container_id })
@@ -116,7 +138,10 @@ impl RuntimeService for Runtime {
         Ok(StopContainerResponse {})
     }
 
-    async fn remove_container(&self, request: RemoveContainerRequest) -> Result<RemoveContainerResponse, Error> {
+    async fn remove_container(
+        &self,
+        request: RemoveContainerRequest,
+    ) -> Result<RemoveContainerResponse, Error> {
         self.shared.remove_container(&request.container_id).await?;
         Ok(RemoveContainerResponse {})
     }
@@ -125,7 +150,10 @@ impl RuntimeService for Runtime {
         Ok(ListContainersResponse { containers: self.shared.list_containers(request.filter) })
     }
 
-    async fn container_status(&self, request: ContainerStatusRequest) -> Result<ContainerStatusResponse, Error> {
+    async fn container_status(
+        &self,
+        request: ContainerStatusRequest,
+    ) -> Result<ContainerStatusResponse, Error> {
         let container = self.shared.find_container(&request.container_id)?;
         let mut info = HashMap::new();
         if request.verbose {
@@ -154,6 +182,50 @@ impl RuntimeService for Runtime {
         self.shared.exec_sync(request).await
     }
 
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse, Error> {
+        let container = self.shared.find_container(&request.container_id)?;
+        if !container.is_running() {
+            return Err(Error::failed_precondition(format!("container {:?} is not running", container.id)));
+        }
+        let url = self.streaming.exec(streaming::ExecRequest {
+            container_id: container.id.clone(),
+            command: request.cmd,
+            tty: request.tty,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        });
+        Ok(ExecResponse { url: url.map_err(too_many)? })
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
+        let container = self.shared.find_container(&request.container_id)?;
+        if !container.is_running() {
+            return Err(Error::failed_precondition(format!("container {:?} is not running", container.id)));
+        }
+        let url = self.streaming.attach(streaming::AttachRequest {
+            container_id: container.id.clone(),
+            tty: request.tty,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        });
+        Ok(AttachResponse { url: url.map_err(too_many)? })
+    }
+
+    async fn port_forward(&self, request: PortForwardRequest) -> Result<PortForwardResponse, Error> {
+        let sandbox = self.shared.find_sandbox(&request.pod_sandbox_id)?;
+        if !sandbox.is_ready() {
+            return Err(Error::failed_precondition(format!(
+                "sandbox container {:?} is not running",
+                sandbox.id
+            )));
+        }
+        let url =
+            self.streaming.port_forward(streaming::PortForwardRequest { sandbox_id: sandbox.id.clone() });
+        Ok(PortForwardResponse { url: url.map_err(too_many)? })
+    }
+
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error> {
         let container = self.shared.find_container(&request.container_id)?;
         Ok(ContainerStatsResponse { stats: Some(self.shared.container_stats(container).await?) })
@@ -166,7 +238,10 @@ impl RuntimeService for Runtime {
         Ok(ListContainerStatsResponse { stats: self.shared.list_container_stats(request.filter).await? })
     }
 
-    async fn pod_sandbox_stats(&self, request: PodSandboxStatsRequest) -> Result<PodSandboxStatsResponse, Error> {
+    async fn pod_sandbox_stats(
+        &self,
+        request: PodSandboxStatsRequest,
+    ) -> Result<PodSandboxStatsResponse, Error> {
         let sandbox = self.shared.find_sandbox(&request.pod_sandbox_id)?;
         Ok(PodSandboxStatsResponse { stats: Some(self.shared.sandbox_stats(sandbox).await?) })
     }
@@ -223,4 +298,8 @@ impl ImageService for Runtime {
         let measured = tokio::task::spawn_blocking(move || shared.image_fs_info()).await;
         measured.map_err(|error| Error::unknown(error.to_string()))?
     }
+}
+
+fn too_many(error: streaming::TooManyRequests) -> Error {
+    Error::new(Code::ResourceExhausted, error.to_string())
 }

@@ -16,8 +16,8 @@ use super::state::{Container, ContainerRecord, ContainerState, Happened, Sandbox
 use super::{Shared, nanoseconds, new_id};
 use crate::cgroup::Cgroup;
 use crate::container::plan::{self, Inputs, Planned, Seccomp, cri_user, log_path, plan};
-use crate::container::spec::DeviceNode;
 use crate::container::seccomp;
+use crate::container::spec::DeviceNode;
 use crate::image::{Image, OrNotFound};
 use crate::shim;
 use crate::shim::protocol::{Exit, Reply, Request, write_json, write_whole};
@@ -37,14 +37,18 @@ impl Shared {
     ) -> Result<String, Error> {
         let sandbox = self.find_sandbox(sandbox_id)?;
         if !sandbox.is_ready() {
-            return Err(Error::failed_precondition(format!("sandbox container {:?} is not running", sandbox.id)));
+            return Err(Error::failed_precondition(format!(
+                "sandbox container {:?} is not running",
+                sandbox.id
+            )));
         }
         if config.metadata.is_none() {
             return Err(Error::invalid_argument("container config must include metadata"));
         }
         let name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
         let image = self.images.find(&name).map_err(|error| Error::unknown(error.to_string()))?;
-        let image = image.ok_or_else(|| Error::not_found(format!("failed to resolve image {name:?}: not found")))?;
+        let image =
+            image.ok_or_else(|| Error::not_found(format!("failed to resolve image {name:?}: not found")))?;
         let id = new_id();
         match self.assemble(&id, &sandbox, config, &image) {
             Ok(container) => {
@@ -70,7 +74,8 @@ impl Shared {
         let layers = self.images.layer_paths(image);
         let group = self.pod_cgroup(&sandbox.id, &sandbox.config).child(id);
         let group_path = group_path(&self.pod_group_path(sandbox), id);
-        let snapshot = self.images.create_snapshot(id, image).map_err(|error| Error::unknown(error.to_string()))?;
+        let snapshot =
+            self.images.create_snapshot(id, image).map_err(|error| Error::unknown(error.to_string()))?;
         let privileged = security(&config).is_some_and(|security| security.privileged);
         let planned = plan(Inputs {
             sandbox: &sandbox.config,
@@ -88,13 +93,21 @@ impl Shared {
             ],
             open_files: Some(OPEN_FILES),
         })
-        .map_err(|error| Error::invalid_argument(format!("failed to generate container {id:?} spec: {error}")))?;
+        .map_err(|error| {
+            Error::invalid_argument(format!("failed to generate container {id:?} spec: {error}"))
+        })?;
         let Planned { mut spec, resources, devices, seccomp, stop_signal } = planned;
         spec.process.seccomp = self.filter(&seccomp, spec.process.capabilities.bounding)?;
 
-        let limited = group.create().and_then(|()| group.apply(&resources)).and_then(|()| group.allow_devices(&devices));
+        let limited = group
+            .create()
+            .and_then(|()| group.apply(&resources))
+            .and_then(|()| group.allow_devices(&devices));
         limited.map_err(|error| {
-            Error::unknown(format!("failed to set up the container's control group: {error}: {}", source_of(&error)))
+            Error::unknown(format!(
+                "failed to set up the container's control group: {error}: {}",
+                source_of(&error)
+            ))
         })?;
         let record = ContainerRecord {
             created_at: Timestamp::now(),
@@ -105,7 +118,8 @@ impl Shared {
             log: log_path(&sandbox.config, &config),
             cgroup: group_path,
         };
-        let container = Container::new(id.to_owned(), sandbox.clone(), config, record, ContainerState::Created);
+        let container =
+            Container::new(id.to_owned(), sandbox.clone(), config, record, ContainerState::Created);
         let write = || {
             fs::create_dir_all(&container.directory.0)?;
             write_json(&container.directory.spec(), &spec)?;
@@ -165,7 +179,10 @@ impl Shared {
         let _turn = container.turn.lock().await;
         if container.state() != ContainerState::Created {
             let state = cri_state(&container.state()).as_str_name();
-            return Err(Error::failed_precondition(format!("container {:?} is in {state} state", container.id)));
+            return Err(Error::failed_precondition(format!(
+                "container {:?} is in {state} state",
+                container.id
+            )));
         }
         let answer = self.ask(&container.sandbox, Request::Start { container: container.id.clone() }).await?;
         match answer {
@@ -175,10 +192,13 @@ impl Shared {
                 Ok(())
             }
             Reply::Failed { message } => {
-                let message = format!("unable to start container process: {message}");
+                // The shim has recorded it, unless it did not come as far as a process.
+                container.catch_up().map_err(failed("read what the shim wrote"))?;
                 let exit = Exit::of_failed_start(&message, Timestamp::now());
-                write_json(&container.directory.exit(), &exit).map_err(failed("record the failed start"))?;
-                container.happened(Happened::Exited(exit));
+                if container.happened(Happened::Exited(exit.clone())) {
+                    write_json(&container.directory.exit(), &exit)
+                        .map_err(failed("record the failed start"))?;
+                }
                 self.clone().spawn_cgroup_removal(container.record.cgroup.clone());
                 Err(Error::unknown(message))
             }
@@ -250,9 +270,12 @@ impl Shared {
         if container.is_running() {
             self.kill(&container).await?;
         }
-        let (images, directory, name) = (self.images.clone(), container.directory.0.clone(), container.id.clone());
+        let (images, directory, name) =
+            (self.images.clone(), container.directory.0.clone(), container.id.clone());
         let removed = tokio::task::spawn_blocking(move || {
-            images.remove_snapshot(&name).map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))?;
+            images
+                .remove_snapshot(&name)
+                .map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))?;
             fs::remove_dir_all(&directory).or_not_found().map_err(failed("remove the container's directory"))
         });
         removed.await.map_err(|error| Error::unknown(error.to_string()))??;
@@ -307,8 +330,12 @@ impl Shared {
         let pods = self.pods();
         let matching = pods.containers.values().filter(|container| {
             (filter.id.is_empty() || container.id.starts_with(&filter.id))
-                && (filter.pod_sandbox_id.is_empty() || container.sandbox.id.starts_with(&filter.pod_sandbox_id))
-                && filter.state.as_ref().is_none_or(|state| state.state == cri_state(&container.state()) as i32)
+                && (filter.pod_sandbox_id.is_empty()
+                    || container.sandbox.id.starts_with(&filter.pod_sandbox_id))
+                && filter
+                    .state
+                    .as_ref()
+                    .is_none_or(|state| state.state == cri_state(&container.state()) as i32)
                 && has_labels(&container.config.labels, &filter.label_selector)
         });
         matching
@@ -329,7 +356,8 @@ impl Shared {
 
     /// Tells listeners what happened, with the state of the whole pod as it is now.
     pub(super) fn tell(&self, kind: ContainerEventType, container: &Container) {
-        let statuses = self.containers_of(&container.sandbox.id).iter().map(|other| container_status(other)).collect();
+        let statuses =
+            self.containers_of(&container.sandbox.id).iter().map(|other| container_status(other)).collect();
         self.events.tell(v1::ContainerEventResponse {
             container_id: container.id.clone(),
             container_event_type: kind as i32,
@@ -403,7 +431,8 @@ fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
     use std::io::Read;
     const LIMIT: u64 = 1 << 20;
     for layer in layers {
-        match open_in(directory(layer)?, Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK, 0, Links::InRoot) {
+        match open_in(directory(layer)?, Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK, 0, Links::InRoot)
+        {
             Ok(file) => {
                 let file = fs::File::from(file);
                 if !file.metadata()?.is_file() {
@@ -413,7 +442,9 @@ fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
                 file.take(LIMIT).read_to_end(&mut content)?;
                 return Ok(String::from_utf8_lossy(&content).into_owned());
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || error.kind() == io::ErrorKind::NotADirectory => {}
             // A whiteout: the file was deleted by this layer.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(String::new()),
             Err(error) => return Err(error),

@@ -29,7 +29,8 @@ impl Shared {
         if let Some(image) = self.images.find(&name).map_err(unreadable)? {
             return Ok(image.digests.first().unwrap_or(&image.id).clone());
         }
-        let reference = Reference::parse(&name).map_err(|error| Error::invalid_argument(error.to_string()))?;
+        let reference =
+            Reference::parse(&name).map_err(|error| Error::invalid_argument(error.to_string()))?;
         Err(Error::new(
             Code::NotFound,
             format!(
@@ -52,7 +53,9 @@ impl Shared {
             let (bytes, inodes) = self.images.usage(of).map_err(unreadable)?;
             Ok(v1::FilesystemUsage {
                 timestamp: nanoseconds(Timestamp::now()),
-                fs_id: Some(v1::FilesystemIdentifier { mountpoint: self.images.root().display().to_string() }),
+                fs_id: Some(v1::FilesystemIdentifier {
+                    mountpoint: self.images.root().display().to_string(),
+                }),
                 used_bytes: Some(v1::UInt64Value { value: bytes }),
                 inodes_used: Some(v1::UInt64Value { value: inodes }),
             })

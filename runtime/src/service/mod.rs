@@ -26,6 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cgroup::{Cgroup, Layout};
 use crate::image::{ImageError, Store};
+use crate::streaming::{Backend, Server};
 use executable::Executable;
 use state::Pods;
 
@@ -84,6 +85,7 @@ impl RuntimeError {
 /// The container runtime of this node.
 pub struct Runtime {
     shared: Arc<Shared>,
+    streaming: Server,
     /// With it end the tasks that watch shims; the shims go on.
     _stop: DropGuard,
 }
@@ -103,9 +105,11 @@ impl Runtime {
     /// Starts the runtime: pods that an earlier one left running are adopted, what it left half-done is cleaned up.
     pub async fn start(config: Config) -> Result<Arc<Runtime>, RuntimeError> {
         let images = Store::open(&config.root)?;
-        std::fs::create_dir_all(config.state.join("pods")).map_err(RuntimeError::system("make the state directory"))?;
+        std::fs::create_dir_all(config.state.join("pods"))
+            .map_err(RuntimeError::system("make the state directory"))?;
         let layout = Layout::detect().map_err(RuntimeError::system("find the control groups"))?;
-        let executable = Executable::protect(&config.shim).map_err(RuntimeError::system("protect the shim's binary"))?;
+        let executable =
+            Executable::protect(&config.shim).map_err(RuntimeError::system("protect the shim's binary"))?;
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             config,
@@ -117,7 +121,15 @@ impl Runtime {
             stop: stop.clone(),
         });
         adoption::adopt(&shared).await?;
-        Ok(Arc::new(Runtime { shared, _stop: stop.drop_guard() }))
+        let sessions = Arc::new(sessions::Sessions(shared.clone()));
+        let streaming = Server::start(sessions, stop.clone()).await;
+        let streaming = streaming.map_err(RuntimeError::system("start the streaming server"))?;
+        Ok(Arc::new(Runtime { shared, streaming, _stop: stop.drop_guard() }))
+    }
+
+    /// What the streaming server connects its clients to.
+    pub fn sessions(&self) -> Arc<dyn Backend> {
+        Arc::new(sessions::Sessions(self.shared.clone()))
     }
 
     /// The images, for importing and listing beside the CRI.
@@ -151,7 +163,12 @@ impl Shared {
     }
 
     fn live_sandboxes(&self) -> HashSet<String> {
-        self.pods().sandboxes.values().filter(|sandbox| sandbox.is_ready()).map(|sandbox| sandbox.id.clone()).collect()
+        self.pods()
+            .sandboxes
+            .values()
+            .filter(|sandbox| sandbox.is_ready())
+            .map(|sandbox| sandbox.id.clone())
+            .collect()
     }
 }
 

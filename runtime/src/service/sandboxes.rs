@@ -52,7 +52,12 @@ impl Shared {
             }
             Err(error) => {
                 self.undo(&sandbox).await;
-                let name = sandbox.config.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
+                let name = sandbox
+                    .config
+                    .metadata
+                    .as_ref()
+                    .map(|metadata| metadata.name.clone())
+                    .unwrap_or_default();
                 Err(Error::unknown(format!("failed to create pod sandbox {name:?}: {error}")))
             }
         }
@@ -61,7 +66,8 @@ impl Shared {
     async fn set_up(&self, sandbox: &Arc<Sandbox>) -> Result<Connection, Error> {
         let listener = self.prepare(sandbox).map_err(failed("prepare the pod's directory"))?;
         let shim = self.start_shim(sandbox, listener).map_err(failed("start the pod's shim"))?;
-        let mut connection = shim::connect(&sandbox.directory).map_err(failed("connect to the pod's shim"))?;
+        let mut connection =
+            shim::connect(&sandbox.directory).map_err(failed("connect to the pod's shim"))?;
         // Answered when the namespaces are there.
         if let Err(error) = connection.call(&Request::Subscribe, Vec::new()).await {
             let words = fs::read_to_string(sandbox.directory.shim_log()).unwrap_or_default();
@@ -130,14 +136,17 @@ impl Shared {
             return Ok(None);
         }
         let Some(network) = &self.config.network else { return Ok(None) };
-        let namespace = File::open(format!("/proc/{shim}/ns/net")).map_err(failed("open the pod's network"))?;
+        let namespace =
+            File::open(format!("/proc/{shim}/ns/net")).map_err(failed("open the pod's network"))?;
         let ports = sandbox.config.port_mappings.iter().filter_map(port_mapping).collect();
         let attached = network.attach(&sandbox.id, namespace, ports).await;
         let chain = |error: net::NetworkError| {
             let causes = std::iter::successors(std::error::Error::source(&error), |error| error.source());
             causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
         };
-        attached.map(Some).map_err(|error| Error::unknown(format!("failed to set up the pod's network: {}", chain(error))))
+        attached
+            .map(Some)
+            .map_err(|error| Error::unknown(format!("failed to set up the pod's network: {}", chain(error))))
     }
 
     async fn undo(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
@@ -177,7 +186,8 @@ impl Shared {
                 .await
                 .map_err(|error| Error::unknown(format!("failed to tear down the pod's network: {error}")))?;
         }
-        crate::sys::mount::detach(&sandbox.directory.shared_memory()).map_err(failed("unmount the pod's /dev/shm"))?;
+        crate::sys::mount::detach(&sandbox.directory.shared_memory())
+            .map_err(failed("unmount the pod's /dev/shm"))?;
         let of_kubelet = sandbox.config.linux.as_ref().is_some_and(|linux| !linux.cgroup_parent.is_empty());
         if !of_kubelet {
             let group = self.pod_cgroup(&sandbox.id, &sandbox.config);
@@ -201,7 +211,9 @@ impl Shared {
     pub(super) fn find_sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
         let pods = self.pods();
         let found = find(&pods.sandboxes, id);
-        found.ok_or_else(|| Error::not_found(format!("an error occurred when try to find sandbox: {id:?}: not found")))
+        found.ok_or_else(|| {
+            Error::not_found(format!("an error occurred when try to find sandbox: {id:?}: not found"))
+        })
     }
 
     pub(super) fn list_sandboxes(&self, filter: Option<v1::PodSandboxFilter>) -> Vec<v1::PodSandbox> {
@@ -231,7 +243,8 @@ pub(super) fn find<T: Clone>(entries: &std::collections::BTreeMap<String, T>, id
     if let Some(exact) = entries.get(id) {
         return Some(exact.clone());
     }
-    let mut matching = entries.range(id.to_owned()..).take_while(|(key, _)| !id.is_empty() && key.starts_with(id));
+    let mut matching =
+        entries.range(id.to_owned()..).take_while(|(key, _)| !id.is_empty() && key.starts_with(id));
     let first = matching.next().map(|(_, entry)| entry.clone());
     if matching.next().is_some() { None } else { first }
 }
@@ -310,7 +323,8 @@ fn render_resolv_conf(dns: &v1::DnsConfig) -> String {
 
 /// A port of the node that leads into the pod; without one there is nothing to map.
 fn port_mapping(mapping: &v1::PortMapping) -> Option<net::PortMapping> {
-    let (host_port, container_port) = (mapping.host_port.try_into().ok()?, mapping.container_port.try_into().ok()?);
+    let (host_port, container_port) =
+        (mapping.host_port.try_into().ok()?, mapping.container_port.try_into().ok()?);
     if host_port == 0 {
         return None;
     }
@@ -324,7 +338,8 @@ fn port_mapping(mapping: &v1::PortMapping) -> Option<net::PortMapping> {
 
 /// A group as those need it who join it.
 pub(super) fn membership(group: &Cgroup) -> Membership {
-    let split = group.directories().into_iter().map(|(controller, path)| (controller.name().to_owned(), path));
+    let split =
+        group.directories().into_iter().map(|(controller, path)| (controller.name().to_owned(), path));
     Membership { split: split.collect(), unified: group.unified() }
 }
 
@@ -359,6 +374,9 @@ mod tests {
     #[test]
     fn ids_are_found_by_an_unambiguous_beginning() {
         let entries = [("ab1", 1), ("ab2", 2), ("cd", 3)].map(|(key, value)| (key.to_owned(), value)).into();
-        assert_eq!(["ab1", "c", "ab", "", "x"].map(|id| find(&entries, id)), [Some(1), Some(3), None, None, None]);
+        assert_eq!(
+            ["ab1", "c", "ab", "", "x"].map(|id| find(&entries, id)),
+            [Some(1), Some(3), None, None, None]
+        );
     }
 }

@@ -42,20 +42,23 @@ impl Shared {
     ) -> io::Result<Exec> {
         let spec: Option<Spec> = read_json(&container.directory.spec())?;
         let spec = spec.ok_or_else(|| io::Error::other("the container's spec is gone"))?;
-        let request =
-            Request::Exec { container: container.id.clone(), process: exec_process(&spec.process, command, terminal) };
+        let request = Request::Exec {
+            container: container.id.clone(),
+            process: exec_process(&spec.process, command, terminal),
+        };
         let mut connection = shim::connect(&container.sandbox.directory)?;
         match connection.call(&request, streams).await? {
             (Reply::Started(_), mut descriptors) => Ok(Exec { connection, terminal: descriptors.pop() }),
-            (Reply::Failed { message }, _) => {
-                Err(io::Error::other(format!("unable to start container process: {message}")))
-            }
+            (Reply::Failed { message }, _) => Err(io::Error::other(message)),
             (other, _) => Err(io::Error::other(format!("the pod's shim answered {other:?}"))),
         }
     }
 
     /// Runs a command in a container and collects what it writes.
-    pub(super) async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, Error> {
+    pub(super) async fn exec_sync(
+        &self,
+        request: v1::ExecSyncRequest,
+    ) -> Result<v1::ExecSyncResponse, Error> {
         let container = self.find_container(&request.container_id)?;
         if !container.is_running() {
             let state = container_state_name(&container);
@@ -77,7 +80,11 @@ impl Shared {
         })
     }
 
-    async fn run_to_end(&self, container: &Container, command: &[String]) -> Result<v1::ExecSyncResponse, Error> {
+    async fn run_to_end(
+        &self,
+        container: &Container,
+        command: &[String],
+    ) -> Result<v1::ExecSyncResponse, Error> {
         let failed = |error: io::Error| Error::unknown(format!("failed to exec in container: {error}"));
         let (stdout, their_stdout) = output_pipe().map_err(failed)?;
         let (stderr, their_stderr) = output_pipe().map_err(failed)?;
@@ -91,8 +98,11 @@ impl Shared {
             ended.cancel();
             code
         };
-        let (code, out, err) =
-            tokio::join!(wait, pump(stdout, &mut stdout_bytes, &ended), pump(stderr, &mut stderr_bytes, &ended));
+        let (code, out, err) = tokio::join!(
+            wait,
+            pump(stdout, &mut stdout_bytes, &ended),
+            pump(stderr, &mut stderr_bytes, &ended)
+        );
         out.and(err).map_err(failed)?;
         Ok(v1::ExecSyncResponse {
             stdout: stdout_bytes.0.into(),
@@ -175,7 +185,8 @@ impl Shared {
             }
         };
         let session = async {
-            let (code, out, err) = tokio::join!(wait, pump_to(output, stdout, &ended), pump_to(errors, stderr, &ended));
+            let (code, out, err) =
+                tokio::join!(wait, pump_to(output, stdout, &ended), pump_to(errors, stderr, &ended));
             (code, out.and(err))
         };
         until_done(session, typing, std::future::pending()).await
@@ -237,7 +248,8 @@ impl Backend for Sessions {
         let shared = &self.0;
         let resizing = async {
             while let Some(TerminalSize { width, height }) = resize.recv().await {
-                let request = Request::Resize { container: container.id.clone(), columns: width, rows: height };
+                let request =
+                    Request::Resize { container: container.id.clone(), columns: width, rows: height };
                 if let Err(error) = shared.ask(&container.sandbox, request).await {
                     tracing::debug!(%error, "failed to resize a terminal");
                 }
@@ -266,7 +278,11 @@ impl Backend for Sessions {
         Ok(())
     }
 
-    async fn port_forward(&self, sandbox_id: &str, port: u16) -> Result<Box<dyn streaming::Connection>, BackendError> {
+    async fn port_forward(
+        &self,
+        sandbox_id: &str,
+        port: u16,
+    ) -> Result<Box<dyn streaming::Connection>, BackendError> {
         let sandbox = self.0.running_sandbox(sandbox_id)?;
         let connect = async {
             let mut connection = shim::connect(&sandbox.directory)?;
@@ -286,7 +302,9 @@ impl Backend for Sessions {
         let stream: io::Result<TcpStream> = connect.await;
         match stream {
             Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(failed(format!("connect to localhost:{port} inside sandbox {}", sandbox.id), error)),
+            Err(error) => {
+                Err(failed(format!("connect to localhost:{port} inside sandbox {}", sandbox.id), error))
+            }
         }
     }
 }
@@ -337,7 +355,11 @@ impl Collected {
     }
 }
 
-async fn pump(source: pipe::Receiver, collected: &mut Collected, ended: &CancellationToken) -> io::Result<()> {
+async fn pump(
+    source: pipe::Receiver,
+    collected: &mut Collected,
+    ended: &CancellationToken,
+) -> io::Result<()> {
     let mut source = source;
     let mut buffer = [0; 8192];
     while let Some(length) = read(&mut source, &mut buffer, ended).await? {
@@ -364,7 +386,11 @@ async fn pump_to(
 
 /// Reads once; `None` at the end, or when the process has ended and nothing is left of what it wrote. Those
 /// whom it left behind may hold the stream open as long as they like.
-async fn read(source: &mut pipe::Receiver, buffer: &mut [u8], ended: &CancellationToken) -> io::Result<Option<usize>> {
+async fn read(
+    source: &mut pipe::Receiver,
+    buffer: &mut [u8],
+    ended: &CancellationToken,
+) -> io::Result<Option<usize>> {
     let read = tokio::select! {
         biased;
         read = source.read(buffer) => read,
@@ -389,7 +415,11 @@ enum Finish {
 }
 
 /// Passes on what a client types. That the other side no longer reads is its own affair.
-async fn copy(source: &mut (impl AsyncRead + Unpin + ?Sized), mut target: impl AsyncWrite + Unpin, finish: Finish) {
+async fn copy(
+    source: &mut (impl AsyncRead + Unpin + ?Sized),
+    mut target: impl AsyncWrite + Unpin,
+    finish: Finish,
+) {
     let mut buffer = [0; 8192];
     while let Ok(length) = source.read(&mut buffer).await
         && length > 0

@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::container::spec::User;
-use crate::shim::protocol::{ContainerDirectory, Exit, PodDirectory, Started, read_json, write_json, write_whole};
+use crate::shim::protocol::{
+    ContainerDirectory, Exit, PodDirectory, Started, read_json, write_json, write_whole,
+};
 
 /// All pods and containers of the node.
 #[derive(Default)]
@@ -112,16 +114,30 @@ impl ContainerState {
             (Running(started), Happened::Exited(exit)) => Exited { started_at: Some(started.at), exit },
             // The shim tells an end once to its subscriber and once through its file, and a short life may
             // have ended before its beginning is heard of.
-            (Exited { exit, .. }, Happened::Started(started)) => Exited { started_at: Some(started.at), exit },
+            (Exited { exit, .. }, Happened::Started(started)) => {
+                Exited { started_at: Some(started.at), exit }
+            }
             (state @ (Running(_) | Exited { .. }), _) => state,
         }
     }
 }
 
 impl Sandbox {
-    pub(super) fn new(id: String, directory: PodDirectory, config: v1::PodSandboxConfig, record: SandboxRecord) -> Sandbox {
+    pub(super) fn new(
+        id: String,
+        directory: PodDirectory,
+        config: v1::PodSandboxConfig,
+        record: SandboxRecord,
+    ) -> Sandbox {
         let runtime_handler = record.runtime_handler.clone();
-        Sandbox { id, directory, config, runtime_handler, record: Mutex::new(record), ready: watch::Sender::new(false) }
+        Sandbox {
+            id,
+            directory,
+            config,
+            runtime_handler,
+            record: Mutex::new(record),
+            ready: watch::Sender::new(false),
+        }
     }
 
     /// Reads a sandbox back; `None` when its creation was cut short.
@@ -172,7 +188,16 @@ impl Container {
         let state = watch::Sender::new(state);
         let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
         let resources = Mutex::new(resources);
-        Container { id, sandbox, directory, config, record, resources, state, turn: tokio::sync::Mutex::default() }
+        Container {
+            id,
+            sandbox,
+            directory,
+            config,
+            record,
+            resources,
+            state,
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Reads a container back; `None` when its creation was cut short.
@@ -183,7 +208,8 @@ impl Container {
         else {
             return Ok(None);
         };
-        let container = Container::new(id.to_owned(), sandbox.clone(), config, record, ContainerState::Created);
+        let container =
+            Container::new(id.to_owned(), sandbox.clone(), config, record, ContainerState::Created);
         container.catch_up()?;
         Ok(Some(container))
     }
@@ -286,14 +312,16 @@ mod tests {
 
     #[test]
     fn an_end_is_final_and_remembers_the_beginning() {
-        let ended = ContainerState::Created.after(Happened::Started(started())).after(Happened::Exited(exit(3)));
+        let ended =
+            ContainerState::Created.after(Happened::Started(started())).after(Happened::Exited(exit(3)));
         assert_eq!(ended, ContainerState::Exited { started_at: Some(Timestamp::UNIX_EPOCH), exit: exit(3) });
         assert_eq!(ended.clone().after(Happened::Exited(exit(137))), ended);
     }
 
     #[test]
     fn news_may_come_in_the_wrong_order() {
-        let ended = ContainerState::Created.after(Happened::Exited(exit(0))).after(Happened::Started(started()));
+        let ended =
+            ContainerState::Created.after(Happened::Exited(exit(0))).after(Happened::Started(started()));
         assert_eq!(ended, ContainerState::Exited { started_at: Some(Timestamp::UNIX_EPOCH), exit: exit(0) });
     }
 }

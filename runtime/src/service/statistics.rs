@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use cri::v1::{self, UInt64Value};
 use cri::Error;
+use cri::v1::{self, UInt64Value};
 use jiff::Timestamp;
 
 use super::sandboxes::has_labels;
@@ -15,7 +15,10 @@ use crate::cgroup::{Cgroup, stats};
 use crate::image::disk_usage;
 
 impl Shared {
-    pub(super) async fn container_stats(self: &Arc<Self>, container: Arc<Container>) -> Result<v1::ContainerStats, Error> {
+    pub(super) async fn container_stats(
+        self: &Arc<Self>,
+        container: Arc<Container>,
+    ) -> Result<v1::ContainerStats, Error> {
         let shared = self.clone();
         // The writable layer is walked file by file.
         let read = tokio::task::spawn_blocking(move || shared.read_container(&container));
@@ -44,7 +47,10 @@ impl Shared {
         read.await.map_err(|error| Error::unknown(error.to_string()))
     }
 
-    pub(super) async fn sandbox_stats(self: &Arc<Self>, sandbox: Arc<Sandbox>) -> Result<v1::PodSandboxStats, Error> {
+    pub(super) async fn sandbox_stats(
+        self: &Arc<Self>,
+        sandbox: Arc<Sandbox>,
+    ) -> Result<v1::PodSandboxStats, Error> {
         let shared = self.clone();
         let read = tokio::task::spawn_blocking(move || shared.read_sandbox(&sandbox));
         read.await.map_err(|error| Error::unknown(error.to_string()))
@@ -87,7 +93,9 @@ impl Shared {
             memory: Some(memory(&used, timestamp)),
             writable_layer: Some(v1::FilesystemUsage {
                 timestamp,
-                fs_id: Some(v1::FilesystemIdentifier { mountpoint: self.images.root().display().to_string() }),
+                fs_id: Some(v1::FilesystemIdentifier {
+                    mountpoint: self.images.root().display().to_string(),
+                }),
                 used_bytes: layer.map(|(value, _)| UInt64Value { value }),
                 inodes_used: layer.map(|(_, value)| UInt64Value { value }),
             }),
@@ -126,11 +134,17 @@ fn counted(value: Option<u64>) -> Option<UInt64Value> {
 }
 
 fn cpu(used: &stats::Stats, timestamp: i64) -> v1::CpuUsage {
-    v1::CpuUsage { timestamp, usage_core_nano_seconds: counted(used.cpu_nanoseconds), usage_nano_cores: None, psi: None }
+    v1::CpuUsage {
+        timestamp,
+        usage_core_nano_seconds: counted(used.cpu_nanoseconds),
+        usage_nano_cores: None,
+        psi: None,
+    }
 }
 
 fn memory(used: &stats::Stats, timestamp: i64) -> v1::MemoryUsage {
-    let available = used.memory_limit.zip(used.memory_working_set).map(|(limit, set)| limit.saturating_sub(set));
+    let available =
+        used.memory_limit.zip(used.memory_working_set).map(|(limit, set)| limit.saturating_sub(set));
     v1::MemoryUsage {
         timestamp,
         working_set_bytes: counted(used.memory_working_set),
@@ -158,7 +172,8 @@ fn network_usage(shim: i32, timestamp: i64) -> Option<v1::NetworkUsage> {
 fn interfaces(table: &str) -> Vec<v1::NetworkInterfaceUsage> {
     let parse = |line: &str| {
         let (name, counters) = line.split_once(':')?;
-        let counters: Vec<u64> = counters.split_whitespace().filter_map(|counter| counter.parse().ok()).collect();
+        let counters: Vec<u64> =
+            counters.split_whitespace().filter_map(|counter| counter.parse().ok()).collect();
         let at = |index: usize| counted(counters.get(index).copied());
         Some(v1::NetworkInterfaceUsage {
             name: name.trim().to_owned(),

@@ -17,8 +17,12 @@ pub struct Connection {
 
 /// Connects to the shim of a pod; fails when there is none.
 pub fn connect(directory: &PodDirectory) -> io::Result<Connection> {
-    let socket =
-        nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
     let (_directory, address) = address(directory)?;
     nix::sys::socket::connect(socket.as_raw_fd(), &address)?;
     Connection::new(socket)
@@ -26,7 +30,8 @@ pub fn connect(directory: &PodDirectory) -> io::Result<Connection> {
 
 /// The socket on which a pod's shim is to listen.
 pub(crate) fn listen(directory: &PodDirectory) -> io::Result<OwnedFd> {
-    let socket = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket =
+        nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let (_directory, address) = address(directory)?;
     nix::sys::socket::bind(socket.as_raw_fd(), &address)?;
     nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(128)?)?;
@@ -52,7 +57,11 @@ impl Connection {
     }
 
     /// Asks, and waits for the answer.
-    pub async fn call(&mut self, request: &Request, descriptors: Vec<OwnedFd>) -> io::Result<(Reply, Vec<OwnedFd>)> {
+    pub async fn call(
+        &mut self,
+        request: &Request,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<(Reply, Vec<OwnedFd>)> {
         self.send(request, descriptors).await?;
         let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the pod's shim is gone");
         self.receive().await?.ok_or_else(gone)

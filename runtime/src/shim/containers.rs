@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::log::{LogFile, Lines, Stream};
+use super::log::{Lines, LogFile, Stream};
 use super::namespaces::Shared;
 use crate::cgroup::out_of_memory_kills_in;
 use crate::container::carry_out::{Failure, Stage, carry_out, failed};
@@ -86,21 +86,32 @@ impl Forked {
 }
 
 /// Starts the first process of a container.
-pub fn start(spec: Spec, shared: &Shared, target: Option<&OwnedFd>) -> Result<(Child, OwnedFd, Container), Failure> {
+pub fn start(
+    spec: Spec,
+    shared: &Shared,
+    target: Option<&OwnedFd>,
+) -> Result<(Child, OwnedFd, Container), Failure> {
     let log = spec.log.clone().map(LogFile::open).transpose().map_err(failed("open the container's log"))?;
     let mut output = Output { log, sources: Vec::new(), clients: Vec::new() };
     let mut input = Input { sink: None, pending: Vec::new(), ends_with_client: spec.stdin == Stdin::Once };
-    let streams = if spec.process.terminal { None } else { Some(make_streams(spec.stdin, &mut output, &mut input)?) };
-    let memory = shared.memory.as_ref().map(OwnedFd::try_clone).transpose().map_err(failed("share /dev/shm"))?;
+    let streams =
+        if spec.process.terminal { None } else { Some(make_streams(spec.stdin, &mut output, &mut input)?) };
+    let memory =
+        shared.memory.as_ref().map(OwnedFd::try_clone).transpose().map_err(failed("share /dev/shm"))?;
 
     let joined = match &spec.pid {
         PidNamespace::Own | PidNamespace::Host => None,
-        PidNamespace::Pod => Some(shared.pause.as_ref().map(|pause| &pause.pidfd).ok_or_else(|| {
-            Failure::new("the pod has no pid namespace to share")
-        })?),
-        PidNamespace::Container(_) => {
-            Some(target.ok_or_else(|| Failure::new("the container whose processes are to be seen does not run"))?)
-        }
+        PidNamespace::Pod => Some(
+            shared
+                .pause
+                .as_ref()
+                .map(|pause| &pause.pidfd)
+                .ok_or_else(|| Failure::new("the pod has no pid namespace to share"))?,
+        ),
+        PidNamespace::Container(_) => Some(
+            target
+                .ok_or_else(|| Failure::new("the container whose processes are to be seen does not run"))?,
+        ),
     };
     let namespaces = libc::CLONE_NEWNS | if spec.pid == PidNamespace::Own { libc::CLONE_NEWPID } else { 0 };
     let (channel, theirs) = channel().map_err(failed("make a channel"))?;
@@ -143,7 +154,8 @@ fn fork_into(
     }
     let forked = process::fork(namespaces, group.as_ref());
     if joined.is_some() && !matches!(forked, Ok(None)) {
-        process::join_namespaces(&shared.own_pid, libc::CLONE_NEWPID).map_err(failed("leave the pid namespace"))?;
+        process::join_namespaces(&shared.own_pid, libc::CLONE_NEWPID)
+            .map_err(failed("leave the pid namespace"))?;
     }
     forked.map_err(failed("fork"))
 }
@@ -165,7 +177,8 @@ fn become_process(container: &Container, process: &Process, stage: &mut Stage) -
         stage.prepare(&steps)?;
         carry_out(setup::join(&container.groups, process), stage)?;
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
-        process::join_namespaces(&container.pidfd, namespaces).map_err(failed("join the container's namespaces"))?;
+        process::join_namespaces(&container.pidfd, namespaces)
+            .map_err(failed("join the container's namespaces"))?;
         carry_out(steps, stage)
     };
     let outcome = enter(stage);
@@ -243,7 +256,8 @@ impl Output {
 
     /// What to wait for, by number. While a client is behind, the container waits with him: nothing is lost.
     pub fn readable(&self) -> impl Iterator<Item = (usize, std::os::fd::BorrowedFd<'_>)> {
-        let behind = self.clients.iter().flat_map(|client| &client.outputs).any(|reader| !reader.pending.is_empty());
+        let behind =
+            self.clients.iter().flat_map(|client| &client.outputs).any(|reader| !reader.pending.is_empty());
         let sources = if behind { &[] } else { self.sources.as_slice() };
         sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.file.as_ref()?.as_fd())))
     }

@@ -122,7 +122,9 @@ mod tests {
         parts.iter().for_each(|part| lines.feed(part.as_bytes(), now, &mut log));
         lines.finish(now, &mut log);
         let text = String::from_utf8(log).unwrap();
-        text.lines().map(|line| line.strip_prefix("2026-01-02T03:04:05.600000000Z stdout ").unwrap().to_owned()).collect()
+        text.lines()
+            .map(|line| line.strip_prefix("2026-01-02T03:04:05.600000000Z stdout ").unwrap().to_owned())
+            .collect()
     }
 
     #[test]

@@ -13,8 +13,8 @@ mod namespaces;
 pub mod protocol;
 mod serve;
 
-pub use client::{Connection, connect};
 pub(crate) use client::listen;
+pub use client::{Connection, connect};
 
 use std::path::PathBuf;
 use std::process::ExitCode;

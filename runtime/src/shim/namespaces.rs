@@ -30,7 +30,8 @@ pub fn make(settings: &Settings, directory: &PodDirectory) -> Result<Shared, Fai
         write_kernel_file(&group.join("tasks"), "0").map_err(failed(format!("join {}", group.display())))?;
     }
     if let Some(group) = &settings.group.unified {
-        write_kernel_file(&group.join("cgroup.procs"), "0").map_err(failed(format!("join {}", group.display())))?;
+        write_kernel_file(&group.join("cgroup.procs"), "0")
+            .map_err(failed(format!("join {}", group.display())))?;
     }
     let mut namespaces = 0;
     if !settings.host_network {

@@ -292,7 +292,8 @@ mod tests {
 
     #[test]
     fn messages_arrive_whole_however_they_are_cut() {
-        let bytes = [encode(&Request::Hello).unwrap(), encode(&Request::Connect { port: 80 }).unwrap()].concat();
+        let bytes =
+            [encode(&Request::Hello).unwrap(), encode(&Request::Connect { port: 80 }).unwrap()].concat();
         let mut inbox = Inbox::default();
         let mut seen = Vec::new();
         for byte in bytes {
@@ -306,7 +307,8 @@ mod tests {
 
     #[test]
     fn reasons_are_those_of_kubernetes() {
-        let reason = |code, out_of_memory| Exit::of_process(code, out_of_memory, Timestamp::UNIX_EPOCH).reason;
+        let reason =
+            |code, out_of_memory| Exit::of_process(code, out_of_memory, Timestamp::UNIX_EPOCH).reason;
         assert_eq!(reason(0, false), "Completed");
         assert_eq!(reason(1, false), "Error");
         assert_eq!(reason(137, true), "OOMKilled");

@@ -20,7 +20,8 @@ use crate::sys::{process, socket, terminal};
 pub(super) fn run(directory: PodDirectory) -> Result<(), Failure> {
     nix::unistd::setsid().map_err(|error| failed("make a session")(error.into()))?;
     let listener = socket::take_standard_input().map_err(failed("take the listening socket"))?;
-    let settings: Option<Settings> = read_json(&directory.settings()).map_err(failed("read the shim's settings"))?;
+    let settings: Option<Settings> =
+        read_json(&directory.settings()).map_err(failed("read the shim's settings"))?;
     let settings = settings.ok_or_else(|| Failure::new("the shim has no settings"))?;
     // Before the first fork, so that no child's end is missed.
     let exits = ChildExits::watch().map_err(failed("watch for children"))?;
@@ -97,7 +98,8 @@ impl Shim {
             for (index, source) in container.output.readable() {
                 waiting.readable(source, Event::Output(number, index));
             }
-            if let Some(sink) = container.input.sink.as_ref().filter(|_| !container.input.pending.is_empty()) {
+            if let Some(sink) = container.input.sink.as_ref().filter(|_| !container.input.pending.is_empty())
+            {
                 waiting.writable(sink.as_fd(), Event::Input(number));
             }
             for (client_number, client) in container.output.clients.iter().enumerate() {
@@ -249,8 +251,12 @@ impl Shim {
         let outcome = match request {
             Request::Hello => Ok(Some(Vec::new())),
             Request::Start { container } => self.start(id, container).map(|()| None),
-            Request::Exec { container, process } => self.exec(id, &container, process, descriptors).map(|()| None),
-            Request::Signal { container, signal } => self.signal(&container, signal).map(|()| Some(Vec::new())),
+            Request::Exec { container, process } => {
+                self.exec(id, &container, process, descriptors).map(|()| None)
+            }
+            Request::Signal { container, signal } => {
+                self.signal(&container, signal).map(|()| Some(Vec::new()))
+            }
             Request::Attach { container, stdin, stdout, stderr } => {
                 self.attach(&container, stdin, stdout, stderr).map(Some)
             }
@@ -258,9 +264,9 @@ impl Shim {
                 self.resize(&container, columns, rows).map(|()| Some(Vec::new()))
             }
             Request::ReopenLog { container } => self.reopen_log(&container).map(|()| Some(Vec::new())),
-            Request::Connect { port } => {
-                socket::start_connecting(port).map(|socket| Some(vec![socket])).map_err(failed(format!("connect to {port}")))
-            }
+            Request::Connect { port } => socket::start_connecting(port)
+                .map(|socket| Some(vec![socket]))
+                .map_err(failed(format!("connect to {port}"))),
             Request::Subscribe => {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.subscribed = true;
@@ -302,12 +308,21 @@ impl Shim {
         Ok(())
     }
 
-    fn exec(&mut self, id: u64, name: &str, process: Process, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+    fn exec(
+        &mut self,
+        id: u64,
+        name: &str,
+        process: Process,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
         let container = running(&self.containers, name)?;
         let streams = if process.terminal {
             None
         } else {
-            Some(<[OwnedFd; 3]>::try_from(descriptors).map_err(|_| Failure::new("an exec needs three streams"))?)
+            Some(
+                <[OwnedFd; 3]>::try_from(descriptors)
+                    .map_err(|_| Failure::new("an exec needs three streams"))?,
+            )
         };
         let (child, channel) = containers::exec(container, process, streams, &self.shared)?;
         self.processes.push(Forked {
@@ -326,7 +341,13 @@ impl Shim {
         process::pidfd_signal(&container.pidfd, signal).map_err(failed(format!("send signal {signal}")))
     }
 
-    fn attach(&mut self, name: &str, stdin: bool, stdout: bool, stderr: bool) -> Result<Vec<OwnedFd>, Failure> {
+    fn attach(
+        &mut self,
+        name: &str,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<Vec<OwnedFd>, Failure> {
         let container = self.containers.get_mut(name).ok_or_else(|| not_running(name))?;
         let mut make = || -> io::Result<Vec<OwnedFd>> {
             let (mut theirs, mut client) = (Vec::new(), Client { stdin: None, outputs: Vec::new() });
@@ -351,7 +372,8 @@ impl Shim {
 
     fn resize(&self, name: &str, columns: u16, rows: u16) -> Result<(), Failure> {
         let container = running(&self.containers, name)?;
-        let sink = container.input.sink.as_ref().ok_or_else(|| Failure::new("the container has no terminal"))?;
+        let sink =
+            container.input.sink.as_ref().ok_or_else(|| Failure::new("the container has no terminal"))?;
         terminal::resize(sink, columns, rows).map_err(failed("resize the terminal"))
     }
 
@@ -362,13 +384,17 @@ impl Shim {
 
     /// A process on its way to its program has told something.
     fn listen(&mut self, pid: i32) -> io::Result<()> {
-        let Some(position) = self.processes.iter().position(|forked| forked.pid == pid) else { return Ok(()) };
+        let Some(position) = self.processes.iter().position(|forked| forked.pid == pid) else {
+            return Ok(());
+        };
         while self.processes[position].channel.is_some() {
             let forked = &mut self.processes[position];
             match forked.listen()? {
                 News::Nothing => return Ok(()),
                 News::Terminal(master) => forked.terminal = Some(master),
-                News::Failed(message) => forked.failure = Some(message),
+                News::Failed(message) => {
+                    forked.failure = Some(format!("unable to start container process: {message}"));
+                }
                 News::Executed if forked.failure.is_some() => {}
                 News::Executed => self.executed(position)?,
             }
@@ -429,7 +455,11 @@ impl Shim {
             let subscribers: Vec<u64> =
                 self.connections.iter().filter(|(_, client)| client.subscribed).map(|(id, _)| *id).collect();
             for id in subscribers {
-                self.answer(id, Reply::ContainerExited { container: name.clone(), exit: exit.clone() }, Vec::new());
+                self.answer(
+                    id,
+                    Reply::ContainerExited { container: name.clone(), exit: exit.clone() },
+                    Vec::new(),
+                );
             }
             finish_clients(container);
         }
@@ -440,7 +470,9 @@ impl Shim {
     }
 
     fn kill_all(&self) -> io::Result<()> {
-        self.containers.values().try_for_each(|container| process::pidfd_signal(&container.pidfd, libc::SIGKILL))
+        self.containers
+            .values()
+            .try_for_each(|container| process::pidfd_signal(&container.pidfd, libc::SIGKILL))
     }
 }
 

@@ -87,7 +87,12 @@ impl Filesystem {
         self.configure(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null())?;
         // SAFETY: only numbers are passed; the call returns a new descriptor or an error.
         let fd = check(unsafe {
-            libc::syscall(libc::SYS_fsmount, self.context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as libc::c_uint)
+            libc::syscall(
+                libc::SYS_fsmount,
+                self.context.as_raw_fd(),
+                FSMOUNT_CLOEXEC,
+                attributes as libc::c_uint,
+            )
         })?;
         // SAFETY: the kernel has just given us this descriptor.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -111,9 +116,10 @@ impl Filesystem {
         let Ok(context) = self.context.try_clone() else { return error };
         let mut words = [0u8; 512];
         match std::fs::File::from(context).read(&mut words) {
-            Ok(length) if length > 2 => {
-                io::Error::new(error.kind(), format!("{error} ({})", String::from_utf8_lossy(&words[2..length]).trim()))
-            }
+            Ok(length) if length > 2 => io::Error::new(
+                error.kind(),
+                format!("{error} ({})", String::from_utf8_lossy(&words[2..length]).trim()),
+            ),
             _ => error,
         }
     }
@@ -220,9 +226,16 @@ pub fn pivot_into(root: impl AsFd) -> io::Result<()> {
 ///
 /// Option strings longer than a page would not fit mount(2): since Linux 6.5 each layer is added
 /// alone; before, their names relative to the layers' common directory have to do.
-pub fn overlay(lower: &[std::path::PathBuf], upper: &Path, work: &Path, fallback: &Path) -> io::Result<OwnedFd> {
+pub fn overlay(
+    lower: &[std::path::PathBuf],
+    upper: &Path,
+    work: &Path,
+    fallback: &Path,
+) -> io::Result<OwnedFd> {
     match overlay_by_layers(lower, upper, work) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => overlay_by_options(lower, upper, work, fallback),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            overlay_by_options(lower, upper, work, fallback)
+        }
         result => result,
     }
 }
@@ -264,7 +277,8 @@ fn overlay_by_options(
 
 /// Unmounts whatever is at `path`, lazily; nothing mounted there is no error.
 pub fn detach(path: &Path) -> io::Result<()> {
-    match nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW) {
+    match nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW)
+    {
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }

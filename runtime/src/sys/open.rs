@@ -29,7 +29,13 @@ struct OpenHow {
 }
 
 /// Opens `path` below `root`, close-on-exec.
-pub fn open_in(root: impl AsFd, path: &Path, flags: libc::c_int, mode: u32, links: Links) -> io::Result<OwnedFd> {
+pub fn open_in(
+    root: impl AsFd,
+    path: &Path,
+    flags: libc::c_int,
+    mode: u32,
+    links: Links,
+) -> io::Result<OwnedFd> {
     let relative = path.strip_prefix("/").unwrap_or(path);
     let path = c_path(if relative.as_os_str().is_empty() { Path::new(".") } else { relative })?;
     let resolve = match links {
@@ -80,7 +86,9 @@ pub fn make_directories_in(root: impl AsFd, path: &Path, mode: u32, links: Links
     for component in path.components() {
         let name = match component {
             Component::Normal(name) => name,
-            Component::ParentDir => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path holds ..")),
+            Component::ParentDir => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path holds .."));
+            }
             _ => continue,
         };
         walked.push(name);

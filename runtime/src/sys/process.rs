@@ -47,8 +47,9 @@ pub fn fork(namespaces: libc::c_int, cgroup: Option<&OwnedFd>) -> io::Result<Opt
     };
     // SAFETY: the structure has the kernel's layout and its size is passed; without CLONE_VM the child
     // gets a copy of all memory, and being single-threaded (see above) no lock is held in it.
-    let pid =
-        check(unsafe { libc::syscall(libc::SYS_clone3, &arguments as *const CloneArguments, size_of::<CloneArguments>()) })?;
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &arguments as *const CloneArguments, size_of::<CloneArguments>())
+    })?;
     if pid == 0 {
         return Ok(None);
     }
@@ -148,7 +149,8 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io:
     };
     let data = [half(0), half(32)];
     // SAFETY: header and data have the kernel's layout for version 3, which reads two data elements.
-    check(unsafe { libc::syscall(libc::SYS_capset, &header as *const CapabilityHeader, data.as_ptr()) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_capset, &header as *const CapabilityHeader, data.as_ptr()) })
+        .map(drop)
 }
 
 /// The capabilities that this thread may make effective, as a mask.
@@ -181,8 +183,10 @@ pub fn load_seccomp(program: &[u8]) -> io::Result<()> {
     }
     let program = Program { length: (program.len() / 8) as libc::c_ushort, filter: program.as_ptr() };
     // SAFETY: the program points at `length` instructions of 8 bytes, which live through the call.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program as *const Program) })
-        .map(drop)
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program as *const Program)
+    })
+    .map(drop)
 }
 
 /// Gives every signal its default meaning again and lets all of them through.
@@ -249,7 +253,11 @@ pub fn wait_pidfd(pidfd: impl AsFd) -> io::Result<()> {
 }
 
 /// Replaces this process by another program; returns only the reason why not.
-pub fn execute(program: &std::ffi::CStr, arguments: &[std::ffi::CString], environment: &[std::ffi::CString]) -> io::Error {
+pub fn execute(
+    program: &std::ffi::CStr,
+    arguments: &[std::ffi::CString],
+    environment: &[std::ffi::CString],
+) -> io::Error {
     let pointers = |strings: &[std::ffi::CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };

@@ -24,12 +24,14 @@ pub fn open_peer(multiplexer: impl AsFd) -> io::Result<OwnedFd> {
 /// Makes `terminal` the controlling terminal of this session.
 pub fn take_control(terminal: impl AsFd) -> io::Result<()> {
     // SAFETY: the request takes a number.
-    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY as _, 0) } as libc::c_long).map(drop)
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY as _, 0) } as libc::c_long)
+        .map(drop)
 }
 
 /// Tells a terminal how large its window is.
 pub fn resize(terminal: impl AsFd, columns: u16, rows: u16) -> io::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the request reads one winsize, which lives through the call.
-    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ as _, &size) } as libc::c_long).map(drop)
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ as _, &size) } as libc::c_long)
+        .map(drop)
 }

@@ -1,7 +1,7 @@
 //! What a container may not use.
 
-use cri::v1::*;
 use cri::RuntimeService;
+use cri::v1::*;
 
 use crate::world::in_world;
 

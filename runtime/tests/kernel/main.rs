@@ -3,7 +3,10 @@
 //! Needs root. Each test has its own mount and network namespace, its own directories and its own control
 //! group, and asserts that nothing of it is left.
 
+mod images;
 mod lifecycle;
 mod limits;
+mod sessions;
+mod speed;
 mod survival;
 mod world;

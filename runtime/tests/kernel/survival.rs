@@ -1,7 +1,7 @@
 //! Pods outlive the server, and nothing outlives a pod.
 
-use cri::v1::*;
 use cri::RuntimeService;
+use cri::v1::*;
 use std::fs;
 
 use crate::world::in_world;
@@ -11,7 +11,9 @@ fn pods_run_on_without_the_server_and_are_adopted() {
     in_world(|world| async move {
         let sandbox = world.sandbox().await;
         let long = world.run(&sandbox, world.script("long", "while true; do sleep 0.1; done")).await;
-        let short = world.run(&sandbox, world.script("short", "while ! test -e /dev/shm/go; do sleep 0.01; done; exit 9")).await;
+        let short = world
+            .run(&sandbox, world.script("short", "while ! test -e /dev/shm/go; do sleep 0.01; done; exit 9"))
+            .await;
         let created = world.create(&sandbox, world.script("created", "exit 4")).await.unwrap();
         let before = world.status(&long).await;
         world.exec(&long, &["touch", "/dev/shm/go"], 5).await.unwrap();
@@ -53,7 +55,9 @@ fn a_shim_killed_while_the_server_is_away_is_noticed() {
         let sandbox = world.sandbox().await;
         let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
         let pid = shim_of(&sandbox);
-        let world = world.restart_after(|| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap()).await;
+        let world = world
+            .restart_after(|| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap())
+            .await;
         let events = world.events().await;
         assert_eq!(world.end_of(&container, events).await.exit_code, 255);
         world
@@ -92,7 +96,11 @@ fn stopping_a_sandbox_ends_everything_in_it() {
         assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 137));
         // Again, and one that never was, are fine.
         world.runtime.stop_pod_sandbox(request).await.unwrap();
-        world.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: "none".into() }).await.unwrap();
+        world
+            .runtime
+            .stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: "none".into() })
+            .await
+            .unwrap();
         let world = world.restart().await;
         let listed = world.runtime.list_pod_sandbox(Default::default()).await.unwrap().items;
         assert_eq!(listed.len(), 1);
@@ -110,4 +118,55 @@ fn shim_of(sandbox: &str) -> nix::unistd::Pid {
     });
     let pid = found.filter_map(|process| process.file_name().to_str()?.parse().ok()).next();
     nix::unistd::Pid::from_raw(pid.expect("the shim is there"))
+}
+
+/// The directory of the world that [`the_server_of_another_process`] is to work in.
+const SERVER: &str = "CORACLE_TEST_SERVER";
+
+#[test]
+fn a_server_killed_at_any_time_loses_nothing() {
+    in_world(|world| async move {
+        // A second server, of another process, with pods of its own; it is this test's binary again.
+        let mut server = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "survival::the_server_of_another_process", "--ignored", "--nocapture"])
+            .env(SERVER, world.directory.path())
+            .env("CORACLE_TEST_GROUP", &world.config.cgroup_parent)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = std::io::BufReader::new(server.stdout.take().unwrap());
+        let line =
+            std::io::BufRead::lines(output).map_while(Result::ok).find(|line| line.contains("container is "));
+        let line = line.expect("the server runs a container");
+        let container = line.split_once("container is ").unwrap().1.trim().to_owned();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let world = world.restart().await;
+        assert_eq!(world.status(&container).await.state(), ContainerState::ContainerRunning);
+        let output = world.exec(&container, &["cat", "/tmp/mark"], 5).await.unwrap();
+        assert_eq!(&output.stdout[..], b"alive\n");
+        let events = world.events().await;
+        world.exec(&container, &["touch", "/tmp/go"], 5).await.unwrap();
+        assert_eq!(world.end_of(&container, events).await.exit_code, 6);
+        assert_eq!(world.log("other.log"), "stdout F over\n");
+        world
+    });
+}
+
+#[test]
+#[ignore = "run by a_server_killed_at_any_time_loses_nothing"]
+fn the_server_of_another_process() {
+    let (Ok(directory), Ok(group)) = (std::env::var(SERVER), std::env::var("CORACLE_TEST_GROUP")) else {
+        return;
+    };
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    executor.block_on(async {
+        let world = crate::world::World::in_directory(directory.into(), group).await;
+        let sandbox = world.sandbox().await;
+        let script =
+            "echo alive > /tmp/mark; while ! test -e /tmp/go; do sleep 0.01; done; echo over; exit 6";
+        let container = world.run(&sandbox, world.script("other", script)).await;
+        println!("container is {container}");
+        std::future::pending::<()>().await;
+    });
 }

@@ -19,7 +19,22 @@ pub const IMAGE: &str = "docker.io/coracle/test:1";
 pub struct World {
     pub runtime: Arc<Runtime>,
     pub config: Config,
-    pub directory: tempfile::TempDir,
+    pub directory: Directory,
+}
+
+/// Where a test works: its own, or another process's.
+pub enum Directory {
+    Own(tempfile::TempDir),
+    Other(PathBuf),
+}
+
+impl Directory {
+    pub fn path(&self) -> &Path {
+        match self {
+            Directory::Own(directory) => directory.path(),
+            Directory::Other(path) => path,
+        }
+    }
 }
 
 /// Runs a test in namespaces of its own, and afterwards looks for what it left.
@@ -32,6 +47,10 @@ pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
     nix::sched::unshare(namespaces).unwrap();
     let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    // The streaming server listens on the loopback.
+    let raised =
+        std::process::Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]).status().unwrap();
+    assert!(raised.success());
     let mounts = mounts();
     // Threads made from here on are in these namespaces too.
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -54,17 +73,30 @@ fn mounts() -> Vec<String> {
 
 impl World {
     async fn new() -> World {
-        let directory = tempfile::tempdir().unwrap();
+        let group = format!("/coracle-test-{}", std::process::id());
+        let world = World::with(Directory::Own(tempfile::tempdir().unwrap()), group).await;
+        let archive = busybox_archive(world.directory.path());
+        world.runtime.images().import(File::open(archive).unwrap(), None).unwrap();
+        world
+    }
+
+    /// A second server in the directory of a first.
+    pub async fn in_directory(directory: PathBuf, group: String) -> World {
+        World::with(Directory::Other(directory), group).await
+    }
+
+    async fn with(directory: Directory, cgroup_parent: String) -> World {
         let config = Config {
             root: directory.path().join("images"),
             state: directory.path().join("state"),
-            cgroup_parent: format!("/coracle-test-{}", std::process::id()),
-            shim: ShimCommand { program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()), arguments: Vec::new() },
+            cgroup_parent,
+            shim: ShimCommand {
+                program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()),
+                arguments: Vec::new(),
+            },
             network: None,
         };
         let runtime = Runtime::start(config.clone()).await.unwrap();
-        let archive = busybox_archive(directory.path());
-        runtime.images().import(File::open(archive).unwrap(), None).unwrap();
         World { runtime, config, directory }
     }
 
@@ -93,7 +125,11 @@ impl World {
             runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id }).await.unwrap();
         }
         assert_eq!(fs::read_dir(config.state.join("pods")).unwrap().count(), 0, "pods are left");
-        assert_eq!(fs::read_dir(config.root.join("snapshots")).unwrap().count(), 0, "writable layers are left");
+        assert_eq!(
+            fs::read_dir(config.root.join("snapshots")).unwrap().count(),
+            0,
+            "writable layers are left"
+        );
         assert_eq!(mounts(), mounts_before, "mounts are left");
         drop(runtime);
         runtime::reset(&config).await.unwrap();
@@ -148,7 +184,9 @@ impl World {
                         ..Default::default()
                     }),
                     seccomp: Some(SecurityProfile::default()),
-                    masked_paths: ["/proc/keys", "/proc/kcore", "/proc/scsi", "/sys/firmware"].map(String::from).into(),
+                    masked_paths: ["/proc/keys", "/proc/kcore", "/proc/scsi", "/sys/firmware"]
+                        .map(String::from)
+                        .into(),
                     readonly_paths: ["/proc/sys", "/proc/irq"].map(String::from).into(),
                     ..Default::default()
                 }),
@@ -221,7 +259,12 @@ impl World {
         log.lines().map(|line| line.split_once(' ').unwrap().1.to_owned() + "\n").collect()
     }
 
-    pub async fn exec(&self, container: &str, command: &[&str], timeout: i64) -> Result<ExecSyncResponse, cri::Error> {
+    pub async fn exec(
+        &self,
+        container: &str,
+        command: &[&str],
+        timeout: i64,
+    ) -> Result<ExecSyncResponse, cri::Error> {
         let cmd = command.iter().map(|word| word.to_string()).collect();
         self.runtime.exec_sync(ExecSyncRequest { container_id: container.to_owned(), cmd, timeout }).await
     }
@@ -250,7 +293,13 @@ pub fn busybox_archive(directory: &Path) -> PathBuf {
         own(&mut header);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
-    append(&mut layer, tar::EntryType::Regular, "etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home:/bin/sh\n");
+    append(
+        &mut layer,
+        tar::EntryType::Regular,
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home:/bin/sh\n",
+    );
     append(&mut layer, tar::EntryType::Regular, "etc/group", 0o644, b"root:x:0:\nwww:x:34:\nssl:x:50:web\n");
     let layer = layer.into_inner().unwrap();
     let config = serde_json::json!({
@@ -258,12 +307,25 @@ pub fn busybox_archive(directory: &Path) -> PathBuf {
         "config": { "Env": ["PATH=/bin", "COLOR=blue"], "Cmd": ["/bin/sh"], "WorkingDir": "/home" },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(&layer)))] }
     });
-    let manifest = serde_json::json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"] }]);
+    let manifest =
+        serde_json::json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"] }]);
     let path = directory.join("busybox.tar");
     let mut archive = tar::Builder::new(File::create(&path).unwrap());
-    append(&mut archive, tar::EntryType::Regular, "config.json", 0o644, &serde_json::to_vec(&config).unwrap());
+    append(
+        &mut archive,
+        tar::EntryType::Regular,
+        "config.json",
+        0o644,
+        &serde_json::to_vec(&config).unwrap(),
+    );
     append(&mut archive, tar::EntryType::Regular, "layer.tar", 0o644, &layer);
-    append(&mut archive, tar::EntryType::Regular, "manifest.json", 0o644, &serde_json::to_vec(&manifest).unwrap());
+    append(
+        &mut archive,
+        tar::EntryType::Regular,
+        "manifest.json",
+        0o644,
+        &serde_json::to_vec(&manifest).unwrap(),
+    );
     archive.into_inner().unwrap();
     path
 }

@@ -53,7 +53,10 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, String> {
     ];
     program.extend(search(&ranges(filter), filter.default));
     if program.len() > MOST_INSTRUCTIONS {
-        return Err(format!("the profile needs {} instructions, the kernel takes {MOST_INSTRUCTIONS}", program.len()));
+        return Err(format!(
+            "the profile needs {} instructions, the kernel takes {MOST_INSTRUCTIONS}",
+            program.len()
+        ));
     }
     let bytes = program.iter().flat_map(|instruction| {
         let mut bytes = [0u8; 8];
@@ -143,7 +146,9 @@ fn compare(condition: &Condition) -> Vec<Instruction> {
         Comparison::GreaterOrEqual => {
             ordered(load_high, high, load_low, branch(JUMP_GREATER_OR_EQUAL, low, 1, 0), true)
         }
-        Comparison::Less => ordered(load_high, high, load_low, branch(JUMP_GREATER_OR_EQUAL, low, 0, 1), false),
+        Comparison::Less => {
+            ordered(load_high, high, load_low, branch(JUMP_GREATER_OR_EQUAL, low, 0, 1), false)
+        }
         Comparison::LessOrEqual => ordered(load_high, high, load_low, branch(JUMP_GREATER, low, 0, 1), false),
     }
 }
@@ -156,7 +161,8 @@ fn ordered(
     last: Instruction,
     greater_holds: bool,
 ) -> Vec<Instruction> {
-    let greater = if greater_holds { branch(JUMP_GREATER, high, 4, 0) } else { branch(JUMP_GREATER, high, 3, 0) };
+    let greater =
+        if greater_holds { branch(JUMP_GREATER, high, 4, 0) } else { branch(JUMP_GREATER, high, 3, 0) };
     let less = if greater_holds { branch(JUMP_EQUAL, high, 0, 2) } else { branch(JUMP_EQUAL, high, 0, 3) };
     vec![load_high, greater, less, load_low, last]
 }
@@ -230,7 +236,11 @@ mod tests {
             assert_eq!(holds(Comparison::Greater, argument), argument > value, "{argument:#x} >");
             assert_eq!(holds(Comparison::GreaterOrEqual, argument), argument >= value, "{argument:#x} >=");
             let mask = 0xf_0000_000f;
-            assert_eq!(holds(Comparison::MaskedEqual(mask), argument), argument & mask == value, "{argument:#x} &");
+            assert_eq!(
+                holds(Comparison::MaskedEqual(mask), argument),
+                argument & mask == value,
+                "{argument:#x} &"
+            );
         }
     }
 }

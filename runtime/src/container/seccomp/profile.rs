@@ -92,7 +92,8 @@ pub fn parse_profile(json: &[u8], held: u64) -> Result<Filter, String> {
             continue;
         }
         let action = action(&rule.action, rule.errno_ret)?;
-        let conditions = rule.args.unwrap_or_default().iter().map(condition).collect::<Result<Vec<_>, _>>()?;
+        let conditions =
+            rule.args.unwrap_or_default().iter().map(condition).collect::<Result<Vec<_>, _>>()?;
         for name in rule.names.iter().chain(&rule.name) {
             // Profiles name calls of all architectures and kernels; those that are not ours do not matter.
             if let Some(number) = number_of(name) {
@@ -110,7 +111,8 @@ fn applies(rule: &ProfileRule, held: u64) -> Result<bool, String> {
         other => other,
     };
     let on = |scope: &ProfileScope| scope.arches.iter().any(|arch| arch == here);
-    let (include, exclude) = (capabilities::parse(&rule.includes.caps)?, capabilities::parse(&rule.excludes.caps)?);
+    let (include, exclude) =
+        (capabilities::parse(&rule.includes.caps)?, capabilities::parse(&rule.excludes.caps)?);
     Ok((rule.includes.arches.is_empty() || on(&rule.includes))
         && !on(&rule.excludes)
         && held & include == include
@@ -175,6 +177,9 @@ mod tests {
         assert_eq!(filter.default, Action::Fail(38));
         assert_eq!(filter.rules.len(), 2);
         let wrong = br#"{"defaultAction":"SCMP_ACT_DANCE"}"#;
-        assert_eq!(parse_profile(wrong, 0), Err("seccomp action \"SCMP_ACT_DANCE\" is not supported".to_owned()));
+        assert_eq!(
+            parse_profile(wrong, 0),
+            Err("seccomp action \"SCMP_ACT_DANCE\" is not supported".to_owned())
+        );
     }
 }

@@ -1,0 +1,161 @@
+//! Archives from outside: what is whole comes in, what is not leaves no trace.
+
+use std::fs::{self, File};
+use std::io::{Cursor, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use runtime::image::Store;
+use sha2::{Digest, Sha256};
+
+use crate::world::append;
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn layer(entries: &[(tar::EntryType, &str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (kind, name, content) in entries {
+        append(&mut archive, *kind, name, 0o755, content);
+    }
+    archive.into_inner().unwrap()
+}
+
+/// An OCI layout with these layers, packed; `spoil` may change a blob after its digest was taken.
+fn oci_layout(layers: &[Vec<u8>], name: &str, spoil: impl Fn(&mut Vec<u8>)) -> Cursor<Vec<u8>> {
+    let packed: Vec<Vec<u8>> = layers.iter().map(|layer| gzip(layer)).collect();
+    let config = serde_json::to_vec(&serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": { "Cmd": null, "Env": null, "StopSignal": "SIGQUIT" },
+        "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>() }
+    }))
+    .unwrap();
+    let descriptors: Vec<_> = packed
+        .iter()
+        .map(|layer| serde_json::json!({ "digest": digest(layer), "size": layer.len() }))
+        .collect();
+    let manifest = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2, "config": { "digest": digest(&config), "size": config.len() }, "layers": descriptors
+    }))
+    .unwrap();
+    let index = serde_json::to_vec(&serde_json::json!({ "schemaVersion": 2, "manifests": [
+        { "digest": "sha256:".to_owned() + &"0".repeat(64), "size": 1, "platform": { "os": "linux", "architecture": "mips" } },
+        { "digest": digest(&manifest), "size": manifest.len(), "annotations": { "io.containerd.image.name": name } }
+    ]}))
+    .unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    let regular = tar::EntryType::Regular;
+    append(&mut archive, regular, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
+    append(&mut archive, regular, "index.json", 0o644, &index);
+    for blob in packed.iter().chain([&config, &manifest]) {
+        let path = format!("blobs/{}", digest(blob).replace(':', "/"));
+        let mut blob = blob.clone();
+        spoil(&mut blob);
+        append(&mut archive, regular, &path, 0o644, &blob);
+    }
+    Cursor::new(archive.into_inner().unwrap())
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).unwrap().count() == 0
+}
+
+#[test]
+fn an_oci_layout_comes_in_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let lower = layer(&[
+        (tar::EntryType::Directory, "etc", b""),
+        (tar::EntryType::Regular, "etc/old", b"old"),
+        (tar::EntryType::Regular, "etc/kept", b"kept"),
+    ]);
+    let upper = layer(&[
+        (tar::EntryType::Regular, "etc/.wh.old", b""),
+        (tar::EntryType::Regular, "fresh/.wh..wh..opq", b""),
+        (tar::EntryType::Regular, "fresh/file", b"12345"),
+    ]);
+    let images = store.import(oci_layout(&[lower, upper], "example.com/web:2", |_| {}), None).unwrap();
+    assert_eq!(images.len(), 1);
+    let image = store.find("example.com/web:2").unwrap().unwrap();
+    assert_eq!(image.tags, ["example.com/web:2"]);
+    assert!(image.digests[0].starts_with("example.com/web@sha256:"));
+    assert_eq!((image.size, image.config.config.stop_signal.as_str()), (12, "SIGQUIT"));
+    assert_eq!(store.find(&image.id[7..19]).unwrap().unwrap().id, image.id);
+    let layers = store.layer_paths(&image);
+    let whiteout = fs::symlink_metadata(layers[0].join("etc/old")).unwrap();
+    assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0, "the upper layer hides the file");
+    assert_eq!(fs::read(layers[0].join("fresh/file")).unwrap(), b"12345");
+    assert_eq!(fs::read(layers[1].join("etc/kept")).unwrap(), b"kept");
+    // Another process sees it, and a removal through it too.
+    let other = Store::open(directory.path()).unwrap();
+    assert!(other.remove("example.com/web:2").unwrap());
+    other.collect_garbage().unwrap();
+    assert!(!other.remove("example.com/web:2").unwrap());
+    assert!(is_empty(&directory.path().join("layers")) || store.find("example.com/web:2").unwrap().is_none());
+}
+
+#[test]
+fn corrupt_archives_leave_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let content = layer(&[(tar::EntryType::Regular, "file", &[7; 4096])]);
+    let spoiled = oci_layout(&[content], "web", |blob| {
+        // Gzip ends with checksum and length: the content stays readable, the digest does not fit.
+        if blob.starts_with(&[0x1f, 0x8b]) {
+            blob[4] ^= 0xff;
+        }
+    });
+    let error = store.import(spoiled, None).unwrap_err().to_string();
+    assert!(error.contains("is corrupt: its digest is sha256:"), "{error}");
+    let no_archive = store.import(Cursor::new(b"hello".repeat(300)), None).unwrap_err().to_string();
+    assert!(no_archive.starts_with("not an image archive: "), "{no_archive}");
+    assert!(store.import(Cursor::new(Vec::new()), None).is_err());
+    assert!(is_empty(&directory.path().join("layers")) && is_empty(&directory.path().join("references")));
+}
+
+#[test]
+fn layers_cannot_write_outside_themselves() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("store")).unwrap();
+    let outside = directory.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let link = |target: &str| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        (
+            header.set_mode(0o777),
+            header.set_uid(0),
+            header.set_gid(0),
+            header.set_mtime(0),
+            header.set_size(0),
+        );
+        archive.append_link(&mut header, "way", target).unwrap();
+        append(&mut archive, tar::EntryType::Regular, "way/file", 0o644, b"caught");
+        archive.into_inner().unwrap()
+    };
+    // An absolute link is followed inside the layer, where it leads to nothing that could be written through.
+    for target in [outside.to_str().unwrap(), "../../../../outside"] {
+        store.import(oci_layout(&[link(target)], "escape", |_| {}), None).map(drop).unwrap_or(());
+        assert!(is_empty(&outside), "{target} leads out of the layer");
+    }
+}
+
+#[test]
+fn a_docker_archive_may_be_given_a_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("store")).unwrap();
+    let archive = crate::world::busybox_archive(directory.path());
+    store.import(File::open(&archive).unwrap(), Some("mine:3")).unwrap();
+    let image = store.find("mine:3").unwrap().unwrap();
+    assert_eq!(image.tags, ["docker.io/library/mine:3"]);
+    let busybox = store.layer_paths(&image)[0].join("bin/busybox");
+    assert_eq!(fs::metadata(busybox).unwrap().mode() & 0o7777, 0o755);
+    assert!(store.import(File::open(&archive).unwrap(), Some("Bad Name")).is_err());
+}
