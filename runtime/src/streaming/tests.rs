@@ -146,7 +146,7 @@ type Received = HashMap<String, Vec<u8>>;
 
 /// A client with named streams.
 enum Client<IO> {
-    Spdy(SpdyClient<IO>),
+    Spdy(Box<SpdyClient<IO>>),
     WebSocket(WebSocketClient<IO>),
 }
 
@@ -190,7 +190,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> SpdyClient<IO> {
         *self.names.iter().find(|(_, found)| *found == name).unwrap().0
     }
 
-    async fn next(&mut self) -> Option<Frame> {
+    async fn receive_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = spdy::decode(&mut self.buffer).unwrap() {
                 if let Frame::SynReply { headers, .. } = &frame {
@@ -209,7 +209,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> SpdyClient<IO> {
         let mut received = Received::new();
         let mut open = streams.to_vec();
         while !open.is_empty() {
-            if let Frame::Data { stream, fin, data } = self.next().await.unwrap() {
+            if let Frame::Data { stream, fin, data } = self.receive_frame().await.unwrap() {
                 received.entry(self.names[&stream].clone()).or_default().extend(data);
                 open.retain(|open| !(fin && *open == stream));
             }
@@ -252,7 +252,7 @@ impl Client<TcpStream> {
         for name in ["error", "stdin", "stdout", last] {
             client.open(name, &[("streamType", name)]).await;
         }
-        Client::Spdy(client)
+        Client::Spdy(Box::new(client))
     }
 
     async fn websocket(url: &str) -> Client<TcpStream> {
@@ -419,7 +419,7 @@ async fn a_ping_is_answered_and_the_unknown_ignored() {
     client.send(Frame::WindowUpdate { stream: 1, delta: 5 }).await;
     client.send(Frame::Data { stream: 99, fin: false, data: Bytes::from_static(b"lost") }).await;
     client.send(Frame::Ping { id: 5 }).await;
-    let answered = async { while client.next().await.unwrap() != (Frame::Ping { id: 5 }) {} };
+    let answered = async { while client.receive_frame().await.unwrap() != (Frame::Ping { id: 5 }) {} };
     timeout(PATIENCE, answered).await.unwrap();
 }
 

@@ -167,7 +167,7 @@ impl Reading {
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> Result<bool, FrameError> {
         // A client's streams have odd numbers that grow.
-        if id % 2 == 0 || id <= self.last_stream {
+        if id.is_multiple_of(2) || id <= self.last_stream {
             return Ok(self.send(Frame::RstStream { stream: id, status: PROTOCOL_ERROR }).await);
         }
         self.last_stream = id;

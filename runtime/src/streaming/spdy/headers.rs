@@ -147,11 +147,11 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_are_no_trouble(bytes: Vec<u8>) {
-            let _ = Decompressor::new().decompress(&bytes);
-            let _ = parse(bytes.clone().into());
+            Decompressor::new().decompress(&bytes).ok();
+            parse(bytes.clone().into()).ok();
             let mut block = Compressor::new().compress(&Headers::new()).to_vec();
             block.extend(bytes);
-            let _ = Decompressor::new().decompress(&block);
+            Decompressor::new().decompress(&block).ok();
         }
     }
 

@@ -176,7 +176,7 @@ impl Files {
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let numbered = |prefix| Some(name.strip_prefix(prefix)?.parse::<u64>().ok()?);
+            let numbered = |prefix| name.strip_prefix(prefix)?.parse::<u64>().ok();
             if name.ends_with(UNFINISHED) {
                 unfinished.push(path);
             } else if let Some(number) = numbered(snapshot::PREFIX) {

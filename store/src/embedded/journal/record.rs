@@ -134,7 +134,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_are_no_trouble(bytes: Vec<u8>) {
-            let _ = decode_all(&bytes);
+            decode_all(&bytes);
         }
     }
 }
