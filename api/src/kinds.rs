@@ -435,6 +435,16 @@ const ROWS: &[Kind] = &[
         columns: table::cluster::CERTIFICATE_SIGNING_REQUEST,
         ..cluster("certificates.k8s.io", "v1", "CertificateSigningRequest")
     },
+    // None can be made yet; clients ask for the list to learn what further kinds there are.
+    Kind {
+        plural: "customresourcedefinitions",
+        short: &["crd", "crds"],
+        categories: &["api-extensions"],
+        verbs: Verbs::Read,
+        storage: "apiextensions.k8s.io/customresourcedefinitions",
+        schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+        ..cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+    },
     review("selfsubjectreviews", cluster("authentication.k8s.io", "v1", "SelfSubjectReview")),
     review("tokenreviews", cluster("authentication.k8s.io", "v1", "TokenReview")),
     review("localsubjectaccessreviews", namespaced("authorization.k8s.io", "v1", "LocalSubjectAccessReview")),
@@ -484,7 +494,7 @@ const fn complete() -> [Kind; ROWS.len()] {
         rows[index] = Kind {
             singular: SINGULARS[index].text(),
             storage: if row.storage.is_empty() { row.plural } else { row.storage },
-            schema: SCHEMAS[index].text(),
+            schema: if row.schema.is_empty() { SCHEMAS[index].text() } else { row.schema },
             ..row
         };
         index += 1;

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Machine, Said, eventually};
+use crate::{
+    Machine, Said, eventually,
+    machine::{kill, processes_where},
+};
 
 /// The image that every test cluster has: the system's static busybox.
 pub const IMAGE: &str = "busybox:1.35";
@@ -141,11 +144,23 @@ impl Cluster {
         if said.code == 0 { Ok(said.out) } else { Err(said.err) }
     }
 
+    /// Everything of this cluster that runs, containers included: `pid command line`.
+    pub fn processes(&self) -> Vec<String> {
+        let mut all = self.machine.processes();
+        all.extend(processes_where(|pid| {
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            groups.contains(&format!("{}/", self.cgroup))
+        }));
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// Kills the server the hard way and waits until it is gone. Shims and containers stay.
     pub fn kill_server(&self) {
         let servers = || {
             let is_server = |line: &String| line.contains("coracle server");
-            self.machine.processes().into_iter().filter(is_server).collect::<Vec<_>>()
+            self.processes().into_iter().filter(is_server).collect::<Vec<_>>()
         };
         for line in servers() {
             let pid = line.split(' ').next().unwrap_or_default();
@@ -168,6 +183,19 @@ impl Cluster {
     fn import_image(&self) {
         let image = image_file();
         self.coracle("image import", &[&image.display().to_string()]).ok();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // After `reset` there is nothing; a failed test leaves its containers and their groups.
+        for _ in 0..2 {
+            for process in self.processes() {
+                if let Some(Ok(pid)) = process.split(' ').next().map(str::parse) {
+                    kill(pid);
+                }
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ ip addr add 192.0.2.10/24 dev eth0
 ip link set eth0 up
 ip route add default via 192.0.2.1
 echo ready
-exec tail -f /dev/null
+exec sleep infinity
 ";
 
 /// A network and mount namespace of its own. Ends, with everything in it, when dropped.
@@ -62,6 +62,19 @@ impl Machine {
         command
     }
 
+    /// Runs `work` on a thread that is on this machine's network.
+    pub fn on_its_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id()));
+        let namespace = namespace.expect("the holder has a network namespace");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("root may enter");
+                work()
+            });
+            thread.join().expect("the work does not panic")
+        })
+    }
+
     /// Runs a shell command line.
     pub fn sh(&self, script: &str) -> Said {
         self.command("sh").args(["-c", script]).output().expect("nsenter can be run").into()
@@ -70,17 +83,9 @@ impl Machine {
     /// The processes that live on this machine, the holder and whoever asks aside: `pid command line`.
     pub fn processes(&self) -> Vec<String> {
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-        let own = namespace(&self.holder.id().to_string());
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Ok(pid) = entry.file_name().into_string() else { continue };
-            let is_here = pid.bytes().all(|byte| byte.is_ascii_digit()) && namespace(&pid) == own;
-            if is_here && pid != self.holder.id().to_string() {
-                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                found.push(format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
-            }
-        }
-        found
+        let holder = self.holder.id().to_string();
+        let own = namespace(&holder);
+        processes_where(|pid| pid != holder && namespace(pid) == own)
     }
 
     /// What a cluster could leave behind, as text to compare: mounts, links, rules.
@@ -88,7 +93,8 @@ impl Machine {
         let commands = [
             "findmnt -rn -o TARGET | sort",
             "ip -br link | awk '{print $1}' | sort",
-            "iptables-save | grep -v '^#' | sed 's/\\[[0-9:]*\\]//'",
+            // The kernel's own chains come with the first question; rules and further chains are somebody's.
+            "iptables-save | grep -E '^-A|^:.* - '",
             "ip netns list",
         ];
         commands.map(|command| format!("$ {command}\n{}", self.sh(command).out)).join("")
@@ -108,7 +114,25 @@ impl Drop for Machine {
     }
 }
 
-fn kill(pid: i32) {
+/// The processes that `wanted` accepts by their pid: `pid command line`. One that has ended and only waits to
+/// be counted by its parent does not count.
+pub(crate) fn processes_where(wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let has_ended = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+    };
+    let pids = pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
+    let pids = pids.filter(|pid| wanted(pid) && !has_ended(pid));
+    let line = |pid: String| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " "))
+    };
+    pids.map(line).collect()
+}
+
+pub(crate) fn kill(pid: i32) {
     use nix::sys::signal::{Signal, kill};
     // It may have ended by itself in between.
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).ok();

@@ -16,7 +16,7 @@ fn up_twice_down_and_up_again_keeps_what_is_stored() {
     assert!(merged.contains("current-context: coracle"), "{merged}");
 
     cluster.coracle("down", &["--grace=1"]).ok();
-    assert_eq!(cluster.machine.processes(), Vec::<String>::new(), "pods included");
+    assert_eq!(cluster.processes(), Vec::<String>::new(), "pods included");
     let said = cluster.coracle("status", &[]).fails();
     assert!(said.contains("no cluster runs"), "{said}");
     cluster.up().ok();
@@ -37,7 +37,7 @@ fn reset_leaves_the_machine_as_it_was() {
 
     cluster.coracle("reset", &[]).ok();
     assert_eq!(cluster.machine.traces(), before);
-    assert_eq!(cluster.machine.processes(), Vec::<String>::new());
+    assert_eq!(cluster.processes(), Vec::<String>::new());
     assert_eq!(cluster.cgroups(), Vec::<std::path::PathBuf>::new());
     assert!(!cluster.data_dir().exists());
     assert!(!std::fs::read_to_string(cluster.dir().join(".kube/config")).unwrap().contains("server:"));
@@ -65,7 +65,7 @@ fn what_hinders_the_start_is_named_in_one_sentence_and_nothing_is_left() {
     std::fs::write(format.out.trim(), "999\n").unwrap();
     let said = cluster.up().fails();
     assert!(said.contains("format 999"), "{said}");
-    assert_eq!(cluster.machine.processes(), Vec::<String>::new());
+    assert_eq!(cluster.processes(), Vec::<String>::new());
 
     let mut as_nobody = cluster.machine.command("setpriv");
     let said: e2e::Said = as_nobody

@@ -53,11 +53,14 @@ fn pods_run_on_while_the_server_is_dead_and_are_taken_over() {
     cluster.kill_server();
     cluster.fetch(&format!("http://{address}/")).expect("the service answers without its server");
     // Ends while nobody looks: its code and its last words must not be lost.
-    let brief = cluster.machine.processes().into_iter().find(|line| line.contains("last words"));
-    let pid = brief.as_deref().and_then(|line| line.split(' ').next()).map(str::to_string);
-    if let Some(pid) = pid {
-        cluster.machine.sh(&format!("touch /proc/{pid}/root/tmp/end")).ok();
-    }
+    let brief = cluster.processes().into_iter().find(|line| line.contains("last words"));
+    let brief = brief.expect("the container runs on");
+    let pid = brief.split(' ').next().unwrap();
+    cluster.machine.sh(&format!("touch /proc/{pid}/root/tmp/end")).ok();
+    eventually("it has ended", || match std::fs::metadata(format!("/proc/{pid}")) {
+        Err(_) => Ok(()),
+        Ok(_) => Err(brief.clone()),
+    });
     cluster.up().ok();
     cluster.wait_for("pod brief", "{.status.containerStatuses[0].state.terminated.exitCode}", "9");
     assert_eq!(cluster.kubectl("logs brief").ok(), "last words\n");

@@ -1,6 +1,6 @@
 //! Services in every way they can be reached.
 
-use std::path::Path;
+use std::{net::UdpSocket, path::Path, time::Duration};
 
 use e2e::{Cluster, eventually, machine::ADDRESS};
 
@@ -89,7 +89,7 @@ fn a_service_without_endpoints_refuses_and_leaves_no_rule_when_it_is_gone() {
     cluster.kubectl("create service clusterip nobody --tcp=80").ok();
     let address = cluster.get("service nobody")["spec"]["clusterIP"].as_str().unwrap().to_string();
     eventually("connections are refused, not dropped", || {
-        let said = cluster.machine.sh(&format!("curl -sS -m 5 http://{address}/"));
+        let said = cluster.machine.sh(&format!("busybox wget -q -O - http://{address}/"));
         if said.err.contains("refused") { Ok(()) } else { Err(format!("{said:?}")) }
     });
     assert!(cluster.machine.sh("iptables-save").out.contains("default/nobody"));
@@ -124,37 +124,60 @@ fn names_of_every_form_are_answered() {
 }
 
 #[test]
-fn udp_reaches_its_pod_and_a_host_port_leads_to_one() {
+fn udp_reaches_endpoints_that_were_named_by_hand() {
+    let cluster = Cluster::start();
+    cluster.apply(&format!(
+        r#"
+apiVersion: v1
+kind: Service
+metadata: {{name: echo}}
+spec: {{ports: [{{port: 53, targetPort: 5353, protocol: UDP}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: echo, labels: {{kubernetes.io/service-name: echo}}}}
+addressType: IPv4
+ports: [{{port: 5353, protocol: UDP}}]
+endpoints: [{{addresses: ["{ADDRESS}"]}}]
+"#
+    ));
+    let address = cluster.get("service echo")["spec"]["clusterIP"].as_str().unwrap().to_string();
+    cluster.machine.on_its_network(|| {
+        let server = UdpSocket::bind((ADDRESS, 5353)).unwrap();
+        let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for socket in [&server, &client] {
+            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        }
+        client.connect((address.as_str(), 53)).unwrap();
+        eventually("the answer comes back from the Service's address", || {
+            client.send(b"ping").map_err(|error| error.to_string())?;
+            let mut buffer = [0; 16];
+            let (length, from) = server.recv_from(&mut buffer).map_err(|error| error.to_string())?;
+            server.send_to(&buffer[..length], from).map_err(|error| error.to_string())?;
+            client.recv(&mut buffer).map(drop).map_err(|error| error.to_string())
+        });
+    });
+}
+
+#[test]
+fn a_host_port_leads_to_its_pod() {
     let cluster = Cluster::start();
     cluster.apply(
         r#"
 apiVersion: v1
 kind: Pod
-metadata: {name: echo, labels: {app: echo}}
+metadata: {name: direct}
 spec:
   terminationGracePeriodSeconds: 0
   containers:
-    - name: udp
-      image: busybox:1.35
-      command: [sh, -c, "while true; do echo pong | nc -u -l -p 5353 -w 1; done"]
-      ports: [{containerPort: 5353, protocol: UDP}]
     - name: tcp
       image: busybox:1.35
       command: [sh, -c, "mkdir /www; echo direct >/www/index.html; exec httpd -f -p 8080 -h /www"]
       ports: [{containerPort: 8080, hostPort: 8088}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: echo}
-spec: {selector: {app: echo}, ports: [{port: 53, targetPort: 5353, protocol: UDP}]}
 "#,
     );
-    cluster.kubectl("wait --for=condition=Ready pod/echo --timeout=60s").ok();
-    ready_client(&cluster);
-    eventually("the UDP service answers", || {
-        let said =
-            cluster.kubectl_with(&["exec", "client", "--", "sh", "-c", "echo ping | nc -u -w 1 echo 53"], "");
-        if said.out.contains("pong") { Ok(()) } else { Err(format!("{said:?}")) }
-    });
-    assert_eq!(eventually("the host port", || cluster.fetch(&format!("http://{ADDRESS}:8088/"))), "direct\n");
+    for address in [ADDRESS, "127.0.0.1"] {
+        let url = format!("http://{address}:8088/");
+        assert_eq!(eventually(&url, || cluster.fetch(&url)), "direct\n");
+    }
 }
