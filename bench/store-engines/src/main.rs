@@ -1,15 +1,21 @@
 //! Grouped durable writes a second, by engine and number of concurrent writers.
 //!
 //! Each writer waits for its write to be on the disk before it sends the next one; one thread commits
-//! all the writes that are waiting as one transaction, as the embedded store does.
+//! all the writes that are waiting as one transaction, as the embedded store does. The last line of
+//! each block is that store itself, whole: deciding, logging, indexing and telling watches.
 //!
 //! `cargo run --release -- [directory] [seconds]`
 
 mod engines;
 
-use std::{path::PathBuf, sync::mpsc, time::{Duration, Instant}};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
 
 use engines::{Engine, Fjall, Heed, Log, Redb};
+use store::{Store, embedded::Embedded};
 use tokio::sync::oneshot;
 
 const WRITERS: [usize; 3] = [1, 32, 256];
@@ -22,19 +28,20 @@ fn main() {
     let seconds = arguments.next().map_or(3.0, |text| text.parse().expect("seconds"));
     println!("{:<8}{:>10}{:>14}{:>10}{:>10}", "engine", "writers", "writes/s", "p50 µs", "p99 µs");
     for writers in WRITERS {
-        for name in ["redb", "fjall", "heed", "log"] {
+        for name in ["redb", "fjall", "heed", "log", "store"] {
             let directory = directory.join(name);
             match std::fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
                 _ => std::fs::create_dir_all(&directory).expect("create the directory"),
             }
-            let engine: Box<dyn Engine> = match name {
-                "redb" => Box::new(Redb::open(&directory)),
-                "fjall" => Box::new(Fjall::open(&directory)),
-                "heed" => Box::new(Heed::open(&directory)),
-                _ => Box::new(Log::open(&directory)),
+            let time = Duration::from_secs_f64(seconds);
+            let mut latencies = match name {
+                "redb" => run_engine(Box::new(Redb::open(&directory)), writers, time),
+                "fjall" => run_engine(Box::new(Fjall::open(&directory)), writers, time),
+                "heed" => run_engine(Box::new(Heed::open(&directory)), writers, time),
+                "log" => run_engine(Box::new(Log::open(&directory)), writers, time),
+                _ => run_store(&directory, writers, time),
             };
-            let mut latencies = run(engine, writers, Duration::from_secs_f64(seconds));
             latencies.sort();
             let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize].as_micros();
             let rate = latencies.len() as f64 / seconds;
@@ -50,7 +57,8 @@ struct Write {
     done: oneshot::Sender<()>,
 }
 
-fn run(mut engine: Box<dyn Engine>, writers: usize, time: Duration) -> Vec<Duration> {
+/// Latencies of writes that one thread commits to an engine in groups.
+fn run_engine(mut engine: Box<dyn Engine>, writers: usize, time: Duration) -> Vec<Duration> {
     let (sender, waiting) = mpsc::channel::<Write>();
     let committer = std::thread::spawn(move || {
         while let Ok(first) = waiting.recv() {
@@ -61,20 +69,47 @@ fn run(mut engine: Box<dyn Engine>, writers: usize, time: Duration) -> Vec<Durat
             }
         }
     });
+    let latencies = run(writers, time, move |key, value| {
+        let sender = sender.clone();
+        async move {
+            let (done, durable) = oneshot::channel();
+            sender.send(Write { key, value, done }).expect("committer");
+            durable.await.expect("committer");
+        }
+    });
+    committer.join().expect("committer");
+    latencies
+}
+
+/// Latencies of creates in the embedded store.
+fn run_store(directory: &Path, writers: usize, time: Duration) -> Vec<Duration> {
+    let store = Arc::new(Embedded::open(directory).expect("open the store"));
+    run(writers, time, move |key, value| {
+        let store = store.clone();
+        async move {
+            store.create(&key, value.into(), None).await.expect("create");
+        }
+    })
+}
+
+/// Latencies of writes that each of `writers` makes one after the other.
+fn run<F: Future<Output = ()> + Send>(
+    writers: usize,
+    time: Duration,
+    write: impl Fn(String, Vec<u8>) -> F + Clone + Send + 'static,
+) -> Vec<Duration> {
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("runtime");
-    let latencies = runtime.block_on(async {
+    runtime.block_on(async {
         let end = Instant::now() + time;
         let tasks: Vec<_> = (0..writers)
             .map(|writer| {
-                let sender = sender.clone();
+                let write = write.clone();
                 tokio::spawn(async move {
                     let mut latencies = Vec::new();
                     while Instant::now() < end {
                         let start = Instant::now();
                         let key = format!("/registry/pods/default/pod-{writer}-{}", latencies.len());
-                        let (done, durable) = oneshot::channel();
-                        sender.send(Write { key, value: vec![b'x'; VALUE_SIZE], done }).expect("committer");
-                        durable.await.expect("committer");
+                        write(key, vec![b'x'; VALUE_SIZE]).await;
                         latencies.push(start.elapsed());
                     }
                     latencies
@@ -86,8 +121,5 @@ fn run(mut engine: Box<dyn Engine>, writers: usize, time: Duration) -> Vec<Durat
             all.extend(task.await.expect("writer"));
         }
         all
-    });
-    drop(sender);
-    committer.join().expect("committer");
-    latencies
+    })
 }

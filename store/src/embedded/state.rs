@@ -328,3 +328,134 @@ fn weight(event: &WatchEvent) -> u64 {
 fn size(key: &str, version: &Version) -> u64 {
     (key.len() + version.value.as_ref().map_or(0, Bytes::len)) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::embedded::transaction::{Transaction, Write};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Create(u8),
+        Update(u8),
+        Delete(u8),
+        Compact(u8),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..6u8).prop_map(Step::Create),
+            (0..6u8).prop_map(Step::Update),
+            (0..6u8).prop_map(Step::Delete),
+            (0..60u8).prop_map(Step::Compact),
+        ]
+    }
+
+    /// What is there at each revision, kept the simple way.
+    type Model = HashMap<Revision, BTreeMap<String, KeyValue>>;
+
+    fn contents(state: &State, revision: Revision) -> BTreeMap<String, KeyValue> {
+        let mut found = RangeResult { items: Vec::new(), revision, more: false, count: 0 };
+        let mut after = None;
+        loop {
+            // A budget as small as can be: every key is a step of its own.
+            after = state.scan("/", after.as_deref(), 0, 1, &mut found);
+            if after.is_none() {
+                assert_eq!(found.count as usize, found.items.len());
+                return found.items.into_iter().map(|item| (item.key.to_string(), item)).collect();
+            }
+        }
+    }
+
+    fn write(state: &mut State, write: Write) {
+        let mut transaction = Transaction::new(state);
+        if transaction.decide(write).is_ok() {
+            for change in transaction.into_changes() {
+                state.apply(change);
+            }
+        }
+    }
+
+    fn replay(contents: &mut BTreeMap<String, KeyValue>, event: &WatchEvent) {
+        let key = event_key(event).to_owned();
+        match event {
+            WatchEvent::Put { current, previous } => {
+                assert_eq!(contents.insert(key, current.clone()).as_ref(), previous.as_ref());
+            }
+            WatchEvent::Delete { previous, .. } => assert_eq!(contents.remove(&key).as_ref(), Some(previous)),
+        }
+    }
+
+    proptest! {
+        /// Every revision that is not compacted shows what was there, and the events after it lead
+        /// from there to the present.
+        #[test]
+        fn the_past_and_the_events_agree(steps in prop::collection::vec(any_step(), 0..80)) {
+            let mut state = State::new();
+            let mut model = Model::from([(state.revision(), BTreeMap::new())]);
+            for (number, step) in steps.into_iter().enumerate() {
+                let key = |key: u8| -> Arc<str> { format!("/{key}").into() };
+                let value = Bytes::from(number.to_string());
+                match step {
+                    Step::Create(number) => write(&mut state, Write::Create { key: key(number), value, deadline: None }),
+                    Step::Update(number) => {
+                        let expected = state.newest(&key(number)).map_or(Revision(0), |(_, found)| found.modified);
+                        write(&mut state, Write::Update { key: key(number), value, expected, deadline: None });
+                    }
+                    Step::Delete(number) => write(&mut state, Write::Delete { key: key(number), expected: None }),
+                    Step::Compact(revision) => {
+                        state.begin_compaction(Revision(revision.into()));
+                        while state.compact(1) {}
+                    }
+                }
+                let now = contents(&state, state.revision());
+                model.insert(state.revision(), now);
+            }
+            let present = contents(&state, state.revision());
+            for (revision, expected) in model {
+                if revision < state.compacted() {
+                    prop_assert!(state.readable(Some(revision)).is_err());
+                    prop_assert!(state.events_after(revision, 10).is_err());
+                    continue;
+                }
+                let mut found = contents(&state, revision);
+                prop_assert_eq!(&found, &expected);
+                let mut reached = revision;
+                while reached < state.revision() {
+                    let (events, next) = state.events_after(reached, 3).unwrap();
+                    events.for_each(|event| replay(&mut found, event));
+                    reached = next;
+                }
+                prop_assert_eq!(&found, &present);
+            }
+            prop_assert_eq!(state.live_bytes() > 0, !state.keys.is_empty());
+        }
+
+        /// What is forgotten takes no memory.
+        #[test]
+        fn compaction_leaves_only_what_is_there(keys in prop::collection::vec(0..6u8, 1..60)) {
+            let mut state = State::new();
+            for key in keys {
+                let key: Arc<str> = format!("/{key}").into();
+                let exists = state.newest(&key).is_some_and(|(_, found)| found.value.is_some());
+                let value = Bytes::from_static(b"value");
+                write(&mut state, match exists {
+                    true => Write::Delete { key, expected: None },
+                    false => Write::Create { key, value, deadline: None },
+                });
+            }
+            state.begin_compaction(state.revision());
+            while state.compact(7) {}
+            let present = contents(&state, state.revision());
+            prop_assert_eq!(state.history_bytes(), 0);
+            prop_assert_eq!(state.keys.len(), present.len());
+            prop_assert!(state.keys.values().all(|chain| chain.older.is_empty()));
+            let size: usize = present.iter().map(|(key, item)| key.len() + item.value.len()).sum();
+            prop_assert_eq!(state.live_bytes(), size as u64);
+        }
+    }
+}
