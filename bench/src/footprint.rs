@@ -23,7 +23,7 @@ pub struct Args {
     /// Every process in a cgroup and below it, such as /sys/fs/cgroup/pids/coracle.
     #[arg(long, value_name = "DIR")]
     cgroup: Vec<PathBuf>,
-    /// Every process whose command line contains this, such as "coracle shim".
+    /// Every process whose command line contains this, such as "shim /run/coracle".
     #[arg(long, value_name = "TEXT")]
     matching: Vec<String>,
     /// How long CPU time is counted.
@@ -113,7 +113,7 @@ fn in_cgroup(dir: &Path) -> Result<BTreeSet<u32>> {
 }
 
 fn with_command(text: &str) -> Result<BTreeSet<u32>> {
-    let own = std::process::id();
+    let ours = own_ancestry();
     let mut pids = BTreeSet::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -121,11 +121,20 @@ fn with_command(text: &str) -> Result<BTreeSet<u32>> {
         };
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        if pid != own && command.contains(text) {
+        if !ours.contains(&pid) && command.contains(text) {
             pids.insert(pid);
         }
     }
     Ok(pids)
+}
+
+/// This process and those that started it, whose command lines may hold the same words.
+fn own_ancestry() -> BTreeSet<u32> {
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    std::iter::successors(Some(std::process::id()), |pid| parent(*pid)).collect()
 }
 
 #[cfg(test)]

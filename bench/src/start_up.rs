@@ -24,7 +24,7 @@ pub struct Args {
     /// What stops it after each run; a command that stays in the foreground is terminated first.
     #[arg(long, default_value = "coracle down", value_name = "SHELL")]
     stop: String,
-    /// What makes each run a first one, such as `coracle reset --yes`; without it the cluster's data stays.
+    /// What makes each run a first one, such as `coracle reset`; without it the cluster's data stays.
     #[arg(long, value_name = "SHELL")]
     reset: Option<String>,
     /// How often.
