@@ -3,6 +3,7 @@
 //! [`Layout`] finds out what the machine has (version 1, version 2, or both), [`resources`] decides
 //! which file gets which value, [`Cgroup`] is one group in all hierarchies at once, [`stats`] reads.
 
+mod devices;
 mod layout;
 pub mod resources;
 pub mod stats;
@@ -131,8 +132,15 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Allows these devices and no other (version 1; version 2 has no file for it).
+    /// Allows these devices and no other.
     pub fn allow_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+        if let (true, Some(directory)) = (self.layout.is_unified(), self.unified()) {
+            let attach = || {
+                let group = crate::sys::open::readable_directory(&directory)?;
+                crate::sys::bpf::attach_device_program(group, &devices::program(rules))
+            };
+            return attach().map_err(failed("restrict the devices of", &directory));
+        }
         let Some(root) = self.layout.controllers.get(&Controller::Devices) else { return Ok(()) };
         let directory = root.join(&self.path);
         let deny = directory.join("devices.deny");

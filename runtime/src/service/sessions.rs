@@ -105,8 +105,8 @@ impl Shared {
         );
         out.and(err).map_err(failed)?;
         Ok(v1::ExecSyncResponse {
-            stdout: stdout_bytes.0.into(),
-            stderr: stderr_bytes.0.into(),
+            stdout: stdout_bytes.0,
+            stderr: stderr_bytes.0,
             exit_code: code.map_err(failed)?,
         })
     }

@@ -83,7 +83,7 @@ impl Connection {
     /// The next answer, with the descriptors that came along; `None` when the shim is gone.
     pub async fn receive(&mut self) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
         loop {
-            if let Some(reply) = self.inbox.next()? {
+            if let Some(reply) = self.inbox.take()? {
                 return Ok(Some((reply, std::mem::take(&mut self.inbox.descriptors))));
             }
             let mut ready = self.socket.readable().await?;

@@ -38,8 +38,8 @@ impl Connection {
     }
 
     /// The next request, with the descriptors that came along.
-    pub fn next(&mut self) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
-        let request = self.inbox.next::<Request>()?;
+    pub fn take(&mut self) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
+        let request = self.inbox.take::<Request>()?;
         Ok(request.map(|request| (request, std::mem::take(&mut self.inbox.descriptors))))
     }
 

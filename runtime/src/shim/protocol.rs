@@ -271,7 +271,7 @@ impl Inbox {
     }
 
     /// The next whole message.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let Some(header) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*header) as usize;
         if length > LONGEST {
@@ -298,7 +298,7 @@ mod tests {
         let mut seen = Vec::new();
         for byte in bytes {
             inbox.push(&[byte]);
-            while let Some(request) = inbox.next::<Request>().unwrap() {
+            while let Some(request) = inbox.take::<Request>().unwrap() {
                 seen.push(format!("{request:?}"));
             }
         }

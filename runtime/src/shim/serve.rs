@@ -210,7 +210,7 @@ impl Shim {
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let open = connection.receive().unwrap_or(false);
         // A client that talks nonsense is none of ours.
-        while let Some(next) = self.connections.get_mut(&id).map(Connection::next) {
+        while let Some(next) = self.connections.get_mut(&id).map(Connection::take) {
             match next {
                 Ok(Some((request, descriptors))) => self.carry_out(id, request, descriptors)?,
                 Ok(None) => break,

@@ -79,6 +79,16 @@ pub fn directory(path: &Path) -> io::Result<OwnedFd> {
     )?)
 }
 
+/// As [`directory`], for calls that want more than a handle.
+pub fn readable_directory(path: &Path) -> io::Result<OwnedFd> {
+    use nix::fcntl::OFlag;
+    Ok(nix::fcntl::open(
+        path,
+        OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY,
+        nix::sys::stat::Mode::empty(),
+    )?)
+}
+
 /// The directory `path` below `root`, made with its parents where it is missing.
 pub fn make_directories_in(root: impl AsFd, path: &Path, mode: u32, links: Links) -> io::Result<OwnedFd> {
     let mut walked = PathBuf::from(".");

@@ -3,6 +3,8 @@
 use cri::RuntimeService;
 use cri::v1::*;
 
+use runtime::cgroup::{Cgroup, DeviceRule, Layout};
+
 use crate::world::in_world;
 
 #[test]
@@ -75,6 +77,30 @@ fn other_devices_cannot_be_opened() {
         let (_, log) = world.outcome(&sandbox, world.script("main", script)).await;
         assert!(log.contains("Operation not permitted"), "{log}");
         assert!(log.contains("stdout F 4"), "{log}");
+        world
+    });
+}
+
+#[test]
+fn version_2_guards_devices_too() {
+    in_world(|world| async move {
+        let layout = Layout::detect().unwrap();
+        let Some(unified) = layout.unified.clone() else {
+            eprintln!("SKIPPED: no version 2 hierarchy is mounted");
+            return world;
+        };
+        // As on a machine that has nothing else.
+        let layout = Layout { unified: Some(unified), ..Layout::default() };
+        let group = Cgroup::new(&layout, &world.config.cgroup_parent).child("devices");
+        group.create().unwrap();
+        group.allow_devices(&[DeviceRule::character(1, Some(3), "rw")]).unwrap();
+        let procs = group.unified().unwrap().join("cgroup.procs");
+        let script =
+            format!("echo $$ > {}; echo ok > /dev/null && echo null; head -c 1 /dev/zero", procs.display());
+        let output = std::process::Command::new("/bin/busybox").args(["sh", "-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "null\n");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Operation not permitted"));
+        assert!(group.remove().unwrap());
         world
     });
 }

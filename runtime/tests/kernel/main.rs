@@ -3,6 +3,8 @@
 //! Needs root. Each test has its own mount and network namespace, its own directories and its own control
 //! group, and asserts that nothing of it is left.
 
+#![allow(clippy::unwrap_used)] // A test may end where it is.
+
 mod images;
 mod lifecycle;
 mod limits;

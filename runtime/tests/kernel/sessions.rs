@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cri::v1::*;
 use runtime::streaming::{Streams, TerminalSize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
