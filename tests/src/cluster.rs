@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -188,15 +189,28 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // After `reset` there is nothing; a failed test leaves its containers and their groups.
-        for _ in 0..2 {
+        // After `reset` there is nothing; other tests leave their server, containers and control groups here.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.cgroups().is_empty() && Instant::now() < deadline {
             for process in self.processes() {
                 if let Some(Ok(pid)) = process.split(' ').next().map(str::parse) {
                     kill(pid);
                 }
             }
+            self.cgroups().iter().for_each(|group| remove_groups(group));
         }
     }
+}
+
+/// Removes a control group and all below it, as far as they are empty.
+fn remove_groups(group: &Path) {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    // A process in it may not have ended yet; the caller tries again.
+    std::fs::remove_dir(group).ok();
 }
 
 /// The image as a file, assembled once for all tests of this run.
