@@ -24,7 +24,7 @@ pub struct Stage {
     /// Standard input, output and error for a process without a terminal.
     pub streams: Option<[OwnedFd; 3]>,
     /// The pod's `/dev/shm`.
-    pub shared_memory: Option<OwnedFd>,
+    pub shared_memory: Option<SharedMemory>,
     /// Where a terminal's other side, or the reason of a failure, is sent.
     pub channel: OwnedFd,
     volumes: Vec<OwnedFd>,
@@ -33,9 +33,31 @@ pub struct Stage {
     filter: Option<(PathBuf, Vec<u8>)>,
 }
 
+/// The `/dev/shm` that the containers of a pod share.
+pub enum SharedMemory {
+    /// A mount that is nowhere in the node's tree.
+    Detached(OwnedFd),
+    /// On kernels that cannot clone such a one: where it is.
+    Attached(PathBuf),
+}
+
+impl SharedMemory {
+    /// The same memory, for one more container.
+    pub fn try_clone(&self) -> io::Result<SharedMemory> {
+        match self {
+            SharedMemory::Detached(memory) => memory.try_clone().map(SharedMemory::Detached),
+            SharedMemory::Attached(place) => Ok(SharedMemory::Attached(place.clone())),
+        }
+    }
+}
+
 impl Stage {
     /// What the shim has prepared.
-    pub fn new(streams: Option<[OwnedFd; 3]>, shared_memory: Option<OwnedFd>, channel: OwnedFd) -> Stage {
+    pub fn new(
+        streams: Option<[OwnedFd; 3]>,
+        shared_memory: Option<SharedMemory>,
+        channel: OwnedFd,
+    ) -> Stage {
         Stage { streams, shared_memory, channel, volumes: Vec::new(), root: None, dev: None, filter: None }
     }
 
@@ -297,7 +319,8 @@ fn dev(stage: &Stage) -> io::Result<&OwnedFd> {
 
 fn mount_shared_memory(stage: &Stage, of_host: bool) -> io::Result<()> {
     let memory = match &stage.shared_memory {
-        Some(memory) if !of_host => mount::clone_tree_at(memory, false)?,
+        Some(SharedMemory::Detached(memory)) if !of_host => mount::clone_tree_at(memory, false)?,
+        Some(SharedMemory::Attached(place)) if !of_host => mount::clone_tree(place, false)?,
         _ => mount::clone_tree(Path::new("/dev/shm"), false)?,
     };
     mount::set_attributes(&memory, PROTECTED, Some(Propagation::Private), false)?;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::log::{Lines, LogFile, Stream};
 use super::namespaces::Shared;
 use crate::cgroup::out_of_memory_kills_in;
-use crate::container::carry_out::{Failure, Stage, carry_out, failed};
+use crate::container::carry_out::{Failure, SharedMemory, Stage, carry_out, failed};
 use crate::container::spec::{Membership, PidNamespace, Process, Spec, Stdin};
 use crate::container::{SetupStep, container_setup, process_setup, setup};
 use crate::sys::process::{self, Child};
@@ -97,7 +97,7 @@ pub fn start(
     let streams =
         if spec.process.terminal { None } else { Some(make_streams(spec.stdin, &mut output, &mut input)?) };
     let memory =
-        shared.memory.as_ref().map(OwnedFd::try_clone).transpose().map_err(failed("share /dev/shm"))?;
+        shared.memory.as_ref().map(SharedMemory::try_clone).transpose().map_err(failed("share /dev/shm"))?;
 
     let joined = match &spec.pid {
         PidNamespace::Own | PidNamespace::Host => None,

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::protocol::{PodDirectory, Settings};
-use crate::container::carry_out::{Failure, failed};
+use crate::container::carry_out::{Failure, SharedMemory, failed};
 use crate::sys::mount::{self, Filesystem, attribute};
 use crate::sys::open::write_kernel_file;
 use crate::sys::process::{self, Child};
@@ -14,7 +14,7 @@ use crate::sys::process::{self, Child};
 /// What the containers of a pod share beside the namespaces that the shim is in.
 pub struct Shared {
     /// `/dev/shm`, unless the pod has the node's.
-    pub memory: Option<OwnedFd>,
+    pub memory: Option<SharedMemory>,
     /// The first process of a pid namespace, if the pod has one of its own.
     pub pause: Option<Child>,
     /// The pid namespace to come back to after joining another one for a child.
@@ -60,17 +60,19 @@ pub fn make(settings: &Settings, directory: &PodDirectory) -> Result<Shared, Fai
     Ok(Shared { memory, pause, own_pid })
 }
 
-fn shared_memory(directory: &PodDirectory) -> Result<OwnedFd, Failure> {
-    let make = || -> io::Result<OwnedFd> {
+fn shared_memory(directory: &PodDirectory) -> Result<SharedMemory, Failure> {
+    let make = || -> io::Result<SharedMemory> {
         let filesystem = Filesystem::open(c"tmpfs")?;
         filesystem.set(c"mode", Path::new("1777"))?.set(c"size", Path::new("65536k"))?;
         let memory = filesystem.mount(attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC)?;
-        // Before Linux 6.15 a mount that is nowhere cannot be cloned: it then needs a place.
-        if mount::clone_tree_at(&memory, false).is_err() {
-            std::fs::create_dir_all(directory.shared_memory())?;
-            mount::attach(&memory, crate::sys::open::directory(&directory.shared_memory())?)?;
+        if mount::clone_tree_at(&memory, false).is_ok() {
+            return Ok(SharedMemory::Detached(memory));
         }
-        Ok(memory)
+        // Before Linux 6.15 a mount that is nowhere cannot be cloned: it then needs a place.
+        let place = directory.shared_memory();
+        std::fs::create_dir_all(&place)?;
+        mount::attach(&memory, crate::sys::open::directory(&place)?)?;
+        Ok(SharedMemory::Attached(place))
     };
     make().map_err(failed("mount the pod's /dev/shm"))
 }

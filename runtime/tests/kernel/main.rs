@@ -8,6 +8,7 @@
 mod images;
 mod lifecycle;
 mod limits;
+mod network;
 mod sessions;
 mod speed;
 mod survival;

@@ -105,6 +105,12 @@ impl World {
         self.restart_after(|| {}).await
     }
 
+    /// The same with a pod network.
+    pub async fn with_network(mut self, network: Arc<net::PodNetwork>) -> World {
+        self.config.network = Some(network);
+        self.restart().await
+    }
+
     /// As [`World::restart`], with something happening while there is no server.
     pub async fn restart_after(mut self, meanwhile: impl FnOnce()) -> World {
         let config = self.config.clone();

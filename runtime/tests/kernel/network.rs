@@ -1,0 +1,54 @@
+//! Pods on the pod network.
+
+use std::sync::Arc;
+
+use cri::RuntimeService;
+use cri::v1::*;
+
+use crate::world::in_world;
+
+#[test]
+fn pods_have_addresses_and_reach_each_other() {
+    in_world(|world| async move {
+        let network = net::PodNetwork::new(net::Config {
+            bridge: "coracle0".into(),
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            state_dir: world.directory.path().join("addresses"),
+        });
+        let network = Arc::new(network.unwrap());
+        let world = world.with_network(network.clone()).await;
+        let runtime_config =
+            RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() }) };
+        let request = UpdateRuntimeConfigRequest { runtime_config: Some(runtime_config) };
+        world.runtime.update_runtime_config(request).await.unwrap();
+
+        let server = world.sandbox().await;
+        let request = PodSandboxStatusRequest { pod_sandbox_id: server.clone(), verbose: false };
+        let ip = world.runtime.pod_sandbox_status(request).await.unwrap().status.unwrap().network.unwrap().ip;
+        assert!(ip.starts_with("10.244.3."), "{ip}");
+        world.run(&server, world.script("server", "while true; do echo hello | nc -l -p 80; done")).await;
+        let client = world.sandbox().await;
+        let script = format!("for i in $(seq 100); do nc {ip} 80 && exit 0; sleep 0.05; done; exit 1");
+        let outcome = world.outcome(&client, world.script("client", &script)).await;
+        assert!(outcome.1.ends_with("stdout F hello\n"), "{outcome:?}");
+        assert_eq!(outcome.0, 0);
+
+        // The address outlives the server, and is free when its pod is gone.
+        let world = world.restart().await;
+        let request = PodSandboxStatusRequest { pod_sandbox_id: server.clone(), verbose: false };
+        let told = world.runtime.pod_sandbox_status(request).await.unwrap().status.unwrap();
+        assert_eq!((told.network.unwrap().ip, told.state), (ip, PodSandboxState::SandboxReady as i32));
+        for sandbox in [server, client] {
+            world.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
+        }
+        let links = std::process::Command::new("/bin/busybox").args(["ip", "-o", "link"]).output().unwrap();
+        let links = String::from_utf8_lossy(&links.stdout).into_owned();
+        assert_eq!(
+            links.lines().filter(|line| line.contains("coracle0")).count(),
+            1,
+            "only the bridge: {links}"
+        );
+        network.cleanup().await.unwrap();
+        world
+    });
+}
