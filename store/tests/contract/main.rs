@@ -6,6 +6,7 @@ mod crash;
 mod durability;
 mod subject;
 mod suite;
+mod tls;
 
 use subject::{Kind, Subject};
 

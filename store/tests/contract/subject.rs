@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -77,20 +78,25 @@ pub async fn now(store: &dyn Store) -> Revision {
 }
 
 /// An etcd on loopback; killed when dropped.
-struct EtcdServer {
+pub struct EtcdServer {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl EtcdServer {
-    fn is_installed() -> bool {
+    pub fn is_installed() -> bool {
         Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_ok()
     }
 
     fn start(directory: &TempDir) -> EtcdServer {
+        EtcdServer::start_with(directory.path(), "http", &[])
+    }
+
+    /// Serves clients by `scheme`, with more arguments.
+    pub fn start_with(data: &Path, scheme: &str, arguments: &[&str]) -> EtcdServer {
         // Another process may take a port before etcd does; it then exits and the next pair is tried.
         for _ in 0..10 {
-            let url = format!("http://127.0.0.1:{}", free_port());
+            let url = format!("{scheme}://127.0.0.1:{}", free_port());
             let peer_url = format!("http://127.0.0.1:{}", free_port());
             // It must not outlive a test that is killed.
             let mut child = Command::new("setpriv")
@@ -98,7 +104,8 @@ impl EtcdServer {
                 .args(["--logger", "zap", "--log-outputs", "stderr"])
                 .args(["--heartbeat-interval", "10", "--election-timeout", "100"])
                 .arg("--data-dir")
-                .arg(directory.path())
+                .arg(data)
+                .args(arguments)
                 .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
                 .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
                 .args(["--initial-cluster", &format!("default={peer_url}")])
@@ -107,7 +114,7 @@ impl EtcdServer {
                 .spawn()
                 .unwrap();
             let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-            if log.any(|line| line.contains("serving client traffic")) {
+            if log.any(|line| line.contains("serving client")) {
                 // Its log must be read, or it would stop when the pipe is full.
                 std::thread::spawn(move || log.for_each(drop));
                 return EtcdServer { child, url };
