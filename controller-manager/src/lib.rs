@@ -5,13 +5,16 @@
 
 mod config;
 mod context;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoints;
 mod fraction;
 mod garbage_collector;
 mod hash;
+mod job;
 mod namespace;
 mod node_affinity;
 mod node_ipam;
@@ -24,6 +27,7 @@ mod resources;
 mod revisions;
 mod service_account;
 mod service_pods;
+mod stateful_set;
 mod taint_eviction;
 mod tolerations;
 
@@ -54,6 +58,10 @@ pub async fn run(
     replica_set::start(&mut context);
     deployment::start(&mut context);
     daemon_set::start(&mut context);
+    stateful_set::start(&mut context);
+    job::start(&mut context);
+    cron_job::start(&mut context);
+    disruption::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoints::start(&mut context);
     namespace::start(&mut context);
