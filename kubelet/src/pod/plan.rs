@@ -453,24 +453,24 @@ fn next_to_stop<'a>(pod: &Pod, observed: &'a Observed) -> Vec<&'a ObservedContai
     }
 }
 
-/// Stops a container unless that is under way already and will be done in time.
+/// Stops a container unless that is under way already and could not be done much sooner.
 fn stop_by(
     situation: &Situation<'_>,
     container: &ObservedContainer,
     deadline: Timestamp,
 ) -> Option<PodAction> {
+    let left = Duration::try_from(deadline.duration_since(situation.now)).unwrap_or_default();
+    let grace = left.max(SHORTEST_GRACE.min(situation.pod.grace_period()));
     if let Some(ContainerOperation::Stopping { deadline: before }) =
         situation.memory.operation(&container.name)
-        && before <= deadline + Duration::from_secs(1)
+        && before <= situation.now + grace + Duration::from_secs(1)
     {
         return None;
     }
-    let left = Duration::try_from(deadline.duration_since(situation.now)).unwrap_or_default();
-    let whole = situation.pod.grace_period();
     Some(PodAction::StopContainer {
         id: container.id.clone(),
         name: container.name.clone(),
-        grace: left.max(SHORTEST_GRACE.min(whole)),
+        grace,
         reason: StopReason::PodEnds,
     })
 }

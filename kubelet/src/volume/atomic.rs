@@ -33,6 +33,9 @@ pub fn write_files(directory: &Path, files: &Files, group: Option<u32>, now: Tim
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path: {path}")));
     }
     fs::create_dir_all(directory)?;
+    if let Some(group) = group {
+        chown(directory, None, Some(group))?;
+    }
     let old = fs::read_link(directory.join(DATA)).ok();
     if old.as_ref().is_some_and(|old| holds_exactly(&directory.join(old), files)) {
         link_visible_names(directory, files)?;

@@ -371,6 +371,11 @@ fn sidecars_end_after_the_others_and_in_reverse() {
         story.now = at(NOW + 40);
     });
     assert_eq!(late.plan(), [stop("s", 2, StopReason::PodEnds)]);
+    // Being late is no reason to hurry it again and again.
+    let deadline = at(NOW + 42);
+    let stopping =
+        late.operation("s", ContainerOperation::Stopping { deadline }).with(|story| story.now = at(NOW + 41));
+    assert_eq!(stopping.plan(), []);
 }
 
 #[test]
