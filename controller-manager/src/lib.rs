@@ -28,6 +28,7 @@ mod revisions;
 mod service_account;
 mod service_pods;
 mod stateful_set;
+mod storage_protection;
 mod taint_eviction;
 mod tolerations;
 
@@ -62,6 +63,7 @@ pub async fn run(
     job::start(&mut context);
     cron_job::start(&mut context);
     disruption::start(&mut context);
+    storage_protection::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoints::start(&mut context);
     namespace::start(&mut context);
