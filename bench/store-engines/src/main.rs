@@ -4,7 +4,7 @@
 //! all the writes that are waiting as one transaction, as the embedded store does. The last line of
 //! each block is that store itself, whole: deciding, logging, indexing and telling watches.
 //!
-//! `cargo run --release -- [directory] [seconds]`
+//! `cargo run --release -- [directory] [seconds] [engine...]`
 
 mod engines;
 
@@ -26,21 +26,26 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = PathBuf::from(arguments.next().unwrap_or_else(|| "/var/tmp/store-engines".into()));
     let seconds = arguments.next().map_or(3.0, |text| text.parse().expect("seconds"));
+    let mut names: Vec<String> = arguments.collect();
+    if names.is_empty() {
+        names = ["redb", "fjall", "heed", "log", "store"].map(String::from).to_vec();
+    }
     println!("{:<8}{:>10}{:>14}{:>10}{:>10}", "engine", "writers", "writes/s", "p50 µs", "p99 µs");
     for writers in WRITERS {
-        for name in ["redb", "fjall", "heed", "log", "store"] {
+        for name in &names {
             let directory = directory.join(name);
             match std::fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
                 _ => std::fs::create_dir_all(&directory).expect("create the directory"),
             }
             let time = Duration::from_secs_f64(seconds);
-            let mut latencies = match name {
+            let mut latencies = match name.as_str() {
                 "redb" => run_engine(Box::new(Redb::open(&directory)), writers, time),
                 "fjall" => run_engine(Box::new(Fjall::open(&directory)), writers, time),
                 "heed" => run_engine(Box::new(Heed::open(&directory)), writers, time),
                 "log" => run_engine(Box::new(Log::open(&directory)), writers, time),
-                _ => run_store(&directory, writers, time),
+                "store" => run_store(&directory, writers, time),
+                unknown => panic!("there is no engine {unknown}"),
             };
             latencies.sort();
             let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize].as_micros();
