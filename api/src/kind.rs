@@ -41,6 +41,8 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// Fields that a field selector may name beside `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [&'static str],
+    /// What clients should hear that use the kind although there is a better one; empty: nothing.
+    pub deprecation: &'static str,
     /// The JSON schema's name in k8s-openapi, such as `io.k8s.api.core.v1.Pod`.
     pub schema: &'static str,
 }

@@ -7,8 +7,9 @@
 use crate::kind::Plain;
 use crate::strategies::{
     certificate_signing_request, config_map, coordination, cron_job, daemon_set, deployment, endpoints,
-    event, horizontal_pod_autoscaler, ingress, job, limits, namespace, network_policy, node,
-    persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set, service, stateful_set,
+    event, horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job, limits, namespace,
+    network_policy, node, persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set,
+    service, stateful_set,
 };
 use crate::{Kind, Scale, Scope, Verbs, table};
 
@@ -41,6 +42,7 @@ const ROWS: &[Kind] = &[
         short: &["cs"],
         verbs: Verbs::Read,
         columns: table::cluster::COMPONENT_STATUS,
+        deprecation: "v1 ComponentStatus is deprecated in v1.19+",
         ..cluster("", "v1", "ComponentStatus")
     },
     Kind {
@@ -56,6 +58,7 @@ const ROWS: &[Kind] = &[
         storage: "services/endpoints",
         strategy: &endpoints::Endpoints,
         columns: table::network::ENDPOINTS,
+        deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
         ..namespaced("", "v1", "Endpoints")
     },
     Kind {
@@ -280,6 +283,16 @@ const ROWS: &[Kind] = &[
         ..namespaced("autoscaling", "v2", "HorizontalPodAutoscaler")
     },
     Kind {
+        plural: "horizontalpodautoscalers",
+        short: &["hpa"],
+        categories: &["all"],
+        status: true,
+        stored_as: Some("autoscaling/v2"),
+        strategy: &horizontal_pod_autoscaler_v1::Strategy,
+        columns: table::workload::HORIZONTAL_POD_AUTOSCALER,
+        ..namespaced("autoscaling", "v1", "HorizontalPodAutoscaler")
+    },
+    Kind {
         plural: "poddisruptionbudgets",
         short: &["pdb"],
         status: true,
@@ -472,6 +485,7 @@ const fn namespaced(group: &'static str, version: &'static str, kind: &'static s
         strategy: &Plain,
         columns: table::CREATED_AT,
         selectable: &[],
+        deprecation: "",
         schema: "",
     }
 }

@@ -45,8 +45,9 @@ impl Report {
 
     fn fault(&self, what: &str, path: &Path<'_>) {
         let mut faults = self.faults.borrow_mut();
-        if faults.len() < FAULTS_LIMIT {
-            faults.push(format!("{what} field {:?}", path.to_string()));
+        let fault = format!("{what} field {:?}", path.to_string());
+        if faults.len() < FAULTS_LIMIT && !faults.contains(&fault) {
+            faults.push(fault);
         }
     }
 

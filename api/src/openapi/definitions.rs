@@ -151,6 +151,14 @@ fn definition(name: &str, source: Value, edition: Edition) -> Value {
     let Value::Object(source) = source else { return json!({}) };
     let description = source.get("description").cloned().unwrap_or_default();
     match name.rsplit('.').next().unwrap_or_default() {
+        // v3 can say that there are two forms; `kubectl explain` shows a name only where there is no type.
+        "Quantity" if edition == Edition::V3 => {
+            return json!({"description": description, "oneOf": [{"type": "string"}, {"type": "number"}]});
+        }
+        "IntOrString" if edition == Edition::V3 => {
+            let forms = json!([{"type": "integer"}, {"type": "string"}]);
+            return json!({"description": description, "format": "int-or-string", "oneOf": forms});
+        }
         "Quantity" => return json!({"description": description, "type": "string"}),
         "IntOrString" => {
             return json!({"description": description, "type": "string", "format": "int-or-string"});

@@ -29,7 +29,8 @@ impl crate::Strategy for ConfigMap {
         let size: usize = data.entries().map(|(_, value)| value.text().len()).sum();
         let binary_size: usize = binary.entries().map(|(_, value)| decoded_size(value.text())).sum();
         if size + binary_size > LARGEST {
-            faults.0.push(FieldError::too_long("", LARGEST));
+            // Upstream says it of the path without a name, which prints so.
+            faults.0.push(FieldError::too_long("[]", LARGEST));
         }
         if let Some(old) = old {
             validate_lock(object, old, &["data", "binaryData"], &mut faults);

@@ -29,11 +29,11 @@ pub fn validate_needed(selector: &Field, whose: &str, faults: &mut Faults) {
     }
 }
 
-/// The pods of a template must be those that the selector chooses.
+/// The pods of a template must be those that the selector chooses; none at all chooses nothing.
 pub fn validate_chooses(selector: &Field, template: &Field, faults: &mut Faults) {
     let Ok(parsed) = LabelSelector::from_json(selector.value) else { return };
     let labels = template.get("metadata").get("labels");
-    if selector.is_set() && !parsed.matches_labels(labels.map()) {
+    if !selector.is_set() || !parsed.matches_labels(labels.map()) {
         faults.invalid(&labels, "`selector` does not match template `labels`");
     }
 }

@@ -14,6 +14,7 @@ pub mod endpoints;
 pub mod event;
 pub mod fill;
 pub mod horizontal_pod_autoscaler;
+pub mod horizontal_pod_autoscaler_v1;
 pub mod ingress;
 pub mod job;
 pub mod label_selector;

@@ -8,7 +8,7 @@ use super::cells::{
 };
 use super::duration::between;
 use super::{AGE, Column, since};
-use crate::Object;
+use crate::{Object, strategies::horizontal_pod_autoscaler_v1};
 
 const DESIRED: Column =
     Column::number("Desired", "How many pods are wanted.", |object, _| number(object, &["spec", "replicas"]));
@@ -224,6 +224,11 @@ pub const HORIZONTAL_POD_AUTOSCALER: &[Column] = &[
 
 fn targets(object: &Object) -> String {
     const SHOWN: usize = 2;
+    let mut object = object.clone();
+    if object.at(&["spec", "metrics"]).is_none() {
+        // autoscaling/v1 says it elsewhere.
+        horizontal_pod_autoscaler_v1::to_v2(&mut object);
+    }
     let measured = object.list(&["status", "currentMetrics"]);
     let wanted = object.list(&["spec", "metrics"]);
     let texts: Vec<String> =
@@ -319,5 +324,7 @@ mod tests {
             {"type": "Resource", "resource": {"name": "cpu", "target": {"averageUtilization": 80}}},
         ]}});
         assert_eq!(cells(&HORIZONTAL_POD_AUTOSCALER[1..2], autoscaler), ["cpu: <unknown>/80%"]);
+        let autoscaler = json!({"spec": {"targetCPUUtilizationPercentage": 50}});
+        assert_eq!(cells(&HORIZONTAL_POD_AUTOSCALER[1..2], autoscaler), ["cpu: <unknown>/50%"]);
     }
 }

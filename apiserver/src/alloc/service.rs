@@ -223,7 +223,7 @@ impl<T: Taken> Filling<'_, T> {
     }
 
     fn refuse_address(&self, address: &str, why: &str) -> Status {
-        let value = format!("[]string{{{address:?}}}");
+        let value = format!("[{address:?}]");
         let detail = format!("failed to allocate IP {address}: {why}");
         self.refuse(FieldError::new(FieldErrorKind::Invalid, "spec.clusterIPs", value, detail))
     }
@@ -318,11 +318,11 @@ mod tests {
         let fault = |spec| fill(&mut service(spec), None, &ranges(), &taken()).unwrap_err().message;
         assert_eq!(
             fault(json!({"clusterIP": "10.96.0.10"})),
-            r#"Service "x" is invalid: spec.clusterIPs: Invalid value: []string{"10.96.0.10"}: failed to allocate IP 10.96.0.10: provided IP is already allocated"#
+            r#"Service "x" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.10"]: failed to allocate IP 10.96.0.10: provided IP is already allocated"#
         );
         assert_eq!(
             fault(json!({"clusterIP": "10.0.0.1"})),
-            r#"Service "x" is invalid: spec.clusterIPs: Invalid value: []string{"10.0.0.1"}: failed to allocate IP 10.0.0.1: the provided IP (10.0.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12"#
+            r#"Service "x" is invalid: spec.clusterIPs: Invalid value: ["10.0.0.1"]: failed to allocate IP 10.0.0.1: the provided IP (10.0.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12"#
         );
         assert_eq!(
             fault(json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]})),

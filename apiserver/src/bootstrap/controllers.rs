@@ -77,8 +77,9 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
     (
         "deployment-controller",
         &[
-            allow(READ_UPDATE, "apps extensions", "deployments"),
-            allow("update", "apps extensions", "deployments/status"),
+            // Ours patches where upstream's updates, here and below.
+            allow("get list patch update watch", "apps extensions", "deployments"),
+            allow("patch update", "apps extensions", "deployments/status"),
             allow("update", "apps extensions", "deployments/finalizers"),
             allow("create delete get list patch update watch", "apps extensions", "replicasets"),
             allow(READ_UPDATE, "core", "pods"),
@@ -181,7 +182,7 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
         "namespace-controller",
         &[
             allow(READ_DELETE, "core", "namespaces"),
-            allow("update", "core", "namespaces/finalize namespaces/status"),
+            allow("patch update", "core", "namespaces/finalize namespaces/status"),
             allow("delete deletecollection get list watch", "*", "*"),
         ],
     ),
@@ -218,10 +219,14 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
             allow("patch", "core", "pods/status"),
         ],
     ),
-    ("pv-protection-controller", &[allow(READ_UPDATE, "core", "persistentvolumes"), EVENTS]),
+    ("pv-protection-controller", &[allow("get list patch update watch", "core", "persistentvolumes"), EVENTS]),
     (
         "pvc-protection-controller",
-        &[allow(READ_UPDATE, "core", "persistentvolumeclaims"), allow(READ, "core", "pods"), EVENTS],
+        &[
+            allow("get list patch update watch", "core", "persistentvolumeclaims"),
+            allow(READ, "core", "pods"),
+            EVENTS,
+        ],
     ),
     (
         "replicaset-controller",

@@ -368,6 +368,7 @@ pub(super) const CLUSTER_BINDINGS: &[(&str, &[Subject])] = &[
         &[
             Subject::ServiceAccount("kube-system", "kube-dns"),
             Subject::ServiceAccount("kube-system", "coredns"),
+            Subject::User("system:coracle:dns"),
         ],
     ),
     ("system:kube-scheduler", &[Subject::User("system:kube-scheduler")]),
@@ -422,6 +423,17 @@ pub(super) const NAMESPACED_ROLES: &[(&str, Role)] = &[
         },
     ),
     (
+        // The embedded DNS server publishes itself as the Service `kube-dns`.
+        "kube-system",
+        Role {
+            name: "system:coracle:dns",
+            rules: &[
+                allow("create", "core", "services"),
+                allow("create delete", DISCOVERY, "endpointslices"),
+            ],
+        },
+    ),
+    (
         "kube-system",
         Role {
             name: "system::leader-locking-kube-scheduler",
@@ -466,6 +478,12 @@ pub(super) const NAMESPACED_BINDINGS: &[(&str, &str, &str, &[Subject])] = &[
         "system::leader-locking-kube-scheduler",
         "system::leader-locking-kube-scheduler",
         &[Subject::User("system:kube-scheduler"), Subject::ServiceAccount("kube-system", "kube-scheduler")],
+    ),
+    (
+        "kube-system",
+        "system:coracle:dns",
+        "system:coracle:dns",
+        &[Subject::User("system:coracle:dns")],
     ),
     (
         "kube-system",

@@ -1,9 +1,7 @@
-//! Kinds that are stored as another version of themselves.
-//!
-//! Today these are the Events of `events.k8s.io/v1`, stored as core Events: the same facts under other
-//! names. One table serves both directions.
+//! Kinds that are stored as another version of themselves: Events of `events.k8s.io/v1` are stored as core
+//! Events, HorizontalPodAutoscalers of `autoscaling/v1` as those of v2.
 
-use api::{Kind, Object, kinds};
+use api::{Kind, Object, kinds, strategies::horizontal_pod_autoscaler_v1 as autoscaler_v1};
 use serde_json::Value;
 
 /// The kind that objects of `kind` are stored as; mostly itself.
@@ -13,7 +11,7 @@ pub(crate) fn stored_kind(kind: &'static Kind) -> &'static Kind {
     kinds::find(group, version, kind.plural).unwrap_or(kind)
 }
 
-/// `events.k8s.io/v1` and `v1` names of an Event's fields.
+/// `events.k8s.io/v1` and `v1` names of an Event's fields; one table serves both directions.
 const EVENT_FIELDS: &[(&str, &str)] = &[
     ("regarding", "involvedObject"),
     ("note", "message"),
@@ -25,31 +23,35 @@ const EVENT_FIELDS: &[(&str, &str)] = &[
 ];
 
 /// The object as it is stored.
-pub(crate) fn to_stored(kind: &'static Kind, object: Object) -> Object {
-    renamed(kind, stored_kind(kind), object, |(served, stored)| (served, stored))
+pub(crate) fn to_stored(kind: &'static Kind, mut object: Object) -> Object {
+    match (kind.stored_as, kind.group) {
+        (None, _) => return object,
+        (_, "autoscaling") => autoscaler_v1::to_v2(&mut object),
+        _ => rename(&mut object, EVENT_FIELDS.iter().copied()),
+    }
+    with_version(object, stored_kind(kind))
 }
 
 /// A stored object as `kind` has it.
-pub(crate) fn from_stored(kind: &'static Kind, object: Object) -> Object {
-    renamed(kind, kind, object, |(served, stored)| (stored, served))
+pub(crate) fn from_stored(kind: &'static Kind, mut object: Object) -> Object {
+    match (kind.stored_as, kind.group) {
+        (None, _) => return object,
+        (_, "autoscaling") => autoscaler_v1::to_v1(&mut object),
+        _ => rename(&mut object, EVENT_FIELDS.iter().map(|(served, stored)| (*stored, *served))),
+    }
+    with_version(object, kind)
 }
 
-fn renamed(
-    kind: &Kind,
-    target: &Kind,
-    mut object: Object,
-    direction: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str),
-) -> Object {
-    if kind.stored_as.is_none() {
-        return object;
-    }
-    for pair in EVENT_FIELDS {
-        let (from, to) = direction(*pair);
+fn rename(object: &mut Object, pairs: impl Iterator<Item = (&'static str, &'static str)>) {
+    for (from, to) in pairs {
         if let Some(value) = object.0.remove(from) {
             object.0.insert(to.to_string(), value);
         }
     }
-    object.0.insert("apiVersion".into(), Value::String(target.api_version()));
+}
+
+fn with_version(mut object: Object, kind: &Kind) -> Object {
+    object.0.insert("apiVersion".into(), Value::String(kind.api_version()));
     object
 }
 
@@ -71,5 +73,19 @@ mod tests {
         assert_eq!(stored.text(&["message"]), "hello");
         assert_eq!(stored.api_version(), "v1");
         assert_eq!(from_stored(served, stored), event);
+    }
+
+    #[test]
+    fn an_autoscaler_is_the_same_in_both_versions() {
+        let served = kinds::find("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+        let autoscaler = Object::from_value(json!({
+            "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50},
+        }));
+        let autoscaler = autoscaler.unwrap();
+        let stored = to_stored(served, autoscaler.clone());
+        assert_eq!(stored.api_version(), "autoscaling/v2");
+        assert_eq!(stored.list(&["spec", "metrics"]).len(), 1);
+        assert_eq!(from_stored(served, stored), autoscaler);
     }
 }

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use api::{
-    Object, Status,
+    FieldError, Object, Status,
     selector::{FieldSelector, LabelSelector},
 };
 use axum::extract;
 use http::Uri;
+use serde_json::{Value, json};
+
+/// What upstream calls the options of a list or watch, and of a delete.
+const LIST: &str = "ListOptions";
+const DELETE: &str = "DeleteOptions";
 
 /// The parameters of a URL, in order.
 #[derive(Clone, Debug, Default)]
@@ -90,11 +95,8 @@ impl ListOptions {
             Some("Exact") => Some(VersionMatch::Exact),
             Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
             Some(other) => {
-                let allowed = r#"supported values: "Exact", "NotOlderThan""#;
-                return Err(invalid(
-                    "resourceVersionMatch",
-                    &format!("Unsupported value: {other:?}: {allowed}"),
-                ));
+                let (value, allowed) = (other.into(), ["Exact", "NotOlderThan"]);
+                return Err(unsupported(LIST, "resourceVersionMatch", value, &allowed));
             }
         };
         let resource_version = match query.get("resourceVersion") {
@@ -120,34 +122,31 @@ impl ListOptions {
         let field = "resourceVersionMatch";
         if is_watch {
             if self.send_initial_events && self.version_match != Some(VersionMatch::NotOlderThan) {
-                return Err(invalid(
-                    field,
-                    "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ));
+                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                return Err(forbidden(LIST, field, why));
             }
             if !self.send_initial_events && self.version_match.is_some() {
-                return Err(invalid(
-                    field,
-                    "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                ));
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                return Err(forbidden(LIST, field, why));
             }
             return Ok(());
         }
         if self.send_initial_events {
-            return Err(invalid("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"));
+            let why = "sendInitialEvents is forbidden for list";
+            return Err(forbidden(LIST, "sendInitialEvents", why));
         }
         match self.version_match {
             Some(_) if self.continue_token.is_some() => {
-                Err(invalid(field, "Forbidden: resourceVersionMatch is forbidden with continue"))
+                Err(forbidden(LIST, field, "resourceVersionMatch is forbidden with continue"))
             }
-            Some(_) if self.resource_version.is_none() => Err(invalid(
-                field,
-                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-            )),
-            Some(VersionMatch::Exact) if self.resource_version == Some(0) => Err(invalid(
-                field,
-                r#"Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0""#,
-            )),
+            Some(_) if self.resource_version.is_none() => {
+                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                Err(forbidden(LIST, field, why))
+            }
+            Some(VersionMatch::Exact) if self.resource_version == Some(0) => {
+                let why = r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#;
+                Err(forbidden(LIST, field, why))
+            }
             _ => Ok(()),
         }
     }
@@ -174,18 +173,24 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Reads and checks them; upstream's default for `fieldValidation` is `Warn`.
-    pub fn read(query: &Query) -> Result<WriteOptions, Status> {
+    /// Reads and checks them; upstream's default for `fieldValidation` is `Warn`. Upstream has a
+    /// kind of options for each verb.
+    pub fn read(query: &Query, verb: &str) -> Result<WriteOptions, Status> {
+        let kind = match verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            _ => "PatchOptions",
+        };
         let validation = match query.get("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
             Some("Strict") => FieldValidation::Strict,
             Some("Ignore") => FieldValidation::Ignore,
             Some(other) => {
-                let allowed = r#"supported values: "Ignore", "Strict", "Warn""#;
-                return Err(invalid("fieldValidation", &format!("Unsupported value: {other:?}: {allowed}")));
+                let (value, allowed) = (other.into(), ["Ignore", "Strict", "Warn"]);
+                return Err(unsupported(kind, "fieldValidation", value, &allowed));
             }
         };
-        Ok(WriteOptions { dry_run: dry_run(query.all("dryRun"))?, validation })
+        Ok(WriteOptions { dry_run: dry_run(query.all("dryRun"), kind)?, validation })
     }
 }
 
@@ -224,7 +229,7 @@ impl DeleteOptions {
                 query.get("propagationPolicy"),
                 query.get("orphanDependents").map(|_| query.is_true("orphanDependents")),
             )?,
-            dry_run: dry_run(query.all("dryRun"))?,
+            dry_run: dry_run(query.all("dryRun"), DELETE)?,
             ..DeleteOptions::default()
         })
     }
@@ -238,7 +243,7 @@ impl DeleteOptions {
             propagation: propagation(text(&["propagationPolicy"]).as_deref(), orphan)?,
             uid: text(&["preconditions", "uid"]),
             resource_version: text(&["preconditions", "resourceVersion"]),
-            dry_run: dry_run(body.list(&["dryRun"]).iter().filter_map(|value| value.as_str()))?,
+            dry_run: dry_run(body.list(&["dryRun"]).iter().filter_map(|value| value.as_str()), DELETE)?,
         })
     }
 }
@@ -250,33 +255,27 @@ fn grace_period(seconds: Option<i64>) -> Result<Option<i64>, Status> {
 
 fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Propagation>, Status> {
     match (policy, orphan) {
-        (Some(_), Some(_)) => Err(invalid(
-            "propagationPolicy",
-            "Invalid value: orphanDependents and deletionPropagation cannot be both set",
-        )),
+        (Some(policy), Some(_)) => {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            Err(invalid(DELETE, FieldError::invalid("propagationPolicy", &policy.into(), why)))
+        }
         (None, None) => Ok(None),
         (None, Some(true)) | (Some("Orphan"), None) => Ok(Some(Propagation::Orphan)),
         (None, Some(false)) | (Some("Background"), None) => Ok(Some(Propagation::Background)),
         (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
         (Some(other), None) => {
-            let allowed = r#"supported values: "Background", "Foreground", "Orphan", "nil""#;
-            Err(invalid("propagationPolicy", &format!("Unsupported value: {other:?}: {allowed}")))
+            let (value, allowed) = (other.into(), ["Foreground", "Background", "Orphan", "nil"]);
+            Err(unsupported(DELETE, "propagationPolicy", value, &allowed))
         }
     }
 }
 
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
-    let mut is_set = false;
-    for value in values.filter(|value| !value.is_empty()) {
-        if value != "All" {
-            return Err(invalid(
-                "dryRun",
-                &format!("Unsupported value: {value:?}: supported values: \"All\""),
-            ));
-        }
-        is_set = true;
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, options: &str) -> Result<bool, Status> {
+    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+    match values.iter().all(|value| *value == "All") {
+        true => Ok(!values.is_empty()),
+        false => Err(unsupported(options, "dryRun", json!(values), &["All"])),
     }
-    Ok(is_set)
 }
 
 fn invalid_version(text: &str) -> Status {
@@ -284,8 +283,17 @@ fn invalid_version(text: &str) -> Status {
     Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: {parse}"))
 }
 
-fn invalid(field: &str, what: &str) -> Status {
-    Status::new(422, "Invalid", format!(" \"\" is invalid: {field}: {what}"))
+/// `options` is the kind whose field is wrong, such as `ListOptions`.
+fn invalid(options: &str, error: FieldError) -> Status {
+    Status::invalid("meta.k8s.io", options, "", &[error])
+}
+
+fn forbidden(options: &str, field: &str, why: &str) -> Status {
+    invalid(options, FieldError::forbidden(field, why))
+}
+
+fn unsupported(options: &str, field: &str, value: Value, allowed: &[&str]) -> Status {
+    invalid(options, FieldError::not_supported(field, &value, allowed))
 }
 
 #[cfg(test)]
@@ -308,8 +316,13 @@ mod tests {
         ] {
             assert!(ListOptions::read(&query(text), false).is_err(), "{text}");
         }
-        assert!(WriteOptions::read(&query("dryRun=Some")).is_err());
-        assert!(WriteOptions::read(&query("fieldValidation=Maybe")).is_err());
+        assert!(WriteOptions::read(&query("dryRun=Some"), "create").is_err());
+        let status = WriteOptions::read(&query("fieldValidation=Maybe"), "patch").unwrap_err();
+        assert_eq!(
+            status.message,
+            r#"PatchOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Maybe": supported values: "Ignore", "Strict", "Warn""#
+        );
+        assert_eq!(status.details.unwrap()["causes"][0]["reason"], "FieldValueNotSupported");
         assert!(DeleteOptions::from_query(&query("propagationPolicy=Later")).is_err());
     }
 

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
+use daemon::listen;
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -27,8 +28,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Requests at once in one HTTP/2 connection.
 const STREAMS: u32 = 1000;
-/// After a failed accept (too many open files), before the next.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// TLS that offers both versions of HTTP.
 pub(super) fn acceptor(config: Arc<rustls::ServerConfig>) -> TlsAcceptor {
@@ -41,20 +40,12 @@ impl ApiServer {
     /// Serves connections until `stop`; then lets running requests end and closes.
     pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+            let (stream, address) = tokio::select! {
+                accepted = listen::accept(&listener) => accepted,
                 () = stop.cancelled() => return Ok(()),
             };
-            match accepted {
-                Ok((stream, address)) => {
-                    let connection = connection(self.state.clone(), stream, address, stop.clone());
-                    self.state.connections.spawn(connection);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
+            let connection = connection(self.state.clone(), stream, address, stop.clone());
+            self.state.connections.spawn(connection);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 
 /// POST to a pod's `binding`.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::read(call.query)?;
+    let options = WriteOptions::read(call.query, call.info.verb)?;
     let (binding, _) = call.object_of(binding_kind()?, body, options.validation).await?;
     if !binding.name().is_empty() && binding.name() != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));

@@ -16,7 +16,7 @@ use crate::{
 
 /// POST to a pod's `eviction`.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let query = WriteOptions::read(call.query)?;
+    let query = WriteOptions::read(call.query, call.info.verb)?;
     let eviction = crate::verbs::object_without_kind(call, body).await?;
     if !eviction.name().is_empty() && eviction.name() != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

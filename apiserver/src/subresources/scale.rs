@@ -19,7 +19,7 @@ pub(crate) async fn serve(
     paths: &'static Scale,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::read(call.query)?;
+    let options = WriteOptions::read(call.query, call.info.verb)?;
     let scale = match verb {
         "get" => {
             let entry = call.registry().entry(call.kind, call.namespace(), &call.info.name).await?;

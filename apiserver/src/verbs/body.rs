@@ -8,29 +8,53 @@ use api::{
     protobuf, schema,
 };
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body::Body as _;
+use http_body_util::BodyExt;
 
 use crate::request::FieldValidation;
 
 /// Upstream's limit of a request's body.
 const MAX_BODY: usize = 3 << 20;
+/// So much of a body that is too long is still taken: a client that is cut off while it sends does not read
+/// why.
+const MAX_DROPPED: usize = 64 << 20;
 /// How long a client may take to send it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The whole body; 413 when it is too long.
 pub(super) async fn read(body: Body) -> Result<Bytes, Status> {
-    let collected = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
-    match collected {
-        Err(_) => Err(Status::new(408, "Timeout", "request did not complete within the allotted timeout")),
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Status::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: limit is {MAX_BODY}"),
-        )),
-        Ok(Err(error)) => Err(Status::bad_request(format!("cannot read the request's body: {error}"))),
+    let timeout = |_| Status::new(408, "Timeout", "request did not complete within the allotted timeout");
+    tokio::time::timeout(PATIENCE, collect(body)).await.map_err(timeout)?
+}
+
+async fn collect(mut body: Body) -> Result<Bytes, Status> {
+    let mut bytes = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Status::bad_request(format!("cannot read the request's body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > MAX_DROPPED {
+            break;
+        }
+        if length > MAX_BODY {
+            bytes.clear();
+        } else if bytes.is_empty() && body.is_end_stream() {
+            // Most bodies come in one piece.
+            return Ok(data);
+        } else {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    match length > MAX_BODY {
+        false => Ok(bytes.freeze()),
+        true => {
+            let message = format!("Request entity too large: limit is {MAX_BODY}");
+            Err(Status::new(413, "RequestEntityTooLarge", message))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use axum::body::Body;
 use http::{HeaderMap, Request, Response};
 
 use crate::{
-    answer::{View, Wanted},
+    answer::{self, View, Wanted},
     hooks::Hooks,
     registry::Registry,
     request::{Query, RequestInfo, User},
@@ -41,6 +41,21 @@ pub(crate) async fn serve(
     let kind =
         kinds::find(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_resource)?;
     check_route(kind, info)?;
+    let mut response = answered(state, kind, info, query, user, request).await?;
+    if !kind.deprecation.is_empty() {
+        answer::warn(response.headers_mut(), &[kind.deprecation.to_string()]);
+    }
+    Ok(response)
+}
+
+async fn answered(
+    state: &State,
+    kind: &'static Kind,
+    info: &RequestInfo,
+    query: &Query,
+    user: &User,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
     let request = if is_connection(info) {
         match state.hooks.answers.connect(&state.registry, user, info, request).await {
             Ok(answer) => return answer,

@@ -42,7 +42,7 @@ const DELETIONS_AT_ONCE: usize = 16;
 
 /// POST to a collection.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::read(call.query)?;
+    let options = WriteOptions::read(call.query, call.info.verb)?;
     let view = call.view()?;
     let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
     if let Some(answer) = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await {
@@ -61,7 +61,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
 
 /// POST to a subresource that is answered and not stored.
 pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::read(call.query)?;
+    let options = WriteOptions::read(call.query, call.info.verb)?;
     let bytes = body::read(body).await?;
     let decoded = body::decoded(&call.headers, &bytes, None)?;
     let kind = kinds::find_kind(
@@ -80,7 +80,7 @@ pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>
 
 /// PUT.
 pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::read(call.query)?;
+    let options = WriteOptions::read(call.query, call.info.verb)?;
     call.view()?;
     let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
     if object.name().is_empty() {
@@ -103,7 +103,7 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
 
 /// PATCH.
 pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::read(call.query)?;
+    let options = WriteOptions::read(call.query, call.info.verb)?;
     call.view()?;
     let patch = call.patch_of(body).await?;
     let mut warnings = Vec::new();

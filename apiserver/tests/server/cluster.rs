@@ -191,7 +191,7 @@ async fn an_address_is_free_again_when_its_service_is_gone() {
     assert_eq!(code, 422);
     assert_eq!(
         message,
-        r#"Service "x" is invalid: spec.clusterIPs: Invalid value: []string{"10.96.0.10"}: failed to allocate IP 10.96.0.10: provided IP is already allocated"#
+        r#"Service "x" is invalid: spec.clusterIPs: Invalid value: ["10.96.0.10"]: failed to allocate IP 10.96.0.10: provided IP is already allocated"#
     );
     let port = json!({"type": "NodePort", "ports": [{"port": 53, "nodePort": 30053}]});
     let (_, _, message) = admin.post(SERVICES, &service("x", port)).await.failure();
