@@ -9,6 +9,7 @@ mod footprint;
 mod pod_start;
 mod report;
 mod rollout;
+mod schedule;
 mod start_up;
 
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ enum Command {
     Rollout(rollout::Args),
     /// Memory and idle CPU of processes, such as the server and its shims.
     Footprint(footprint::Args),
+    /// From the POST of many pods to the last one's binding, on nodes that are objects only.
+    Schedule(schedule::Args),
     /// Creates, gets, lists and watches: what the API server and its store can do.
     Api(api_load::Args),
 }
@@ -57,6 +60,7 @@ async fn main() -> Result<()> {
         Command::Footprint(args) => footprint::run(args).await?,
         Command::PodStart(args) => pod_start::run(&Cluster::connect(&kubeconfig).await?, args).await?,
         Command::Rollout(args) => rollout::run(&Cluster::connect(&kubeconfig).await?, args).await?,
+        Command::Schedule(args) => schedule::run(&Cluster::connect(&kubeconfig).await?, args).await?,
         Command::Api(args) => api_load::run(&Cluster::connect(&kubeconfig).await?, args).await?,
     };
     print!("{table}");
