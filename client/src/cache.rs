@@ -62,7 +62,6 @@ impl<K> Change<K> {
     }
 
     /// What it is now, unless it is gone.
-    #[expect(clippy::new_ret_no_self, reason = "the counterpart of `old`")]
     pub fn new(&self) -> Option<&Arc<K>> {
         match self {
             Change::Added(new) | Change::Updated { new, .. } => Some(new),

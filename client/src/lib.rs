@@ -12,7 +12,7 @@ pub mod events;
 pub mod flight;
 pub mod informer;
 pub mod lease;
-pub mod metrics;
+mod metrics;
 mod object_key;
 pub mod queue;
 mod runner;

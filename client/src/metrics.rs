@@ -1,112 +1,103 @@
-//! What the reconcile shell counts, under upstream's names.
-//!
-//! Kept as plain atomics and written in Prometheus' text format by [`render`]: this room knows no other, so a
-//! daemon that serves `/metrics` appends the text to its own.
+//! What the reconcile shell counts, under upstream's names, one series a work queue.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::{sync::LazyLock, time::Duration};
+
+use daemon::metrics::prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets,
+    register_histogram_vec, register_int_counter_vec, register_int_gauge_vec,
 };
 
-static QUEUES: Mutex<BTreeMap<&'static str, Arc<QueueMetrics>>> = Mutex::new(BTreeMap::new());
+static DEPTH: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    register_int_gauge_vec!("workqueue_depth", "Current depth of workqueue", &["name"])
+        .expect("the metric is declared once")
+});
 
-/// The counters of one work queue.
-#[derive(Default)]
-pub struct QueueMetrics {
-    depth: AtomicU64,
-    adds: AtomicU64,
-    retries: AtomicU64,
-    turns: AtomicU64,
-    errors: AtomicU64,
-    queued_micros: AtomicU64,
-    work_micros: AtomicU64,
+static ADDS: LazyLock<IntCounterVec> =
+    LazyLock::new(|| counter("workqueue_adds_total", "Total number of adds handled by workqueue", "name"));
+
+static RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("workqueue_retries_total", "Total number of retries handled by workqueue", "name")
+});
+
+static QUEUE_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    histogram(
+        "workqueue_queue_duration_seconds",
+        "How long in seconds an item stays in workqueue before being requested",
+    )
+});
+
+static WORK_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    histogram(
+        "workqueue_work_duration_seconds",
+        "How long in seconds processing an item from workqueue takes.",
+    )
+});
+
+static ERRORS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "controller_runtime_reconcile_errors_total",
+        "Total number of reconciliation errors per controller",
+        "controller",
+    )
+});
+
+fn counter(name: &str, help: &str, label: &str) -> IntCounterVec {
+    register_int_counter_vec!(name, help, &[label]).expect("the metric is declared once")
+}
+
+fn histogram(name: &str, help: &str) -> HistogramVec {
+    // Upstream's buckets: from ten nanoseconds to ten seconds.
+    let buckets = exponential_buckets(1e-8, 10.0, 10).expect("ten growing buckets");
+    register_histogram_vec!(name, help, &["name"], buckets).expect("the metric is declared once")
+}
+
+/// The series of one work queue.
+#[derive(Clone)]
+pub(crate) struct QueueMetrics {
+    depth: IntGauge,
+    adds: IntCounter,
+    retries: IntCounter,
+    errors: IntCounter,
+    queue_seconds: Histogram,
+    work_seconds: Histogram,
 }
 
 impl QueueMetrics {
-    /// The counters of the queue with this name.
-    pub fn of(name: &'static str) -> Arc<QueueMetrics> {
-        QUEUES.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
+    /// The series of the queue with this name.
+    pub(crate) fn of(name: &str) -> QueueMetrics {
+        let name = &[name];
+        QueueMetrics {
+            depth: DEPTH.with_label_values(name),
+            adds: ADDS.with_label_values(name),
+            retries: RETRIES.with_label_values(name),
+            errors: ERRORS.with_label_values(name),
+            queue_seconds: QUEUE_SECONDS.with_label_values(name),
+            work_seconds: WORK_SECONDS.with_label_values(name),
+        }
     }
 
     pub(crate) fn added(&self, depth: usize) {
-        self.adds.fetch_add(1, Relaxed);
-        self.depth.store(depth as u64, Relaxed);
+        self.adds.inc();
+        self.waiting(depth);
     }
 
     pub(crate) fn taken(&self, depth: usize, waited: Duration) {
-        self.depth.store(depth as u64, Relaxed);
-        self.queued_micros.fetch_add(waited.as_micros() as u64, Relaxed);
+        self.waiting(depth);
+        self.queue_seconds.observe(waited.as_secs_f64());
     }
 
     pub(crate) fn retried(&self) {
-        self.retries.fetch_add(1, Relaxed);
+        self.retries.inc();
     }
 
     pub(crate) fn worked(&self, took: Duration, failed: bool) {
-        self.turns.fetch_add(1, Relaxed);
-        self.errors.fetch_add(u64::from(failed), Relaxed);
-        self.work_micros.fetch_add(took.as_micros() as u64, Relaxed);
+        self.work_seconds.observe(took.as_secs_f64());
+        self.errors.inc_by(u64::from(failed));
     }
-}
 
-/// One metric family: name, type, help, and how a queue's sample lines read.
-type Family = (&'static str, &'static str, &'static str, fn(&QueueMetrics) -> Vec<(&'static str, f64)>);
-
-const FAMILIES: &[Family] = &[
-    ("workqueue_depth", "gauge", "Current depth of workqueue", |queue| vec![("", count(&queue.depth))]),
-    ("workqueue_adds_total", "counter", "Total number of adds handled by workqueue", |queue| {
-        vec![("", count(&queue.adds))]
-    }),
-    ("workqueue_retries_total", "counter", "Total number of retries handled by workqueue", |queue| {
-        vec![("", count(&queue.retries))]
-    }),
-    (
-        "workqueue_queue_duration_seconds",
-        "summary",
-        "How long in seconds an item stays in workqueue before being requested",
-        |queue| vec![("_sum", seconds(&queue.queued_micros)), ("_count", count(&queue.turns))],
-    ),
-    (
-        "workqueue_work_duration_seconds",
-        "summary",
-        "How long in seconds processing an item from workqueue takes.",
-        |queue| vec![("_sum", seconds(&queue.work_micros)), ("_count", count(&queue.turns))],
-    ),
-    (
-        "coracle_reconcile_errors_total",
-        "counter",
-        "Total number of reconciliation turns that failed",
-        |queue| vec![("", count(&queue.errors))],
-    ),
-];
-
-/// All queues of the process in Prometheus' text format.
-pub fn render() -> String {
-    let queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut text = String::new();
-    for (family, kind, help, samples) in FAMILIES {
-        // Writing to a String cannot fail.
-        writeln!(text, "# HELP {family} {help}\n# TYPE {family} {kind}").unwrap_or_default();
-        for (name, queue) in queues.iter() {
-            for (suffix, value) in samples(queue) {
-                writeln!(text, "{family}{suffix}{{name=\"{name}\"}} {value}").unwrap_or_default();
-            }
-        }
+    fn waiting(&self, depth: usize) {
+        self.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
-    text
-}
-
-fn count(counter: &AtomicU64) -> f64 {
-    counter.load(Relaxed) as f64
-}
-
-fn seconds(micros: &AtomicU64) -> f64 {
-    Duration::from_micros(micros.load(Relaxed)).as_secs_f64()
 }
 
 #[cfg(test)]
@@ -115,11 +106,17 @@ mod tests {
 
     #[test]
     fn queues_are_reported_under_upstream_names() {
-        let queue = QueueMetrics::of("replicaset");
+        let queue = QueueMetrics::of("metrics-test");
         queue.added(2);
         queue.worked(Duration::from_millis(1500), true);
-        let text = render();
-        assert!(text.contains("workqueue_depth{name=\"replicaset\"} 2\n"), "{text}");
-        assert!(text.contains("workqueue_work_duration_seconds_sum{name=\"replicaset\"} 1.5\n"), "{text}");
+        let text = daemon::metrics::render();
+        for line in [
+            "workqueue_depth{name=\"metrics-test\"} 2\n",
+            "workqueue_adds_total{name=\"metrics-test\"} 1\n",
+            "workqueue_work_duration_seconds_sum{name=\"metrics-test\"} 1.5\n",
+            "controller_runtime_reconcile_errors_total{controller=\"metrics-test\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
     }
 }

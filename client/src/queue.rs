@@ -59,7 +59,7 @@ pub struct Queue {
 struct Inner {
     state: Mutex<State>,
     moved: Notify,
-    metrics: Arc<QueueMetrics>,
+    metrics: QueueMetrics,
 }
 
 #[derive(Default)]

@@ -201,7 +201,10 @@ fn file(
         observed,
         actions,
         duration_micros: took.as_micros() as u64,
-        error: error.map(crate::writer::message),
+        error: error.map(|error| match crate::is_conflict(error) {
+            true => "somebody else wrote first, will look again".into(),
+            false => crate::writer::message(error),
+        }),
     });
     unseen
 }

@@ -6,9 +6,12 @@ use client::{ApiObject, Cache, FlightRecorder, Informers, Reconcile, Runner, Wri
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// Makes a client in the name of a controller, such as `deployment-controller`.
+pub type Clients = Box<dyn Fn(&str) -> kube::Client + Send>;
+
 /// What controllers are built from.
 pub struct Context {
-    client: kube::Client,
+    clients: Clients,
     informers: Informers,
     flight: FlightRecorder,
     stop: CancellationToken,
@@ -16,10 +19,15 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context in which nothing runs yet.
-    pub fn new(client: kube::Client, flight: FlightRecorder, stop: CancellationToken) -> Context {
-        let informers = Informers::new(client.clone(), stop.clone());
-        Context { client, informers, flight, stop, running: JoinSet::new() }
+    /// A context in which nothing runs yet. All caches are filled through `reader`.
+    pub fn new(
+        reader: kube::Client,
+        clients: Clients,
+        flight: FlightRecorder,
+        stop: CancellationToken,
+    ) -> Context {
+        let informers = Informers::new(reader, stop.clone());
+        Context { clients, informers, flight, stop, running: JoinSet::new() }
     }
 
     /// The cache of a kind.
@@ -27,14 +35,14 @@ impl Context {
         self.informers.cache()
     }
 
-    /// A writer under the name that upstream's controller manager writes under.
-    pub fn writer(&self) -> Writer {
-        Writer::new(self.client.clone(), self.informers.clone(), "kube-controller-manager")
+    /// A writer with a controller's rights; managedFields name the controller manager, as upstream's do.
+    pub fn writer(&self, controller: &str) -> Writer {
+        Writer::new(self.client(controller), self.informers.clone(), "kube-controller-manager")
     }
 
-    /// The client, for what is neither cached nor a plain write.
-    pub fn client(&self) -> kube::Client {
-        self.client.clone()
+    /// A client with a controller's rights, for what is neither cached nor a plain write.
+    pub fn client(&self, controller: &str) -> kube::Client {
+        (self.clients)(controller)
     }
 
     /// Says when everything shall stop.
@@ -42,9 +50,9 @@ impl Context {
         self.stop.clone()
     }
 
-    /// An event recorder in the name of a controller.
-    pub fn recorder(&self, component: &'static str) -> Recorder {
-        Recorder::new(self.client.clone(), component, None)
+    /// An event recorder with a controller's rights; `component` is what events say that they come from.
+    pub fn recorder(&self, controller: &str, component: &'static str) -> Recorder {
+        Recorder::new(self.client(controller), component, None)
     }
 
     /// Gives a controller its turns from now on.

@@ -36,12 +36,15 @@ use client::FlightRecorder;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, StartError};
+pub use context::Clients;
 use context::Context;
 
-/// Runs all controllers until `stop`.
+/// Runs all controllers until `stop`. They read through `reader`, which must be allowed to list and watch
+/// everything, and write each through its own of `clients`, with upstream's name for its service account.
 pub async fn run(
     config: Config,
-    client: kube::Client,
+    reader: kube::Client,
+    clients: Clients,
     flight: FlightRecorder,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
@@ -55,7 +58,7 @@ pub async fn run(
     let pool = node_ipam::Pool::parse(&cluster_cidr, node_cidr_mask_size)
         .ok_or(StartError::ClusterCidr { cidr: cluster_cidr, mask: node_cidr_mask_size })?;
 
-    let mut context = Context::new(client, flight, stop);
+    let mut context = Context::new(reader, clients, flight, stop);
     replica_set::start(&mut context);
     deployment::start(&mut context);
     daemon_set::start(&mut context);

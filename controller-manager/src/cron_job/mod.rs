@@ -24,8 +24,8 @@ pub fn start(context: &mut Context) {
     let controller = CronJobs {
         crons: crons.clone(),
         jobs: jobs.clone(),
-        writer: context.writer(),
-        events: context.recorder("cronjob-controller"),
+        writer: context.writer("cronjob-controller"),
+        events: context.recorder("cronjob-controller", "cronjob-controller"),
     };
     context.run(Runner::new("cronjob", controller).watch(&crons).watch_owned(&jobs, "CronJob"));
 }

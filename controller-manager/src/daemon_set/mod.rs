@@ -44,8 +44,8 @@ pub fn start(context: &mut Context) {
         pods: pods.clone(),
         nodes: nodes.clone(),
         revisions: revisions.clone(),
-        writer: context.writer(),
-        events: context.recorder("daemonset-controller"),
+        writer: context.writer("daemon-set-controller"),
+        events: context.recorder("daemon-set-controller", "daemonset-controller"),
         replacements: Mutex::default(),
     };
     let (adopters, all) = (sets.clone(), sets.clone());

@@ -35,8 +35,8 @@ pub fn start(context: &mut Context) {
         deployments: deployments.clone(),
         sets: sets.clone(),
         pods: pods.clone(),
-        writer: context.writer(),
-        events: context.recorder("deployment-controller"),
+        writer: context.writer("deployment-controller"),
+        events: context.recorder("deployment-controller", "deployment-controller"),
     };
     let (adopters, recreating, owners) = (deployments.clone(), deployments.clone(), sets.clone());
     let runner = Runner::new("deployment", controller)

@@ -32,7 +32,7 @@ pub fn start(context: &mut Context) {
         sets: context.cache(),
         stateful: context.cache(),
         controllers: context.cache(),
-        writer: context.writer(),
+        writer: context.writer("disruption-controller"),
     };
     let (sets, stateful) = (controller.sets.clone(), controller.stateful.clone());
     let all = budgets.clone();

@@ -26,7 +26,7 @@ pub fn start(context: &mut Context) {
         pods: pods.clone(),
         slices: slices.clone(),
         nodes: nodes.clone(),
-        writer: context.writer(),
+        writer: context.writer("endpointslice-controller"),
     };
     let selecting = services.clone();
     let runner = Runner::new("endpoint_slice", controller)

@@ -17,7 +17,7 @@ pub fn start(context: &mut Context) {
         services: services.clone(),
         pods: pods.clone(),
         endpoints: endpoints.clone(),
-        writer: context.writer(),
+        writer: context.writer("endpoint-controller"),
     };
     let selecting = services.clone();
     let runner = Runner::new("endpoint", controller)

@@ -33,13 +33,14 @@ use crate::{
 
 /// Starts the collector.
 pub fn start(context: &mut Context) {
+    let client = context.client("generic-garbage-collector");
     let (synced, all_synced) = watch::channel(false);
     let known = Arc::new(Mutex::new(Vec::new()));
     let graph = Arc::default();
     let (shared, runner) = {
         let queue = client::Queue::new("garbage_collector");
         let shared = Shared { graph, queue: queue.clone(), custom_kinds: Arc::default() };
-        let collector = Collector { client: context.client(), shared: shared.clone(), known: known.clone() };
+        let collector = Collector { client: client.clone(), shared: shared.clone(), known: known.clone() };
         (shared, Runner::with_queue("garbage_collector", collector, queue))
     };
     let runner = runner.concurrency(20).wait_until(async move {
@@ -48,7 +49,7 @@ pub fn start(context: &mut Context) {
         all_synced.wait_for(|synced| *synced).await.map(drop).unwrap_or_default();
     });
     context.run(runner);
-    context.spawn(monitor_all(context.client(), shared, known, synced, context.stop()));
+    context.spawn(monitor_all(client, shared, known, synced, context.stop()));
 }
 
 type Known = Arc<Mutex<Vec<Arc<Resource>>>>;

@@ -27,8 +27,9 @@ pub fn start(context: &mut Context) {
     let controller = Jobs {
         jobs: jobs.clone(),
         pods: pods.clone(),
-        writer: context.writer(),
-        events: context.recorder("job-controller"),
+        writer: context.writer("job-controller"),
+        cleaner: context.writer("ttl-after-finished-controller"),
+        events: context.recorder("job-controller", "job-controller"),
     };
     let adopters = jobs.clone();
     let runner = Runner::new("job", controller)
@@ -47,6 +48,8 @@ struct Jobs {
     jobs: Arc<Cache<Job>>,
     pods: Arc<Cache<Pod>>,
     writer: Writer,
+    /// Upstream has a controller of its own for finished jobs that are to go, and so a role for it.
+    cleaner: Writer,
     events: Recorder,
 }
 
@@ -81,7 +84,7 @@ impl Reconcile for Jobs {
         self.carry_out(&job, plan).await?;
         Ok(match self.time_to_live(&job, now) {
             Some(left) if left.is_zero() => {
-                self.writer.delete_in_background(&*job).await?;
+                self.cleaner.delete_in_background(&*job).await?;
                 Next::OnChange
             }
             left => left.into_iter().chain(next).min().map_or(Next::OnChange, Next::After),

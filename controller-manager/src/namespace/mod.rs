@@ -32,8 +32,11 @@ const REQUESTS_AT_ONCE: usize = 8;
 /// Starts the controller.
 pub fn start(context: &mut Context) {
     let (namespaces, pods) = (context.cache::<Namespace>(), context.cache::<Pod>());
-    let controller =
-        Namespaces { namespaces: namespaces.clone(), pods: pods.clone(), writer: context.writer() };
+    let controller = Namespaces {
+        namespaces: namespaces.clone(),
+        pods: pods.clone(),
+        writer: context.writer("namespace-controller"),
+    };
     let dying = namespaces.clone();
     let runner = Runner::new("namespace", controller)
         .concurrency(10)

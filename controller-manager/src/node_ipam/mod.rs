@@ -18,8 +18,8 @@ pub fn start(context: &mut Context, pool: Pool) {
     let nodes = context.cache::<Node>();
     let controller = NodeIpam {
         nodes: nodes.clone(),
-        writer: context.writer(),
-        events: context.recorder("cidrAllocator"),
+        writer: context.writer("node-controller"),
+        events: context.recorder("node-controller", "cidrAllocator"),
         pool,
     };
     // One node at a time: each choice depends on all others, and the runner lets the next turn of the same node

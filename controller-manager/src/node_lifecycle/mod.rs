@@ -56,8 +56,8 @@ pub fn start(context: &mut Context, grace: Duration) {
     let controller = NodeLifecycle {
         nodes: nodes.clone(),
         pods: pods.clone(),
-        writer: context.writer(),
-        events: context.recorder("node-controller"),
+        writer: context.writer("node-controller"),
+        events: context.recorder("node-controller", "node-controller"),
         pulses,
         grace,
     };

@@ -33,7 +33,7 @@ pub fn start(context: &mut Context, threshold: usize) {
     let controller = PodCollector {
         pods: pods.clone(),
         nodes: nodes.clone(),
-        writer: context.writer(),
+        writer: context.writer("pod-garbage-collector"),
         threshold,
         missing: Mutex::default(),
     };

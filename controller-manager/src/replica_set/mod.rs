@@ -39,8 +39,8 @@ fn start_kind<K: Replicating>(context: &mut Context, name: &'static str, compone
     let controller = Replicas::<K> {
         sets: sets.clone(),
         pods: pods.clone(),
-        writer: context.writer(),
-        events: context.recorder(component),
+        writer: context.writer(component),
+        events: context.recorder(component, component),
         kind: PhantomData,
     };
     let adopters = sets.clone();

@@ -22,7 +22,8 @@ pub fn start(context: &mut Context, root_ca_pem: String) {
         namespaces: namespaces.clone(),
         accounts: accounts.clone(),
         config_maps: config_maps.clone(),
-        writer: context.writer(),
+        account_writer: context.writer("service-account-controller"),
+        config_map_writer: context.writer("root-ca-cert-publisher"),
         root_ca_pem,
     };
     let runner = Runner::new("serviceaccount", controller)
@@ -44,7 +45,8 @@ struct NamespaceFurniture {
     namespaces: Arc<Cache<Namespace>>,
     accounts: Arc<Cache<ServiceAccount>>,
     config_maps: Arc<Cache<ConfigMap>>,
-    writer: Writer,
+    account_writer: Writer,
+    config_map_writer: Writer,
     root_ca_pem: String,
 }
 
@@ -58,17 +60,23 @@ impl Reconcile for NamespaceFurniture {
         if gone {
             return Ok(Next::OnChange);
         }
-        turn::describe("a default ServiceAccount and the root CA", "");
-        if self.accounts.get(namespace, ACCOUNT).is_none() {
+        let has_account = self.accounts.get(namespace, ACCOUNT).is_some();
+        let config_map = self.config_maps.get(namespace, CA_CONFIG_MAP);
+        let there = |is_there: bool| if is_there { "there" } else { "missing" };
+        turn::describe(
+            "a default ServiceAccount and the root CA",
+            format!("account {}, CA {}", there(has_account), there(config_map.is_some())),
+        );
+        if !has_account {
             let account =
                 ServiceAccount { metadata: metadata(namespace, ACCOUNT), ..ServiceAccount::default() };
-            self.create(&account).await?;
+            create(&self.account_writer, &account).await?;
         }
-        match self.config_maps.get(namespace, CA_CONFIG_MAP) {
-            None => self.create(&self.config_map(namespace)).await?,
+        match config_map {
+            None => create(&self.config_map_writer, &self.config_map(namespace)).await?,
             Some(present) if present.data != self.config_map(namespace).data => {
                 let restored = ConfigMap { data: self.config_map(namespace).data, ..(*present).clone() };
-                self.writer.replace(&restored).await.or_not_found().map(drop).or_conflict()?;
+                self.config_map_writer.replace(&restored).await.or_not_found().map(drop).or_conflict()?;
             }
             Some(_) => {}
         }
@@ -77,20 +85,20 @@ impl Reconcile for NamespaceFurniture {
 }
 
 impl NamespaceFurniture {
-    async fn create<K: ApiObject>(&self, object: &K) -> Result<(), ClientError> {
-        match self.writer.create(object).await.or_already_exists() {
-            // The namespace is going, or gone: nothing belongs there any more, and its deletion wakes us.
-            Err(ClientError::Api(status)) if status.code == 403 || status.code == 404 => Ok(()),
-            created => created.map(drop),
-        }
-    }
-
     fn config_map(&self, namespace: &str) -> ConfigMap {
         let mut metadata = metadata(namespace, CA_CONFIG_MAP);
         metadata.annotations =
             Some([("kubernetes.io/description".to_string(), CA_DESCRIPTION.to_string())].into());
         let data = BTreeMap::from([(CA_KEY.to_string(), self.root_ca_pem.clone())]);
         ConfigMap { metadata, data: Some(data), ..ConfigMap::default() }
+    }
+}
+
+async fn create<K: ApiObject>(writer: &Writer, object: &K) -> Result<(), ClientError> {
+    match writer.create(object).await.or_already_exists() {
+        // The namespace is going, or gone: nothing belongs there any more, and its deletion wakes us.
+        Err(ClientError::Api(status)) if status.code == 403 || status.code == 404 => Ok(()),
+        created => created.map(drop),
     }
 }
 

@@ -31,8 +31,8 @@ pub fn start(context: &mut Context) {
         pods: pods.clone(),
         claims: claims.clone(),
         revisions: revisions.clone(),
-        writer: context.writer(),
-        events: context.recorder("statefulset-controller"),
+        writer: context.writer("statefulset-controller"),
+        events: context.recorder("statefulset-controller", "statefulset-controller"),
     };
     let adopters = sets.clone();
     let runner = Runner::new("statefulset", controller)

@@ -21,7 +21,11 @@ const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
 pub fn start(context: &mut Context) {
     let (claims, pods) = (context.cache::<PersistentVolumeClaim>(), context.cache::<Pod>());
     let volumes = context.cache::<PersistentVolume>();
-    let controller = Claims { claims: claims.clone(), pods: pods.clone(), writer: context.writer() };
+    let controller = Claims {
+        claims: claims.clone(),
+        pods: pods.clone(),
+        writer: context.writer("pvc-protection-controller"),
+    };
     let dying = claims.clone();
     let runner = Runner::new("pvcprotection", controller)
         .watch_map(&claims, going::<PersistentVolumeClaim>)
@@ -37,7 +41,7 @@ pub fn start(context: &mut Context) {
             claims_of(pod).into_iter().filter(waits).map(|name| ObjectKey::new(&namespace, name)).collect()
         });
     context.run(runner);
-    let controller = Volumes { volumes: volumes.clone(), writer: context.writer() };
+    let controller = Volumes { volumes: volumes.clone(), writer: context.writer("pv-protection-controller") };
     context.run(Runner::new("pvprotection", controller).watch_map(&volumes, going::<PersistentVolume>));
 }
 

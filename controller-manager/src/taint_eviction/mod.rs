@@ -28,8 +28,8 @@ pub fn start(context: &mut Context) {
     let controller = TaintEviction {
         nodes: nodes.clone(),
         pods: pods.clone(),
-        writer: context.writer(),
-        events: context.recorder("taint-eviction-controller"),
+        writer: context.writer("node-controller"),
+        events: context.recorder("node-controller", "taint-eviction-controller"),
         noticed: Mutex::default(),
     };
     let (there, tainted) = (pods.clone(), nodes.clone());

@@ -3,6 +3,7 @@
 use std::{fmt::Display, future::Future, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
+use apiserver::{ApiServer, request::User};
 use kubelet::TlsFiles;
 use runtime::Runtime;
 use tokio::sync::mpsc;
@@ -24,14 +25,15 @@ pub(super) async fn start(
     let spawn = Spawner { ended, stop: stop.clone() };
     let flight = || cluster.flight.clone();
 
-    // Each controller's rights are the API server's business as soon as it runs under its own service account.
-    let manager = cluster.client("system:kube-controller-manager", &["system:masters"]);
+    let reader = cluster.client("system:kube-controller-manager", &[]);
+    let accounts = cluster.server.clone();
+    let clients = Box::new(move |name: &str| controller_client(&accounts, name));
     let config = controller_manager::Config {
         root_ca_pem: cluster.pki.ca_certificate().to_string(),
         cluster_cidr: settings.cluster_cidr.to_string(),
         ..controller_manager::Config::default()
     };
-    spawn.part("controllers", controller_manager::run(config, manager, flight(), stop.clone()));
+    spawn.part("controllers", controller_manager::run(config, reader, clients, flight(), stop.clone()));
 
     let client = cluster.client("system:kube-scheduler", &[]);
     let scheduling = scheduler::run(scheduler::Config::default(), client, flight(), stop.clone());
@@ -51,7 +53,7 @@ pub(super) async fn start(
         Ok::<(), anyhow::Error>(())
     });
 
-    let client = cluster.client("system:coracle:dns", &["system:masters"]);
+    let client = cluster.client("system:coracle:dns", &[]);
     let config = dns::Config {
         node_name: settings.node_name.clone(),
         domain: settings.cluster_domain.clone(),
@@ -68,6 +70,13 @@ pub(super) async fn start(
     let config = kubelet_config(cluster, settings)?;
     spawn.part("kubelet", kubelet::run(config, client, runtime.clone(), runtime, stop.clone()));
     Ok(())
+}
+
+/// A client in the name of a controller's service account, as upstream's controllers have one each.
+fn controller_client(server: &ApiServer, name: &str) -> kube::Client {
+    let user = format!("system:serviceaccount:kube-system:{name}");
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
+    client::connect::in_process(server.in_process(User::new(&user, &groups)))
 }
 
 fn kubelet_config(cluster: &Cluster, settings: &Settings) -> Result<kubelet::Config> {
