@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("controller-manager", &["api", "client", "daemon"]),
     ("scheduler", &["api", "client", "daemon"]),
     ("kubelet", &["api", "client", "cri", "daemon"]),
-    ("kube-proxy", &["api", "client", "daemon", "net"]),
+    ("kube-proxy", &["api", "client", "net"]),
     ("dns", &["api", "client", "daemon"]),
     ("runtime", &["cri", "daemon", "net"]),
     (
@@ -41,7 +41,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
         ],
     ),
     ("e2e", &[]),
-    ("bench", &["store"]),
+    ("bench", &[]),
 ];
 
 #[test]

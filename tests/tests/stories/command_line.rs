@@ -112,6 +112,10 @@ fn everything_can_be_kept_in_etcd() {
         .args(["--data-dir", &dir.path().display().to_string(), "--logger=zap", "--log-level=error"])
         .spawn()
         .unwrap();
+    eventually("etcd answers", || {
+        let said = machine.sh("curl -fsS http://127.0.0.1:2379/health");
+        if said.out.contains("true") { Ok(()) } else { Err(format!("{said:?}")) }
+    });
     let cluster = Cluster::prepared(machine, &["--etcd-servers=http://127.0.0.1:2379"]);
     cluster.up().ok();
     let image = e2e::cluster::image_file();

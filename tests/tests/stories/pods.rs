@@ -127,8 +127,8 @@ fn a_container_has_its_limits_its_user_and_a_read_only_root() {
     assert_eq!(run("grep NoNewPrivs /proc/1/status | cut -f2").ok().trim(), "1");
     assert_eq!(
         run("grep Seccomp: /proc/1/status | cut -f2").ok().trim(),
-        "0",
-        "upstream's default is unconfined"
+        "2",
+        "the default profile, unless asked otherwise"
     );
     assert_eq!(run("tr '\\0' '\\n' </proc/1/environ | grep ESCAPED").ok(), "ESCAPED=$(SECONDS_TO_LIVE)\n");
     let limit =
