@@ -153,11 +153,7 @@ impl Cluster {
             .await
             .with_context(|| format!("cannot listen on port {} for the API server", settings.secure_port))?;
         let (serving, until) = (server.clone(), stop.clone());
-        tokio::spawn(async move {
-            if let Err(error) = serving.serve(listener, until).await {
-                tracing::error!(%error, "the API server no longer accepts connections");
-            }
-        });
+        tokio::spawn(async move { serving.serve(listener, until).await });
         write_private(&place.kubeconfig(), &pki.admin_kubeconfig(&settings.server_url())?)?;
         let cluster = Cluster { server, pki, flight, health };
         // One cache of each kind for all parts; it may read everything, what the parts write is checked by part.
@@ -215,7 +211,8 @@ fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) -> runtime::C
     }
 }
 
-/// Stops every pod of this place: containers have `grace` to end by themselves. Images stay.
+/// Stops every pod of this place: containers have `grace` to end by themselves. What is known of them stays,
+/// so that the next server counts restarts and finds exit codes and logs; images stay too.
 pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
     let network = Arc::new(pod_network(place, ANY_CIDR.parse()?)?);
     let runtime = runtime::Runtime::start(runtime_config(place, Some(network))).await?;
@@ -224,18 +221,20 @@ pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
     let stopping = containers.into_iter().map(|container| {
         let request = v1::StopContainerRequest { container_id: container.id, timeout: seconds };
         let runtime = &runtime;
-        async move { runtime.stop_container(request).await }
+        async move { runtime.stop_container(request).await.map(drop) }
     });
-    futures::future::try_join_all(stopping).await?;
+    // One that resists must not keep the others alive; it ends with its sandbox.
+    let stopped = futures::future::join_all(stopping).await;
+    for error in stopped.into_iter().filter_map(Result::err) {
+        tracing::warn!(%error, "a container did not stop by itself");
+    }
     let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
-    let removing = sandboxes.into_iter().map(|sandbox| {
-        let (runtime, id) = (&runtime, sandbox.id);
-        async move {
-            runtime.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
-            runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id }).await
-        }
+    let stopping = sandboxes.into_iter().map(|sandbox| {
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id: sandbox.id };
+        let runtime = &runtime;
+        async move { runtime.stop_pod_sandbox(request).await.map(drop) }
     });
-    futures::future::try_join_all(removing).await?;
+    futures::future::join_all(stopping).await.into_iter().collect::<Result<(), _>>()?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics;
+use crate::{listen, metrics};
 
 /// What has to be true for the process to be ready. Cheap to clone; all clones are the same.
 #[derive(Clone, Default)]
@@ -78,13 +78,7 @@ pub async fn serve(address: SocketAddr, health: Health, stop: CancellationToken)
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    continue;
-                }
-            },
+            (stream, _) = listen::accept(&listener) => stream,
         };
         let health = health.clone();
         let connection = http1::Builder::new().serve_connection(

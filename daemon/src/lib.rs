@@ -1,6 +1,8 @@
-//! What every long-running process shares: logs, metrics, health, an orderly stop.
+//! What every long-running process shares: logs, metrics, health, taking and forwarding connections.
 
 pub mod health;
+pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod proxy;
+pub mod tls;

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use daemon::listen;
 use hickory_proto::{op::Message, rr::Name};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -74,18 +75,14 @@ impl<R: Records + Send + Sync + 'static> Server<R> {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, client)) => {
-                    let server = self.clone();
-                    tokio::spawn(async move {
-                        if let Err(error) = server.converse(stream).await {
-                            tracing::debug!(%client, %error, "connection ended early");
-                        }
-                        drop(place);
-                    });
+            let (stream, client) = listen::accept(&listener).await;
+            let server = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = server.converse(stream).await {
+                    tracing::debug!(%client, %error, "connection ended early");
                 }
-                Err(error) => tracing::warn!(%error, "cannot accept a connection"),
-            }
+                drop(place);
+            });
         }
     }
 

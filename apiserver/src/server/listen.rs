@@ -1,6 +1,6 @@
 //! The server on the network: TLS, HTTP/1.1 and HTTP/2, limits, an orderly end.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use daemon::listen;
@@ -38,11 +38,11 @@ pub(super) fn acceptor(config: Arc<rustls::ServerConfig>) -> TlsAcceptor {
 
 impl ApiServer {
     /// Serves connections until `stop`; then lets running requests end and closes.
-    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+    pub async fn serve(&self, listener: TcpListener, stop: CancellationToken) {
         loop {
             let (stream, address) = tokio::select! {
                 accepted = listen::accept(&listener) => accepted,
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return,
             };
             let connection = connection(self.state.clone(), stream, address, stop.clone());
             self.state.connections.spawn(connection);

@@ -149,7 +149,7 @@ async fn an_exec_session_runs_over_the_network_from_a_token_to_the_kubelet() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (server, stop) = (cluster.server.clone(), cluster.admin().stop.clone());
-    tokio::spawn(async move { server.serve(listener, stop).await.unwrap() });
+    tokio::spawn(async move { server.serve(listener, stop).await });
     let connect = || async {
         let stream = TcpStream::connect(address).await.unwrap();
         let (sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();

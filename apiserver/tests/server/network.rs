@@ -38,7 +38,7 @@ async fn both_versions_of_http_are_spoken_and_connections_end_with_the_server() 
     answer.into_body().collect().await.unwrap();
 
     server.stop.cancel();
-    serving.await.unwrap().unwrap();
+    serving.await.unwrap();
     server.server.stopped().await;
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -15,6 +15,8 @@ use super::Answer;
 use super::check::dial_error;
 
 const SERVING: u64 = 1;
+/// What a container may make the kubelet hold in memory; the message itself has two bytes.
+const LONGEST_ANSWER: usize = 10 << 10;
 
 /// Asks for the health of a service; the empty name asks for the whole server.
 pub(super) async fn check(address: SocketAddr, service: &str, timeout: Duration) -> Answer {
@@ -45,7 +47,8 @@ async fn status(address: SocketAddr, service: &str) -> Result<u64, String> {
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let in_headers = answer.headers().get("grpc-status").cloned();
-        let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+        let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+        let body = body.map_err(|error| error.to_string())?;
         let code =
             in_headers.or_else(|| body.trailers().and_then(|trailers| trailers.get("grpc-status").cloned()));
         match code.as_ref().and_then(|code| code.to_str().ok()) {

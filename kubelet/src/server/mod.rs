@@ -12,6 +12,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -21,11 +22,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use client::Cache;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use daemon::listen;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +36,9 @@ use crate::config::TlsFiles;
 use crate::context::Context;
 use crate::pod::view::PodView;
 pub use identity::{Identity, TlsError};
+
+/// How long a client may take to say who it is, and what it wants.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What every handler needs.
 #[derive(Clone)]
@@ -94,13 +100,7 @@ impl Server {
         loop {
             let stream = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        continue;
-                    }
-                },
+                (stream, _) = listen::accept(&self.listener) => stream,
             };
             let connection = serve(stream, self.acceptor.clone(), router.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
@@ -113,13 +113,15 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let stream = match acceptor.accept(stream).await {
-        Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "TLS handshake failed"),
+    let stream = match timeout(PATIENCE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let identity = identity::of_peer(stream.get_ref().1.peer_certificates());
     let service = router.layer(axum::Extension(identity));
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     let served =
         builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
     if let Err(error) = served.await {

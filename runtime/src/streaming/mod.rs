@@ -26,6 +26,7 @@ use std::{
     time::Instant,
 };
 
+use daemon::listen;
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -149,16 +150,9 @@ impl Shared {
 async fn accept(listener: TcpListener, shared: Arc<Shared>, connections: TaskTracker) {
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, shared.clone(), connections.clone()));
-                }
-                // Out of file descriptors, most likely: others must end first.
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a streaming client");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            },
+            (stream, _) = listen::accept(&listener) => {
+                connections.spawn(serve_connection(stream, shared.clone(), connections.clone()));
+            }
             () = shared.stop.cancelled() => return,
         }
     }
