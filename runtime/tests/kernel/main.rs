@@ -10,6 +10,5 @@ mod lifecycle;
 mod limits;
 mod network;
 mod sessions;
-mod speed;
 mod survival;
 mod world;

@@ -1,8 +1,10 @@
 //! Pods outlive the server, and nothing outlives a pod.
 
+use std::fs;
+use std::path::PathBuf;
+
 use cri::RuntimeService;
 use cri::v1::*;
-use std::fs;
 
 use crate::world::in_world;
 
@@ -120,17 +122,22 @@ fn shim_of(sandbox: &str) -> nix::unistd::Pid {
     nix::unistd::Pid::from_raw(pid.expect("the shim is there"))
 }
 
-/// The directory of the world that [`the_server_of_another_process`] is to work in.
+/// Set in the process that is to be killed: the directory of the world that its server works in.
 const SERVER: &str = "CORACLE_TEST_SERVER";
+/// The control group of that world.
+const GROUP: &str = "CORACLE_TEST_GROUP";
 
 #[test]
 fn a_server_killed_at_any_time_loses_nothing() {
+    if let Ok(directory) = std::env::var(SERVER) {
+        return be_the_server_of_another_process(directory.into(), std::env::var(GROUP).unwrap());
+    }
     in_world(|world| async move {
         // A second server, of another process, with pods of its own; it is this test's binary again.
         let mut server = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "survival::the_server_of_another_process", "--ignored", "--nocapture"])
+            .args(["--exact", "survival::a_server_killed_at_any_time_loses_nothing", "--nocapture"])
             .env(SERVER, world.directory.path())
-            .env("CORACLE_TEST_GROUP", &world.config.cgroup_parent)
+            .env(GROUP, &world.config.cgroup_parent)
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
@@ -153,15 +160,10 @@ fn a_server_killed_at_any_time_loses_nothing() {
     });
 }
 
-#[test]
-#[ignore = "run by a_server_killed_at_any_time_loses_nothing"]
-fn the_server_of_another_process() {
-    let (Ok(directory), Ok(group)) = (std::env::var(SERVER), std::env::var("CORACLE_TEST_GROUP")) else {
-        return;
-    };
+fn be_the_server_of_another_process(directory: PathBuf, group: String) {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     executor.block_on(async {
-        let world = crate::world::World::in_directory(directory.into(), group).await;
+        let world = crate::world::World::in_directory(directory, group).await;
         let sandbox = world.sandbox().await;
         let script =
             "echo alive > /tmp/mark; while ! test -e /tmp/go; do sleep 0.01; done; echo over; exit 6";

@@ -11,26 +11,14 @@ use std::{
 use bytes::Bytes;
 use store::{Revision, Store, embedded::Embedded};
 
-use crate::subject::Subject;
+use crate::subject::{Kind, Subject};
 
 /// How many acknowledgements are awaited before each kill.
 const WRITES: usize = 2000;
 const WRITERS: usize = 16;
 const ROUNDS: usize = 3;
+/// Set in the process that is to be killed: this test once more, as the writer in this directory.
 const DIRECTORY: &str = "STORE_CRASH_TEST_DIRECTORY";
-
-/// Writes until it is killed, telling each acknowledged write. Run by this binary on itself.
-#[test]
-#[ignore = "the child process of a_kill_loses_nothing_acknowledged"]
-fn child_that_writes() {
-    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
-    let store: Arc<dyn Store> = Arc::new(Embedded::open(Path::new(&directory)).unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-    runtime.block_on(write_until_it_fails(store, |line| {
-        // One write call a line: nothing is lost in a buffer of this process.
-        std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
-    }));
-}
 
 /// Creates and updates keys from several tasks; `acknowledged` gets `ack KEY REVISION` lines.
 async fn write_until_it_fails(store: Arc<dyn Store>, acknowledged: impl Fn(&str) + Send + Sync + 'static) {
@@ -65,12 +53,22 @@ fn value_of(key: &str) -> Bytes {
     Bytes::from(key.repeat(40))
 }
 
-pub async fn kill_embedded_during_writes() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_store_loses_nothing_acknowledged_when_it_is_killed() {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(Path::new(&directory)).unwrap());
+        return write_until_it_fails(store, |line| {
+            // One write call a line: nothing is lost in a buffer of this process.
+            std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+        })
+        .await;
+    }
+    let this_test = "crash::the_embedded_store_loses_nothing_acknowledged_when_it_is_killed";
     let directory = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeMap::new();
     for _ in 0..ROUNDS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::child_that_writes", "--ignored", "--nocapture"])
+            .args(["--exact", this_test, "--nocapture"])
             .env(DIRECTORY, directory.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -111,7 +109,9 @@ async fn verify(store: &dyn Store, acknowledged: &BTreeMap<String, Revision>) {
     }
 }
 
-pub async fn kill_etcd_during_writes(subject: &mut Subject) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_is_killed_loses_nothing_acknowledged() {
+    let Some(mut subject) = Subject::start(Kind::Etcd).await else { return };
     let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));
     let told = acknowledged.clone();
     let (sender, enough) = tokio::sync::oneshot::channel();

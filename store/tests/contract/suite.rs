@@ -6,10 +6,7 @@ use bytes::Bytes;
 use store::{ReadError, Revision, Store, Watch, WatchEvent, WriteError};
 use tokio::time::timeout;
 
-use crate::{
-    crash,
-    subject::{Kind, Subject, now},
-};
+use crate::subject::{Subject, now};
 
 /// Longer than anything here takes on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -373,9 +370,6 @@ async fn next_deletion(mut watch: Box<dyn Watch>) -> WatchEvent {
 }
 
 pub async fn a_restart_changes_nothing(subject: &mut Subject) {
-    if subject.kind == Kind::Memory {
-        return;
-    }
     let store = subject.store();
     let start = now(&*store).await;
     let created = create(&*store, "/a", "one").await;
@@ -398,14 +392,6 @@ pub async fn a_restart_changes_nothing(subject: &mut Subject) {
     assert_eq!(seen.len(), 4, "history survives");
     timeout(PATIENCE, next_deletion(store.watch("/short", compacted).await.unwrap())).await.unwrap();
     assert!(create(&*store, "/c", "one").await > revision, "revisions go on");
-}
-
-pub async fn a_kill_loses_nothing_acknowledged(subject: &mut Subject) {
-    match subject.kind {
-        Kind::Memory => {}
-        Kind::Disk => crash::kill_embedded_during_writes().await,
-        Kind::Etcd => crash::kill_etcd_during_writes(subject).await,
-    }
 }
 
 pub async fn create(store: &dyn Store, key: &str, value: &'static str) -> Revision {
