@@ -204,7 +204,7 @@ impl NodeInfo {
             name: node.metadata.name.clone().unwrap_or_default(),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             allocatable: Resources::from_list(allocatable),
-            max_pods: pods.and_then(|pods| pods.value().try_into().ok()).unwrap_or_default(),
+            max_pods: pods.map_or(0, |pods| pods.value()),
             taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default(),
             is_unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
         }
