@@ -134,9 +134,8 @@ impl State {
                 Arc::new(self.hooks.authenticator.authenticate(&parts, peer).await?)
             }
         };
-        let user = match parts.headers.contains_key("impersonate-user")
-            || parts.headers.contains_key("impersonate-uid")
-        {
+        // Groups without a user are a mistake that must not pass for the caller's own request.
+        let user = match parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             true => Arc::new(self.hooks.authorizer.impersonated((*user).clone(), &parts).await?),
             false => user,
         };

@@ -172,6 +172,14 @@ async fn an_administrator_may_act_as_another() {
         message,
         r#"users "ann" is forbidden: User "bob" cannot impersonate resource "users" in API group "" at the cluster scope"#
     );
+    let groups_alone = Request::builder()
+        .method(Method::GET)
+        .uri(PODS)
+        .header("impersonate-group", "system:masters")
+        .body(Body::empty())
+        .unwrap();
+    let (code, _, message) = cluster.admin().send(groups_alone).await.failure();
+    assert!(code == 500 && message.contains("without impersonating a user"), "{code} {message}");
 }
 
 #[tokio::test]
