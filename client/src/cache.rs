@@ -54,7 +54,7 @@ impl<K> Change<K> {
     }
 
     /// What it was before, unless it is new.
-    pub fn old(&self) -> Option<&Arc<K>> {
+    pub fn before(&self) -> Option<&Arc<K>> {
         match self {
             Change::Added(_) => None,
             Change::Updated { old, .. } | Change::Deleted(old) => Some(old),
@@ -62,7 +62,7 @@ impl<K> Change<K> {
     }
 
     /// What it is now, unless it is gone.
-    pub fn new(&self) -> Option<&Arc<K>> {
+    pub fn after(&self) -> Option<&Arc<K>> {
         match self {
             Change::Added(new) | Change::Updated { new, .. } => Some(new),
             Change::Deleted(_) => None,

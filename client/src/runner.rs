@@ -80,7 +80,7 @@ impl<R: Reconcile> Runner<R> {
     /// Wakes the controllers of kind `owner_kind` that a changed object has or had.
     pub fn watch_owned<K: ApiObject>(self, cache: &Arc<Cache<K>>, owner_kind: &'static str) -> Runner<R> {
         self.watch_map(cache, move |change| {
-            let states = [change.old(), change.new()];
+            let states = [change.before(), change.after()];
             let owners = states.into_iter().flatten().filter_map(|object| controller_of(&**object));
             let namespace = change.key().namespace;
             let mut keys: Vec<ObjectKey> = owners
@@ -190,12 +190,12 @@ fn file(
     error: Option<&ClientError>,
     notes: Notes,
 ) -> Vec<turn::Unseen> {
-    let Notes { desired, observed, actions, unseen } = notes;
+    let Notes { object, desired, observed, actions, unseen } = notes;
     flight.record(Turn {
         number: 0,
         at,
         controller,
-        object: key.to_string(),
+        object: object.unwrap_or_else(|| key.to_string()),
         woken_by: wake.to_string(),
         desired,
         observed,

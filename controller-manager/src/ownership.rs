@@ -71,7 +71,7 @@ pub fn would_adopt<O: ApiObject, K: ApiObject>(
     owners: &Cache<O>,
     selector_of: impl Fn(&O) -> Option<Selector>,
 ) -> Vec<ObjectKey> {
-    let Some(object) = change.new() else { return Vec::new() };
+    let Some(object) = change.after() else { return Vec::new() };
     if controller_of(&**object).is_some() {
         return Vec::new();
     }
@@ -111,7 +111,12 @@ async fn take<O: ApiObject, K: ApiObject>(
     object: &K,
 ) -> Result<Option<K>, ClientError> {
     let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": [owner_reference(owner)]}});
-    writer.patch(&ObjectKey::of(object), &Patch::Strategic(patch)).await.or_not_found()
+    let key = ObjectKey::of(object);
+    let taken = writer.patch(&key, &Patch::Strategic(patch)).await.or_not_found()?;
+    if taken.is_some() {
+        turn::meant(format!("adopt {} {key}", K::kind(&())));
+    }
+    Ok(taken)
 }
 
 async fn let_go<O: ApiObject, K: ApiObject>(
@@ -121,7 +126,11 @@ async fn let_go<O: ApiObject, K: ApiObject>(
 ) -> Result<(), ClientError> {
     let reference = json!({"$patch": "delete", "uid": owner.uid()});
     let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": [reference]}});
-    writer.patch::<K, _>(&ObjectKey::of(object), &Patch::Strategic(patch)).await.or_not_found().map(drop)
+    let key = ObjectKey::of(object);
+    if writer.patch::<K, _>(&key, &Patch::Strategic(patch)).await.or_not_found()?.is_some() {
+        turn::meant(format!("release {} {key}", K::kind(&())));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

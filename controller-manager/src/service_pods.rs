@@ -87,7 +87,7 @@ pub fn concerned(change: &Change<Pod>, services: &Cache<Service>) -> Vec<ObjectK
     {
         return Vec::new();
     }
-    let states: Vec<&Arc<Pod>> = [change.old(), change.new()].into_iter().flatten().collect();
+    let states: Vec<&Arc<Pod>> = [change.before(), change.after()].into_iter().flatten().collect();
     let namespace = change.key().namespace;
     let selects = |service: &Service| {
         selector(service).is_some_and(|selector| states.iter().any(|pod| selector.matches(pod.labels())))

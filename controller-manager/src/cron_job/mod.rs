@@ -59,7 +59,7 @@ impl Reconcile for CronJobs {
         };
         let jobs = self.jobs.owned_by(&cron.uid().unwrap_or_default());
         let plan = plan::plan(&cron, &schedule, &zone, &jobs, Timestamp::now());
-        turn::describe(cron.spec.schedule.clone(), format!("{} jobs", jobs.len()));
+        turn::describe(format!("a job at {}", cron.spec.schedule), format!("{} jobs so far", jobs.len()));
         let next = plan.next;
         self.carry_out(&cron, plan).await?;
         Ok(next.map_or(Next::OnChange, Next::After))

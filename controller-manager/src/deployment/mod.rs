@@ -49,7 +49,7 @@ pub fn start(context: &mut Context) {
             })
         })
         // Recreate waits for the last old pod to be gone; nobody else cares about pods here.
-        .watch_map(&pods, move |change| match change.new() {
+        .watch_map(&pods, move |change| match change.after() {
             None => recreating_deployment(change.object(), &owners, &recreating),
             Some(_) => Vec::new(),
         });
@@ -107,7 +107,10 @@ impl Deployments {
                 let annotations = json!({sets::REVISION: revision});
                 let patch = json!({"metadata": {"uid": deployment.uid(), "annotations": annotations}});
                 let key = ObjectKey::of(deployment);
-                self.writer.merge::<Deployment>(&key, patch).await.or_not_found().map(drop)
+                if self.writer.merge::<Deployment>(&key, patch).await.or_not_found()?.is_some() {
+                    turn::meant(format!("mark Deployment {key} as revision {revision}"));
+                }
+                Ok(())
             }
         }
     }
@@ -171,6 +174,7 @@ impl Deployments {
         });
         self.patch_set(set, patch).await?;
         if from != to {
+            turn::meant(format!("scale ReplicaSet {} from {from} to {to}", ObjectKey::of(set)));
             let direction = if to > from { "up" } else { "down" };
             let text = format!("Scaled {direction} replica set {} from {from} to {to}", set.name_any());
             self.events.normal(deployment, "ScalingReplicaSet", text);

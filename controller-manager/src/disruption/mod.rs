@@ -40,7 +40,7 @@ pub fn start(context: &mut Context) {
         .concurrency(1)
         .watch(&budgets)
         .watch_map(&pods, move |change| {
-            let states: Vec<&Arc<Pod>> = [change.old(), change.new()].into_iter().flatten().collect();
+            let states: Vec<&Arc<Pod>> = [change.before(), change.after()].into_iter().flatten().collect();
             let covers = |budget: &PodDisruptionBudget| {
                 let selector = selector(budget);
                 selector.is_some_and(|selector| states.iter().any(|pod| selector.matches(pod.labels())))

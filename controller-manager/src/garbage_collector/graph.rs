@@ -66,6 +66,20 @@ pub enum Decision {
     Delete(Policy),
 }
 
+impl Decision {
+    /// Why it is so, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Decision::Leave => "nothing to do".into(),
+            Decision::RemoveFinalizer(finalizer) => format!("nothing holds up {finalizer} any more"),
+            Decision::Orphan(dependents) => format!("{} dependents to be orphaned", dependents.len()),
+            Decision::Verify(owners) => format!("{} owners not seen yet", owners.len()),
+            Decision::RemoveOwners(owners) => format!("{} of its owners gone", owners.len()),
+            Decision::Delete(_) => "no owner that keeps it".into(),
+        }
+    }
+}
+
 /// All objects of all kinds.
 #[derive(Default)]
 pub struct Graph {

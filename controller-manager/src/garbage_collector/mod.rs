@@ -140,7 +140,8 @@ impl Reconcile for Collector {
             let absent = self.absent(&node, owners).await?;
             decision = self.shared.lock().judge(uid, &absent);
         }
-        turn::describe(node.describe(), format!("{decision:?}"));
+        turn::about(node.describe());
+        turn::describe("an owner, or none asked for", decision.describe());
         match decision {
             Decision::Leave | Decision::Verify(_) => Ok(()),
             Decision::Delete(policy) => self.delete(uid, &node, policy).await,
@@ -191,7 +192,7 @@ impl Collector {
             .delete(&node.name, &how)
             .map_err(ClientError::BuildRequest)?;
         match self.client.request_text(request).await {
-            Ok(_) => turn::acted(format!("delete {} ({policy:?})", node.describe())),
+            Ok(_) => turn::acted(format!("delete {} ({policy:?} propagation)", node.describe())),
             Err(error) if is_not_found(&error) => {}
             // It has changed: either it is another one by that name, or the graph is a moment behind. Look
             // again when it has caught up; the change itself may be one that wakes nobody.
@@ -248,7 +249,7 @@ impl Collector {
             .map_err(ClientError::BuildRequest)?;
         let patched = self.client.request_text(request).await.or_not_found()?;
         if patched.is_some() {
-            turn::acted(format!("patch {}", node.describe()));
+            turn::acted(format!("patch metadata of {}", node.describe()));
         }
         Ok(())
     }

@@ -40,14 +40,14 @@ pub fn start(context: &mut Context) {
     let dying = namespaces.clone();
     let runner = Runner::new("namespace", controller)
         .concurrency(10)
-        .watch_map(&namespaces, |change| match change.new() {
+        .watch_map(&namespaces, |change| match change.after() {
             Some(namespace) if namespace.metadata.deletion_timestamp.is_some() => vec![change.key()],
             _ => Vec::new(),
         })
         .watch_map(&pods, move |change| {
             let namespace = change.key().namespace;
             let is_dying = |namespace: Arc<Namespace>| namespace.metadata.deletion_timestamp.is_some();
-            match change.new().is_none() && dying.get("", &namespace).is_some_and(is_dying) {
+            match change.after().is_none() && dying.get("", &namespace).is_some_and(is_dying) {
                 true => vec![ObjectKey::cluster(namespace)],
                 false => Vec::new(),
             }
@@ -70,7 +70,7 @@ impl Reconcile for Namespaces {
             return Ok(Next::OnChange);
         }
         let remains = self.empty(&key.name).await?;
-        turn::describe("an empty namespace", format!("{:?}", remains.objects));
+        turn::describe("an empty namespace", remains.describe());
         self.report(&namespace, &remains).await?;
         if remains.is_empty() {
             self.finalize(&namespace).await?;

@@ -17,6 +17,14 @@ pub struct Remains {
 }
 
 impl Remains {
+    /// What there is, for people.
+    pub fn describe(&self) -> String {
+        let objects = self.objects.iter().map(|(resource, count)| format!("{count} {resource}"));
+        let failures = self.failures.iter().cloned();
+        let all: Vec<String> = objects.chain(failures).collect();
+        if all.is_empty() { "nothing left".into() } else { all.join(", ") }
+    }
+
     /// Whether there is nothing any more.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty() && self.failures.is_empty()

@@ -55,6 +55,7 @@ impl Reconcile for NodeIpam {
         let Some(patched) = self.writer.merge::<Node>(key, patch).await.or_not_found()? else {
             return Ok(Next::OnChange);
         };
+        turn::meant(format!("give {cidr} to Node {}", key.name));
         // The next node must not be given the same part: wait here until this choice is to be seen.
         self.nodes.wait_revision(client::cache::revision_of(&patched)).await;
         Ok(Next::OnChange)

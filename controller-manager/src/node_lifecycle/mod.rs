@@ -39,15 +39,15 @@ pub fn start(context: &mut Context, grace: Duration) {
     let (of_leases, of_nodes) = (pulses.clone(), pulses.clone());
     leases.on_change(move |change| {
         let renewed = |lease: &Lease| lease.spec.as_ref().and_then(|spec| spec.renew_time.clone());
-        if let Some(new) = change.new()
+        if let Some(new) = change.after()
             && &*change.key().namespace == LEASE_NAMESPACE
-            && change.old().and_then(|old| renewed(old)) != renewed(new)
+            && change.before().and_then(|old| renewed(old)) != renewed(new)
         {
             of_leases.beat(&new.name_any());
         }
     });
-    nodes.on_change(move |change| match change.new() {
-        Some(new) if change.old().and_then(|old| plan::heartbeat(old)) != plan::heartbeat(new) => {
+    nodes.on_change(move |change| match change.after() {
+        Some(new) if change.before().and_then(|old| plan::heartbeat(old)) != plan::heartbeat(new) => {
             of_nodes.beat(&new.name_any());
         }
         Some(_) => {}
@@ -114,9 +114,14 @@ impl Reconcile for NodeLifecycle {
         if let Some(taints) = plan::taints(&node, others_are_well, now) {
             // On condition of the version: taints are a list in which others write, too.
             let metadata = json!({"uid": node.uid(), "resourceVersion": node.resource_version()});
+            let keys: Vec<String> =
+                taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect();
             let taints = (!taints.is_empty()).then_some(taints);
             let patch = json!({"metadata": metadata, "spec": {"taints": taints}});
-            self.writer.merge::<Node>(key, patch).await.or_not_found()?;
+            if self.writer.merge::<Node>(key, patch).await.or_not_found()?.is_some() {
+                let keys = if keys.is_empty() { "nothing".into() } else { keys.join(", ") };
+                turn::meant(format!("taint Node {key} with {keys}"));
+            }
         }
         if plan::is_unknown(&node) {
             self.mark_pods(&key.name, now).await?;

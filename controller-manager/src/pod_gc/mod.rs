@@ -43,13 +43,13 @@ pub fn start(context: &mut Context, threshold: usize) {
     let runner = Runner::new("podgc", controller)
         .concurrency(1)
         .watch_map(&pods, move |change| {
-            let Some(pod) = change.new() else { return Vec::new() };
+            let Some(pod) = change.after() else { return Vec::new() };
             let orphaned = !pod.node().is_empty() && known.is_synced() && known.get("", pod.node()).is_none();
             let never_scheduled = pod.is_terminating() && pod.node().is_empty();
             let surplus = threshold > 0 && pod.is_finished() && finished.len() > threshold;
             if orphaned || never_scheduled || surplus { everything() } else { Vec::new() }
         })
-        .watch_map(&nodes, move |change| if change.new().is_none() { everything() } else { Vec::new() });
+        .watch_map(&nodes, move |change| if change.after().is_none() { everything() } else { Vec::new() });
     // Whatever was left over from before this process.
     runner.queue().add(ObjectKey::cluster("pods"), client::Wake::Other("start"));
     context.run(runner);
@@ -70,7 +70,7 @@ impl Reconcile for PodCollector {
         let existing: BTreeSet<String> = self.nodes.list().iter().map(|node| node.name_any()).collect();
         let (nodes, next) = self.with_quarantined(existing, &pods).await?;
         let gone = plan::plan(&pods, &nodes, self.threshold);
-        turn::describe("no pod that nobody needs", format!("{} of {} pods", gone.len(), pods.len()));
+        turn::describe("no pods to collect", format!("{} of {} pods to collect", gone.len(), pods.len()));
         for (pod, reason) in gone {
             if reason == Reason::Orphaned && !pod.is_finished() {
                 self.mark_lost(&pod).await?;

@@ -28,12 +28,12 @@ pub fn start(context: &mut Context, root_ca_pem: String) {
     };
     let runner = Runner::new("serviceaccount", controller)
         .watch(&namespaces)
-        .watch_map(&accounts, |change| match &*change.key().name == ACCOUNT && change.new().is_none() {
+        .watch_map(&accounts, |change| match &*change.key().name == ACCOUNT && change.after().is_none() {
             true => vec![namespace_of(change.key())],
             false => Vec::new(),
         })
         .watch_map(&config_maps, |change| {
-            match &*change.key().name == CA_CONFIG_MAP && change.old().is_some() {
+            match &*change.key().name == CA_CONFIG_MAP && change.before().is_some() {
                 true => vec![namespace_of(change.key())],
                 false => Vec::new(),
             }

@@ -31,7 +31,7 @@ pub fn start(context: &mut Context) {
         .watch_map(&claims, going::<PersistentVolumeClaim>)
         .watch_map(&pods, move |change| {
             // A pod stands in the way of a claim until it is gone or has finished.
-            let Some(pod) = change.old().filter(|_| change.new().is_none_or(|pod| pod.is_finished())) else {
+            let Some(pod) = change.before().filter(|_| change.after().is_none_or(|pod| pod.is_finished())) else {
                 return Vec::new();
             };
             let namespace = change.key().namespace;
@@ -91,12 +91,16 @@ async fn release<K: ApiObject>(writer: &Writer, object: &K, finalizer: &str) -> 
     let left: Vec<_> = object.finalizers().iter().filter(|name| *name != finalizer).collect();
     let metadata =
         json!({"uid": object.uid(), "resourceVersion": object.resource_version(), "finalizers": left});
-    writer.merge::<K>(&ObjectKey::of(object), json!({"metadata": metadata})).await.or_not_found().map(drop)
+    let key = ObjectKey::of(object);
+    if writer.merge::<K>(&key, json!({"metadata": metadata})).await.or_not_found()?.is_some() {
+        turn::meant(format!("let {} {key} go", K::kind(&())));
+    }
+    Ok(())
 }
 
 /// Only objects that are being deleted have turns.
 fn going<K: ApiObject>(change: &Change<K>) -> Vec<ObjectKey> {
-    let is_going = change.new().is_some_and(|object| object.meta().deletion_timestamp.is_some());
+    let is_going = change.after().is_some_and(|object| object.meta().deletion_timestamp.is_some());
     if is_going { vec![change.key()] } else { Vec::new() }
 }
 

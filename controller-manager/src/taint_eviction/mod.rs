@@ -38,15 +38,15 @@ pub fn start(context: &mut Context) {
         .watch_map(&nodes, move |change| {
             let taints =
                 |node: Option<&Arc<Node>>| node.map(|node| plan::no_execute(node)).unwrap_or_default();
-            if taints(change.old()) == taints(change.new()) {
+            if taints(change.before()) == taints(change.after()) {
                 return Vec::new();
             }
             there.on_node(&change.object().name_any()).iter().map(|pod| ObjectKey::of(&**pod)).collect()
         })
         .watch_map(&pods, move |change| {
             let is_bound = |pod: &&Arc<Pod>| !pod.node().is_empty();
-            let Some(pod) = change.new().filter(is_bound) else { return Vec::new() };
-            let was_bound = change.old().as_ref().is_some_and(is_bound);
+            let Some(pod) = change.after().filter(is_bound) else { return Vec::new() };
+            let was_bound = change.before().as_ref().is_some_and(is_bound);
             let node = tainted.get("", pod.node());
             let is_tainted = node.is_some_and(|node| !plan::no_execute(&node).is_empty());
             if is_tainted && !was_bound { vec![change.key()] } else { Vec::new() }
@@ -73,7 +73,11 @@ impl Reconcile for TaintEviction {
             true => Fate::Stays,
             false => plan::fate(&tolerations, &taints),
         };
-        turn::describe(format!("{fate:?}"), format!("{} NoExecute taints on {}", taints.len(), pod.node()));
+        let fated = match fate {
+            Fate::Stays => "a pod that stays".to_string(),
+            Fate::StaysFor(limit) => format!("a pod that stays for {} s at most", limit.as_secs()),
+        };
+        turn::describe(fated, format!("{} NoExecute taints on {}", taints.len(), pod.node()));
         let Fate::StaysFor(limit) = fate else {
             if self.forget(&uid) && !pod.is_terminating() {
                 self.events.normal(
