@@ -108,7 +108,7 @@ impl Scheduler {
     }
 
     fn node_changed(&mut self, change: Change<Node>) {
-        let may_help = match change.new() {
+        let may_help = match change.after() {
             Some(node) => self.snapshot.set_node(NodeInfo::new(node)),
             None => {
                 self.snapshot.remove_node(change.object().metadata.name.as_deref().unwrap_or_default());
@@ -125,7 +125,7 @@ impl Scheduler {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-        let is_over = change.new().is_none() || matches!(phase, "Succeeded" | "Failed");
+        let is_over = change.after().is_none() || matches!(phase, "Succeeded" | "Failed");
         if is_over {
             self.queue.remove(uid);
             if self.snapshot.remove_pod(uid) {
@@ -179,7 +179,7 @@ impl Scheduler {
         self.flight.record(Turn {
             controller: "scheduler",
             object: format!("{}/{}", pod.namespace, pod.name),
-            woken_by: "pod waits for a node".into(),
+            woken_by: "a pod without a node".into(),
             desired: format!("cpu {}m, memory {}", pod.requests.milli_cpu, pod.requests.memory),
             observed,
             actions: Some(action).filter(|action| !action.is_empty()).into_iter().collect(),
