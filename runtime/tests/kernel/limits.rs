@@ -97,7 +97,7 @@ fn version_2_guards_devices_too() {
         let procs = group.unified().unwrap().join("cgroup.procs");
         let script =
             format!("echo $$ > {}; echo ok > /dev/null && echo null; head -c 1 /dev/zero", procs.display());
-        let output = std::process::Command::new("/bin/busybox").args(["sh", "-c", &script]).output().unwrap();
+        let output = std::process::Command::new("busybox").args(["sh", "-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "null\n");
         assert!(String::from_utf8_lossy(&output.stderr).contains("Operation not permitted"));
         assert!(group.remove().unwrap());

@@ -41,7 +41,7 @@ fn pods_have_addresses_and_reach_each_other() {
         for sandbox in [server, client] {
             world.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
         }
-        let links = std::process::Command::new("/bin/busybox").args(["ip", "-o", "link"]).output().unwrap();
+        let links = std::process::Command::new("busybox").args(["ip", "-o", "link"]).output().unwrap();
         let links = String::from_utf8_lossy(&links.stdout).into_owned();
         assert_eq!(
             links.lines().filter(|line| line.contains("coracle0")).count(),

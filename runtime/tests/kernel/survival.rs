@@ -111,6 +111,52 @@ fn stopping_a_sandbox_ends_everything_in_it() {
     });
 }
 
+#[test]
+fn stopping_what_has_ended_is_fine() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        // The ends race with the requests: whoever comes first, nobody complains.
+        for round in 0..20 {
+            let name = format!("short{round}");
+            let container = world.run(&sandbox, world.script(&name, "exit 0")).await;
+            world.stop(&container, round % 2).await;
+            assert_eq!(world.status(&container).await.state(), ContainerState::ContainerExited);
+        }
+        let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
+        nix::sys::signal::kill(shim_of(&sandbox), nix::sys::signal::Signal::SIGKILL).unwrap();
+        world.stop(&container, 1).await;
+        world
+    });
+}
+
+#[test]
+fn a_pods_group_goes_with_it_and_unknown_groups_with_the_next_server() {
+    in_world(|world| async move {
+        let parent = format!("{}/kubepods/besteffort/podu", world.config.cgroup_parent);
+        let sandbox = world
+            .sandbox_with(|config| config.linux.get_or_insert_default().cgroup_parent = parent.clone())
+            .await;
+        world.run(&sandbox, world.script("main", "sleep 100")).await;
+        let is_there = |world: &crate::world::World, pod: &str| {
+            let pod = format!("kubepods/besteffort/{pod}");
+            world.groups().iter().any(|group| group.join(&pod).exists())
+        };
+        assert!(is_there(&world, "podu"));
+        world
+            .runtime
+            .stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() })
+            .await
+            .unwrap();
+        assert!(!is_there(&world, "podu"));
+        for group in world.groups() {
+            fs::create_dir_all(group.join("kubepods/besteffort/podv/container")).unwrap();
+        }
+        let world = world.restart().await;
+        assert!(!is_there(&world, "podv"));
+        world
+    });
+}
+
 /// The process whose last argument is the sandbox's directory.
 fn shim_of(sandbox: &str) -> nix::unistd::Pid {
     let processes = fs::read_dir("/proc").unwrap().flatten();

@@ -49,7 +49,7 @@ pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
     // The streaming server listens on the loopback.
     let raised =
-        std::process::Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]).status().unwrap();
+        std::process::Command::new("busybox").args(["ip", "link", "set", "lo", "up"]).status().unwrap();
     assert!(raised.success());
     let mounts = mounts();
     // Threads made from here on are in these namespaces too.
@@ -283,7 +283,9 @@ impl World {
 
 /// A docker-archive of an image with busybox and nothing else.
 pub fn busybox_archive(directory: &Path) -> PathBuf {
-    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    let busybox = std::env::split_paths(&places).find_map(|place| fs::read(place.join("busybox")).ok());
+    let busybox = busybox.expect("busybox-static is installed");
     let mut layer = tar::Builder::new(Vec::new());
     for name in ["bin", "etc", "tmp", "home"] {
         append(&mut layer, tar::EntryType::Directory, name, 0o755, b"");
