@@ -79,7 +79,8 @@ fn every_message_that_is_named_is_there() {
             assert!(is_special || name.contains("v1alpha") || MESSAGES.contains_key(name), "{name}");
         }
     }
-    for kind in crate::kinds::KINDS {
+    // What can only be read is never sent.
+    for kind in crate::kinds::KINDS.iter().filter(|kind| kind.verbs != crate::Verbs::Read) {
         let name = message_of(&kind.api_version(), kind.kind);
         assert!(name.is_some(), "{} {}", kind.api_version(), kind.kind);
     }
