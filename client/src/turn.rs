@@ -16,11 +16,19 @@ tokio::task_local! {
 /// What a turn leaves behind.
 #[derive(Default)]
 pub(crate) struct Notes {
+    /// What the turn is about, where its key does not say it.
+    pub(crate) object: Option<String>,
     pub(crate) desired: String,
     pub(crate) observed: String,
     pub(crate) actions: Vec<String>,
     /// Own writes that the caches had not seen when they were made.
     pub(crate) unseen: Vec<Unseen>,
+}
+
+/// Names the object of this turn, where its key means nothing to people.
+pub fn about(object: impl Into<String>) {
+    let object = object.into();
+    note(|notes| notes.object = Some(object));
 }
 
 /// Says in one line each what the object asks for and what there is, for the flight recorder.
@@ -36,6 +44,15 @@ pub fn describe(desired: impl Into<String>, observed: impl Into<String>) {
 pub fn acted(action: impl Into<String>) {
     let action = action.into();
     note(|notes| notes.actions.push(action));
+}
+
+/// Says what the last write meant, in place of how it was made.
+pub fn meant(action: impl Into<String>) {
+    let action = action.into();
+    note(|notes| {
+        notes.actions.pop();
+        notes.actions.push(action);
+    });
 }
 
 pub(crate) fn expect(unseen: Unseen) {
@@ -123,6 +140,17 @@ mod tests {
         .await;
         assert_eq!((notes.desired.as_str(), notes.observed.as_str()), ("3 replicas", "1 ready"));
         assert_eq!(notes.actions, ["create Pod default/a"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_write_meant_takes_the_place_of_the_write() {
+        let ((), notes) = noting(async {
+            acted("create ReplicaSet default/a");
+            acted("patch ReplicaSet default/b");
+            meant("scale ReplicaSet default/b from 3 to 2");
+        })
+        .await;
+        assert_eq!(notes.actions, ["create ReplicaSet default/a", "scale ReplicaSet default/b from 3 to 2"]);
     }
 
     #[tokio::test]

@@ -142,8 +142,8 @@ impl Writer {
     }
 
     fn wrote<K: ApiObject>(&self, verb: &str, stored: &K, subresource: &str) {
-        let separator = if subresource.is_empty() { "" } else { "/" };
-        turn::acted(format!("{verb} {}{separator}{subresource} {}", K::kind(&()), ObjectKey::of(stored)));
+        let of = if subresource.is_empty() { "" } else { " of " };
+        turn::acted(format!("{verb} {subresource}{of}{} {}", K::kind(&()), ObjectKey::of(stored)));
         if let Some(cache) = self.informers.peek::<K>() {
             turn::expect(Unseen::new(cache, Write::Stored(revision_of(stored))));
         }

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use client::{ApiObject, Cache, Change, ClientError, ObjectKey, Tolerate, Writer, cache::controller_of};
+use client::{
+    ApiObject, Cache, Change, ClientError, ObjectKey, Tolerate, Writer, cache::controller_of, turn,
+};
 use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::{

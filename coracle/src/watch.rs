@@ -60,8 +60,11 @@ fn print(turn: &Turn) {
     let time: String = time.chars().take(12).collect();
     let millis = turn.duration_micros as f64 / 1000.0;
     println!("{time} {:<24} {}  (woken by {}, {millis:.1} ms)", turn.controller, turn.object, turn.woken_by);
-    if !turn.desired.is_empty() || !turn.observed.is_empty() {
-        println!("             wants {} | sees {}", turn.desired, turn.observed);
+    let sides = [("wants", &turn.desired), ("sees", &turn.observed)];
+    let said: Vec<String> =
+        sides.iter().filter(|(_, text)| !text.is_empty()).map(|(verb, text)| format!("{verb} {text}")).collect();
+    if !said.is_empty() {
+        println!("             {}", said.join(" | "));
     }
     for action in &turn.actions {
         println!("             -> {action}");

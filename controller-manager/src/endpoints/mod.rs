@@ -54,10 +54,7 @@ impl Reconcile for EndpointsController {
         let wanted = plan::render(&service, &backends, present.as_deref());
         let ready = backends.iter().filter(|backend| backend.ready).count();
         let held = present.as_deref().map_or(0, plan::count);
-        turn::describe(
-            format!("{} addresses, {ready} ready", backends.len()),
-            format!("{held} addresses"),
-        );
+        turn::describe(format!("{} addresses, {ready} ready", backends.len()), format!("{held} addresses"));
         match present {
             None => match self.writer.create(&wanted).await.or_already_exists() {
                 Err(ClientError::Api(status)) if status.code == 403 || status.code == 404 => {}

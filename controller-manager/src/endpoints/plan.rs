@@ -54,6 +54,12 @@ pub fn render(service: &Service, backends: &[Backend], old: Option<&Endpoints>) 
     Endpoints { metadata, subsets: (!subsets.is_empty()).then_some(subsets) }
 }
 
+/// How many addresses it holds, ready or not.
+pub fn count(endpoints: &Endpoints) -> usize {
+    let subsets = endpoints.subsets.iter().flatten();
+    subsets.flat_map(|subset| [&subset.addresses, &subset.not_ready_addresses]).flatten().map(Vec::len).sum()
+}
+
 /// Whether a rendered object says something else than the present one.
 pub fn differs(old: &Endpoints, new: &Endpoints) -> bool {
     old.subsets != new.subsets

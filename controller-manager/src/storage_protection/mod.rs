@@ -31,7 +31,8 @@ pub fn start(context: &mut Context) {
         .watch_map(&claims, going::<PersistentVolumeClaim>)
         .watch_map(&pods, move |change| {
             // A pod stands in the way of a claim until it is gone or has finished.
-            let Some(pod) = change.before().filter(|_| change.after().is_none_or(|pod| pod.is_finished())) else {
+            let Some(pod) = change.before().filter(|_| change.after().is_none_or(|pod| pod.is_finished()))
+            else {
                 return Vec::new();
             };
             let namespace = change.key().namespace;
