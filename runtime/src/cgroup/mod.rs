@@ -231,6 +231,34 @@ impl Cgroup {
         Ok(gone)
     }
 
+    /// Removes the group from every hierarchy where neither a process nor another group is in it.
+    pub fn remove_if_empty(&self) -> Result<(), CgroupError> {
+        for directory in self.directories().into_iter().map(|(_, directory)| directory).chain(self.unified())
+        {
+            // The kernel refuses to remove one that is in use.
+            remove_directory(&directory).map_err(failed("remove", &directory))?;
+        }
+        Ok(())
+    }
+
+    /// The paths of all groups below this one, in whichever hierarchy.
+    pub fn descendants(&self) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        let roots = self.layout.controllers.values().chain(&self.layout.unified);
+        for root in roots {
+            let mut pending = vec![self.path.clone()];
+            while let Some(path) = pending.pop() {
+                let Ok(entries) = fs::read_dir(root.join(&path)) else { continue };
+                let below =
+                    entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                let below: Vec<PathBuf> = below.map(|entry| path.join(entry.file_name())).collect();
+                found.extend(below.iter().cloned());
+                pending.extend(below);
+            }
+        }
+        found
+    }
+
     /// How many times the kernel killed a process of the group because memory ran out.
     pub fn out_of_memory_kills(&self) -> u64 {
         let file = match self.layout.controllers.get(&Controller::Memory) {
@@ -264,11 +292,17 @@ fn remove_tree(directory: &Path) -> io::Result<bool> {
             gone &= remove_tree(&path)?;
         }
     }
+    Ok(gone & remove_directory(directory)?)
+}
+
+/// `false` when something is in it.
+fn remove_directory(directory: &Path) -> io::Result<bool> {
     match fs::remove_dir(directory) {
-        Ok(()) => Ok(gone),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(gone),
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
-        Err(error) => Err(error),
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Ok(true),
+            io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            _ => Err(error),
+        },
     }
 }

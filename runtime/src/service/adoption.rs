@@ -1,7 +1,9 @@
 //! Finding again what an earlier server left: pods that still run, and pods that were cut short.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
             .map_err(RuntimeError::system("adopt a pod"))?;
     }
     forget_orphans(shared)?;
+    remove_unknown_groups(shared).await;
     if let Some(network) = &shared.config.network {
         let live = shared.live_sandboxes();
         if let Err(error) = network.retain(&live).await {
@@ -101,6 +104,49 @@ fn forget_orphans(shared: &Shared) -> Result<(), RuntimeError> {
     Ok(())
 }
 
+/// Removes control groups that nobody answers for: a server was killed between their making and their record,
+/// or between the removal of the record and theirs.
+async fn remove_unknown_groups(shared: &Shared) {
+    let parent = shared.config.cgroup_parent.as_str();
+    let (pods, ours) = {
+        let pods = shared.pods();
+        let groups = pods.sandboxes.values().map(|sandbox| relative(&shared.pod_group_path(sandbox)));
+        let ours = pods.containers.values().map(|container| relative(&container.record.cgroup));
+        (groups.collect(), ours.chain([relative(parent).join("shims")]).collect())
+    };
+    let there = Cgroup::new(&shared.layout, parent).descendants();
+    for path in unknown_groups(&relative(parent), &there, &pods, &ours) {
+        tracing::info!(cgroup = %path.display(), "removing a control group that nobody answers for");
+        shared.remove_cgroup(&path.to_string_lossy()).await;
+    }
+}
+
+fn relative(path: &str) -> PathBuf {
+    path.split('/').filter(|part| !part.is_empty()).collect()
+}
+
+/// The topmost of the groups `there` that neither are nor lead to one of `pods` or `containers`, nor were made
+/// by a container below its own. The kubelet's `kubepods` and its classes of pods stay.
+fn unknown_groups(
+    parent: &Path,
+    there: &BTreeSet<PathBuf>,
+    pods: &BTreeSet<PathBuf>,
+    containers: &BTreeSet<PathBuf>,
+) -> Vec<PathBuf> {
+    let classes = ["", "besteffort", "burstable"].map(|class| parent.join("kubepods").join(class));
+    let mut unknown: Vec<PathBuf> = Vec::new();
+    for path in there {
+        let leads_to_known =
+            pods.iter().chain(containers).chain(&classes).any(|known| known.starts_with(path));
+        let is_of_container = containers.iter().any(|container| path.starts_with(container));
+        let is_covered = unknown.last().is_some_and(|above| path.starts_with(above));
+        if !leads_to_known && !is_of_container && !is_covered {
+            unknown.push(path.clone());
+        }
+    }
+    unknown
+}
+
 /// Connects to a pod's shim to hear of every end.
 pub(super) async fn subscribe(sandbox: &Sandbox) -> Option<Connection> {
     let mut connection = shim::connect(&sandbox.directory).ok()?;
@@ -168,7 +214,7 @@ impl Shared {
                 container.happened(Happened::Exited(exit));
                 self.tell(cri::v1::ContainerEventType::ContainerStoppedEvent, &container);
             }
-            self.clone().spawn_cgroup_removal(container.record.cgroup.clone());
+            self.remove_cgroup(&container.record.cgroup).await;
         }
         if let Err(error) = self.release(sandbox).await {
             tracing::warn!(sandbox = sandbox.id, %error, "failed to release what a pod held");
@@ -176,27 +222,61 @@ impl Shared {
     }
 
     /// Removes a group as soon as the kernel has buried its last process.
-    pub(super) fn spawn_cgroup_removal(self: Arc<Self>, path: String) {
-        tokio::spawn(async move {
-            let group = Cgroup::new(&self.layout, &path);
-            for attempt in 0..10 {
-                match group.remove() {
-                    Ok(true) => return,
-                    // Whoever is still in there was left behind by a first process that ended.
-                    Ok(false) => drop(group.kill()),
-                    Err(error) => {
-                        tracing::warn!(cgroup = path, %error, "failed to remove a control group");
-                        return;
-                    }
+    pub(super) async fn remove_cgroup(&self, path: &str) {
+        let group = Cgroup::new(&self.layout, path);
+        for attempt in 0..10 {
+            match group.remove() {
+                Ok(true) => return,
+                // Whoever is still in there was left behind by a first process that ended.
+                Ok(false) => drop(group.kill()),
+                Err(error) => {
+                    tracing::warn!(cgroup = path, %error, "failed to remove a control group");
+                    return;
                 }
-                tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
             }
-            tracing::warn!(cgroup = path, "a control group is still in use");
-        });
+            tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
+        }
+        tracing::warn!(cgroup = path, "a control group is still in use");
+    }
+
+    /// As [`Shared::remove_cgroup`], without anybody waiting for it.
+    pub(super) fn spawn_cgroup_removal(self: Arc<Self>, path: String) {
+        tokio::spawn(async move { self.remove_cgroup(&path).await });
     }
 
     pub(super) fn containers_of(&self, sandbox_id: &str) -> Vec<Arc<Container>> {
         let pods = self.pods();
         pods.containers.values().filter(|container| container.sandbox.id == sandbox_id).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(texts: &[&str]) -> BTreeSet<PathBuf> {
+        texts.iter().copied().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn only_groups_that_nobody_answers_for_are_removed() {
+        let there = paths(&[
+            "c/shims",
+            "c/kubepods",
+            "c/kubepods/besteffort",
+            "c/kubepods/besteffort/pod1",
+            "c/kubepods/besteffort/pod1/known",
+            "c/kubepods/besteffort/pod1/known/made-by-itself",
+            "c/kubepods/besteffort/pod1/unknown",
+            "c/kubepods/besteffort/pod2",
+            "c/kubepods/besteffort/pod2/unknown",
+            "c/kubepods/pod3",
+        ]);
+        let pods = paths(&["c/kubepods/besteffort/pod1"]);
+        let containers = paths(&["c/shims", "c/kubepods/besteffort/pod1/known"]);
+        let unknown = unknown_groups(Path::new("c"), &there, &pods, &containers);
+        let expected =
+            ["c/kubepods/besteffort/pod1/unknown", "c/kubepods/besteffort/pod2", "c/kubepods/pod3"];
+        assert_eq!(unknown, expected.map(PathBuf::from));
     }
 }

@@ -99,6 +99,8 @@ impl Shared {
         let Planned { mut spec, resources, devices, seccomp, stop_signal } = planned;
         spec.process.seccomp = self.filter(&seccomp, spec.process.capabilities.bounding)?;
 
+        // Nobody may take the pod's group for an empty one in between.
+        let held = self.groups();
         let limited = group
             .create()
             .and_then(|()| group.apply(&resources))
@@ -109,6 +111,7 @@ impl Shared {
                 source_of(&error)
             ))
         })?;
+        drop(held);
         let record = ContainerRecord {
             created_at: Timestamp::now(),
             image: image.id.clone(),
@@ -140,7 +143,8 @@ impl Shared {
         self.clone().spawn_cgroup_removal(group_path(&self.pod_group_path(sandbox), id));
     }
 
-    fn pod_group_path(&self, sandbox: &Sandbox) -> String {
+    /// The path of a pod's group: the kubelet's, or one of our own.
+    pub(super) fn pod_group_path(&self, sandbox: &Sandbox) -> String {
         match sandbox.config.linux.as_ref().map(|linux| linux.cgroup_parent.as_str()) {
             Some(parent) if !parent.is_empty() => parent.to_owned(),
             _ => group_path(&self.config.cgroup_parent, &sandbox.id),
@@ -219,9 +223,12 @@ impl Shared {
     async fn signal(&self, container: &Container, signal: i32) -> Result<(), Error> {
         let request = Request::Signal { container: container.id.clone(), signal };
         match self.ask(&container.sandbox, request).await? {
-            // It has ended by itself meanwhile, which is what was wanted.
-            Reply::Failed { .. } if !container.is_running() => Ok(()),
-            Reply::Failed { message } => Err(Error::unknown(message)),
+            Reply::Failed { message } => {
+                // The shim writes an end down before it says so here; its news to us may be on their way yet.
+                container.catch_up().map_err(failed("read what the shim wrote"))?;
+                // It has ended by itself meanwhile, which is what was wanted.
+                if container.is_running() { Err(Error::unknown(message)) } else { Ok(()) }
+            }
             _ => Ok(()),
         }
     }
@@ -250,15 +257,13 @@ impl Shared {
     async fn kill(&self, container: &Container) -> Result<(), Error> {
         let group = Cgroup::new(&self.layout, &container.record.cgroup);
         group.kill().map_err(failed("kill the container"))?;
-        if let Err(error) = self.signal(container, libc::SIGKILL).await
-            && container.is_running()
-            && container.sandbox.is_ready()
-        {
-            return Err(error);
-        }
+        // The group may have failed to reach it; the shim can.
+        let signalled = self.signal(container, libc::SIGKILL).await;
+        // Whatever went wrong with that, a container that has ended is stopped: its shim may have gone too.
         if ended(container, KILL_PATIENCE).await {
             return Ok(());
         }
+        signalled?;
         let message = format!("an error occurs during waiting for container {:?} to be killed", container.id);
         Err(Error::new(Code::DeadlineExceeded, message))
     }

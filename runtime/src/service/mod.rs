@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     images: Store,
     executable: Executable,
     pods: Mutex<Pods>,
+    /// Held while groups below a pod's are made, and while an empty pod's group is removed.
+    groups: Mutex<()>,
     events: events::Events,
     stop: CancellationToken,
 }
@@ -117,6 +119,7 @@ impl Runtime {
             images,
             executable,
             pods: Mutex::default(),
+            groups: Mutex::default(),
             events: events::Events::default(),
             stop: stop.clone(),
         });
@@ -143,6 +146,10 @@ impl Shared {
     fn pods(&self) -> MutexGuard<'_, Pods> {
         // A panic elsewhere leaves the tables as true as they were.
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn groups(&self) -> MutexGuard<'_, ()> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pods_directory(&self) -> PathBuf {

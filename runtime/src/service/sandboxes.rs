@@ -166,7 +166,10 @@ impl Shared {
     }
 
     async fn stop(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
-        sandbox.update(|record| record.stopped = true).map_err(failed("record the pod"))?;
+        // A full disk must not keep a pod alive: without the note a later server finds that its shim is gone.
+        if let Err(error) = sandbox.update(|record| record.stopped = true) {
+            tracing::warn!(sandbox = sandbox.id, %error, "failed to record that a pod is stopped");
+        }
         if let Ok(mut connection) = shim::connect(&sandbox.directory) {
             let answer = connection.call(&Request::Shutdown, Vec::new()).await;
             if let Ok((Reply::Done, _)) = answer {
@@ -188,12 +191,10 @@ impl Shared {
         }
         crate::sys::mount::detach(&sandbox.directory.shared_memory())
             .map_err(failed("unmount the pod's /dev/shm"))?;
-        let of_kubelet = sandbox.config.linux.as_ref().is_some_and(|linux| !linux.cgroup_parent.is_empty());
-        if !of_kubelet {
-            let group = self.pod_cgroup(&sandbox.id, &sandbox.config);
-            group.remove().map_err(|error| Error::unknown(error.to_string()))?;
-        }
-        Ok(())
+        // Another sandbox of the same pod may live in the group already: only an empty one goes.
+        let _held = self.groups();
+        let group = self.pod_cgroup(&sandbox.id, &sandbox.config);
+        group.remove_if_empty().map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))
     }
 
     /// Forgets a pod, its containers included.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -394,9 +394,10 @@ async fn read(
     let read = tokio::select! {
         biased;
         read = source.read(buffer) => read,
-        () = ended.cancelled() => match source.try_read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            read => read,
+        // Asks the kernel, not the executor, who may not have heard yet that there is something to read.
+        () = ended.cancelled() => match nix::unistd::read(source.as_fd(), buffer) {
+            Err(nix::Error::EAGAIN) => return Ok(None),
+            read => read.map_err(io::Error::from),
         },
     };
     match read {
@@ -470,5 +471,26 @@ async fn until_done(
             code
         }
         () = async { tokio::join!(typing, resizing); } => Err(io::Error::other("the session ended without its process")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_words_of_a_process_are_read_though_its_end_was_heard_first() {
+        let (mut source, sink) = output_pipe().unwrap();
+        let ended = CancellationToken::new();
+        // Both happen before the executor looks at the pipe.
+        let mut sink = File::from(sink);
+        sink.write_all(b"last words").unwrap();
+        ended.cancel();
+        let mut buffer = [0; 64];
+        let length = read(&mut source, &mut buffer, &ended).await.unwrap();
+        assert_eq!(&buffer[..length.unwrap()], b"last words");
+        assert_eq!(read(&mut source, &mut buffer, &ended).await.unwrap(), None);
     }
 }
