@@ -175,6 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn a_time_zone_shifts_the_fields_and_is_known_on_every_machine() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let daily = Schedule::parse("30 9 * * *").unwrap();
+        let next = |after: &str| daily.next(after.parse().unwrap(), &zone).unwrap().to_string();
+        assert_eq!(next("2026-01-01T09:00:00Z"), "2026-01-02T08:30:00Z");
+        assert_eq!(next("2026-07-01T00:00:00Z"), "2026-07-01T07:30:00Z", "in summer it is an hour earlier");
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for schedule in ["", "* * * *", "60 * * * *", "* * * * 8", "5-1 * * * *", "*/0 * * * *", "a * * * *"]
         {
