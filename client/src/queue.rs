@@ -18,6 +18,8 @@ use crate::{ObjectKey, metrics::QueueMetrics};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(1000);
+/// Deadlines in objects may be any number of seconds. A turn too early finds nothing to do and asks again.
+const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What woke a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl Queue {
         if delay.is_zero() {
             return self.add(key, wake);
         }
-        if self.lock().add_at(key, Instant::now() + delay, wake) {
+        if self.lock().add_at(key, Instant::now() + delay.min(LONGEST_DELAY), wake) {
             self.inner.moved.notify_one();
         }
     }
@@ -290,5 +292,12 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 10);
         queue.done(&key("a"));
         assert!(queue.lock().due.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_for_the_end_of_days_looks_again_tomorrow() {
+        let queue = Queue::new("test");
+        queue.add_after(key("a"), Duration::MAX, Wake::Timer);
+        assert_eq!(queue.next().await, (key("a"), Wake::Timer));
     }
 }

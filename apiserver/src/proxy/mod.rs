@@ -227,7 +227,9 @@ async fn connect_tcp(endpoint: Endpoint) -> io::Result<TcpStream> {
 
 async fn connect_tls(tls: TlsConnector, endpoint: Endpoint) -> io::Result<TlsStream<TcpStream>> {
     let stream = connect_tcp(endpoint).await?;
-    tls.connect(ServerName::IpAddress(endpoint.address().ip().into()), stream).await
+    let connecting = tls.connect(ServerName::IpAddress(endpoint.address().ip().into()), stream);
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("TLS handshake with {endpoint}: timeout"));
+    timeout(CONNECT_PATIENCE, connecting).await.map_err(late)?
 }
 
 /// A kubelet's refusal, which is plain text, as a Status.

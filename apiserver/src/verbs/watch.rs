@@ -35,6 +35,8 @@ const BATCH: usize = 256;
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// Upstream's least lifetime of a watch; a random share is added, so that not all come back at once.
 const MIN_LIFETIME: Duration = Duration::from_secs(1800);
+/// Clients may name any number of seconds; no server lives that long, and it must be possible to add them to a time.
+const MAX_LIFETIME: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// What a watch is about.
 pub(super) struct Target {
@@ -78,6 +80,7 @@ struct Watcher {
 impl Watcher {
     fn new(target: Target, options: &ListOptions, stop: CancellationToken) -> Watcher {
         let lifetime = options.timeout.unwrap_or_else(|| MIN_LIFETIME.mul_f32(1.0 + fastrand::f32()));
+        let lifetime = lifetime.min(MAX_LIFETIME);
         let now = Instant::now();
         let bookmarks =
             options.bookmarks.then(|| tokio::time::interval_at(now + BOOKMARK_PERIOD, BOOKMARK_PERIOD));

@@ -125,7 +125,7 @@ async fn a_watch_ends_when_its_time_is_up() {
 #[tokio::test]
 async fn a_watch_ends_with_the_server() {
     let server = Server::start().await;
-    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds={}", i64::MAX)).await;
     server.stop.cancel();
     assert_eq!(watch.event().await, None);
 }

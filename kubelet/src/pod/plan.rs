@@ -14,8 +14,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::memory::{ContainerOperation, Memory, Volumes};
-use super::observed::{ContainerState, Observed, ObservedContainer};
-use super::view::{PodView, RestartPolicy, container_restart_policy, init_restart_policy, is_sidecar};
+use super::observed::{ContainerState, KEPT, Observed, ObservedContainer};
+use super::view::{
+    PodView, RestartPolicy, container_restart_policy, grace_of, init_restart_policy, is_sidecar,
+};
 use crate::container::hash::container_hash;
 
 /// Upstream never gives a container less than this to end, unless it was told to kill at once.
@@ -254,7 +256,7 @@ fn plan_old_sandboxes(situation: &Situation<'_>) -> Vec<PodAction> {
         .collect()
 }
 
-/// Dead containers that nobody will ask for again: all but the newest two of a name.
+/// Dead containers that nobody will ask for again: all but the newest of a name.
 fn plan_garbage(situation: &Situation<'_>) -> Vec<PodAction> {
     let Situation { observed, memory, .. } = *situation;
     let idle = observed.containers.iter().filter(|container| !container.is_running());
@@ -265,7 +267,7 @@ fn plan_garbage(situation: &Situation<'_>) -> Vec<PodAction> {
 
 fn is_kept(observed: &Observed, container: &ObservedContainer) -> bool {
     let named = observed.containers.iter().filter(|other| other.name == container.name);
-    named.take(2).any(|kept| kept.id == container.id)
+    named.take(KEPT).any(|kept| kept.id == container.id)
 }
 
 /// The containers in a living sandbox: sidecars and init containers in order, then the others in order.
@@ -383,10 +385,7 @@ fn stop_container(pod: &Pod, container: &ObservedContainer, reason: StopReason) 
         _ => None,
     };
     let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
-    let grace = match own.and_then(|seconds| u64::try_from(seconds).ok()) {
-        Some(seconds) => Duration::from_secs(seconds),
-        None => pod.grace_period(),
-    };
+    let grace = own.filter(|seconds| *seconds >= 0).map_or_else(|| pod.grace_period(), grace_of);
     PodAction::StopContainer { id: container.id.clone(), name: container.name.clone(), grace, reason }
 }
 

@@ -105,7 +105,7 @@ impl PodView for Pod {
     fn grace_period(&self) -> Duration {
         let asked = self.metadata.deletion_grace_period_seconds;
         let seconds = asked.or(self.spec().termination_grace_period_seconds).unwrap_or(30);
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        grace_of(seconds)
     }
 
     fn is_being_deleted(&self) -> bool {
@@ -123,6 +123,11 @@ impl PodView for Pod {
     fn container(&self, name: &str) -> Option<&Container> {
         self.spec().containers.iter().chain(self.init_containers()).find(|container| container.name == name)
     }
+}
+
+/// A grace period as users write it, in seconds. The API allows any number; added to a time it must give a time.
+pub fn grace_of(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.clamp(0, i32::MAX.into()).unsigned_abs())
 }
 
 /// Whether this init container is a sidecar: it runs beside the containers that come after it.
@@ -143,5 +148,19 @@ pub fn init_restart_policy(pod: &Pod, container: &Container) -> RestartPolicy {
     match container_restart_policy(pod, container) {
         RestartPolicy::Always if !is_sidecar(container) => RestartPolicy::OnFailure,
         policy => policy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn any_grace_period_can_be_added_to_a_time() {
+        assert_eq!(grace_of(30), Duration::from_secs(30));
+        assert_eq!(grace_of(-1), Duration::ZERO);
+        assert!(Timestamp::now() + grace_of(i64::MAX) > Timestamp::now());
     }
 }
