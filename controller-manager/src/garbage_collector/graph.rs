@@ -86,6 +86,8 @@ pub struct Graph {
     nodes: HashMap<Uid, Node>,
     /// By owner; also of owners that are not there (yet, or any more).
     dependents: HashMap<Uid, HashSet<Uid>>,
+    /// Owners that we saw deleted while something still refers to them; nobody need ask the server about these.
+    gone: HashSet<Uid>,
 }
 
 impl Node {
@@ -149,6 +151,7 @@ impl Graph {
     /// Takes over a new state; returns whom it concerns.
     pub fn insert(&mut self, uid: Uid, node: Node) -> Vec<Uid> {
         let mut concerned = Vec::new();
+        self.gone.remove(&uid);
         let old = self.nodes.insert(uid.clone(), node.clone());
         let before: &[OwnerReference] = old.as_ref().map_or(&[], |old| &old.owners);
         for owner in before.iter().filter(|owner| !node.is_owned_by(&owner.uid)) {
@@ -177,7 +180,7 @@ impl Graph {
         concerned
     }
 
-    /// Takes over that an object is gone; returns whom it concerns.
+    /// Takes over that an object is not there any more; returns whom it concerns.
     pub fn remove(&mut self, uid: &str) -> Vec<Uid> {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
         for owner in node.owners.iter() {
@@ -185,6 +188,16 @@ impl Graph {
         }
         let owners = node.owners.iter().filter_map(|owner| self.waiting(&owner.uid));
         self.dependents_of(uid).into_iter().chain(owners).collect()
+    }
+
+    /// The same where we were told that it was deleted, which is certain. That a list lacks it may have other
+    /// causes, such as a version that is no longer served.
+    pub fn delete(&mut self, uid: &str) -> Vec<Uid> {
+        let concerned = self.remove(uid);
+        if self.dependents.contains_key(uid) {
+            self.gone.insert(uid.into());
+        }
+        concerned
     }
 
     /// What to do about an object, as far as the graph knows.
@@ -202,7 +215,9 @@ impl Graph {
                 }
             }
             State::Alive => {
-                let unknown = |owner: &&OwnerReference| !self.nodes.contains_key(owner.uid.as_str());
+                let unknown = |owner: &&OwnerReference| {
+                    !self.nodes.contains_key(owner.uid.as_str()) && !self.gone.contains(owner.uid.as_str())
+                };
                 let unknown: Vec<OwnerReference> = node.owners.iter().filter(unknown).cloned().collect();
                 if unknown.is_empty() { self.judge(uid, &HashSet::new()) } else { Decision::Verify(unknown) }
             }
@@ -213,7 +228,8 @@ impl Graph {
     pub fn judge(&self, uid: &str, absent: &HashSet<String>) -> Decision {
         let Some(node) = self.nodes.get(uid) else { return Decision::Leave };
         let waits = |owner: &&OwnerReference| self.waiting(&owner.uid).is_some();
-        let is_absent = |owner: &&OwnerReference| absent.contains(&owner.uid);
+        let is_absent =
+            |owner: &&OwnerReference| absent.contains(&owner.uid) || self.gone.contains(owner.uid.as_str());
         let useless: Vec<String> = node
             .owners
             .iter()
@@ -249,6 +265,7 @@ impl Graph {
             dependents.remove(dependent);
             if dependents.is_empty() {
                 self.dependents.remove(owner);
+                self.gone.remove(owner);
             }
         }
     }
@@ -284,6 +301,24 @@ mod tests {
         let mut graph = Graph::default();
         nodes.iter().for_each(|(uid, node)| drop(graph.insert((*uid).into(), node.clone())));
         graph
+    }
+
+    #[test]
+    fn an_owner_that_was_seen_deleted_is_not_asked_for() {
+        let mut graph = graph(&[
+            ("owner", node(&[], None, false)),
+            ("a", node(&["owner"], None, false)),
+            ("b", node(&["owner", "other"], None, false)),
+            ("other", node(&[], None, false)),
+        ]);
+        let mut concerned = graph.delete("owner");
+        concerned.sort();
+        assert_eq!(concerned, ["a".into(), "b".into()] as [Uid; 2]);
+        assert_eq!(graph.decide("a"), Decision::Delete(Policy::Background));
+        assert_eq!(graph.decide("b"), Decision::RemoveOwners(vec!["owner".into()]));
+        graph.remove("a");
+        graph.remove("b");
+        assert!(graph.gone.is_empty(), "remembered for nobody");
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Monitor {
 
     fn remove(&self, object: MetadataOnly) -> String {
         let key = ObjectKey::new(&object.metadata.namespace, &object.metadata.name);
-        let concerned = self.shared.lock().remove(&object.metadata.uid);
+        let concerned = self.shared.lock().delete(&object.metadata.uid);
         self.shared.wake(&self.resource, &key, "deleted", concerned);
         object.metadata.resource_version
     }
