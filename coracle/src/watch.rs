@@ -61,8 +61,11 @@ fn print(turn: &Turn) {
     let millis = turn.duration_micros as f64 / 1000.0;
     println!("{time} {:<24} {}  (woken by {}, {millis:.1} ms)", turn.controller, turn.object, turn.woken_by);
     let sides = [("wants", &turn.desired), ("sees", &turn.observed)];
-    let said: Vec<String> =
-        sides.iter().filter(|(_, text)| !text.is_empty()).map(|(verb, text)| format!("{verb} {text}")).collect();
+    let said: Vec<String> = sides
+        .iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(verb, text)| format!("{verb} {text}"))
+        .collect();
     if !said.is_empty() {
         println!("             {}", said.join(" | "));
     }

@@ -4,7 +4,7 @@
 //! it side by side. Blobs are named by their digest, layers are unpacked once under the digest of their
 //! content, and a reference is one small file; each appears by an atomic rename after it was synced, so
 //! that there is never half an image. [`archive`] reads what `docker save` and OCI tools write,
-//! [`layer`] unpacks, [`reference`] knows names.
+//! [`layer`] unpacks, [`mod@reference`] knows names.
 
 pub mod archive;
 mod config;
