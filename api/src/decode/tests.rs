@@ -61,6 +61,12 @@ fn unknown_and_duplicate_fields_are_reported_and_pruned() {
 }
 
 #[test]
+fn a_fault_is_mentioned_once() {
+    let Decoded { faults, .. } = decoded(r#"{"foo":1,"foo":2}"#);
+    assert_eq!(faults, ["unknown field \"foo\""]);
+}
+
+#[test]
 fn wrong_types_are_refused_in_upstreams_words() {
     let table = [
         (

@@ -182,6 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn no_selector_chooses_no_template() {
+        let mut object = deployment();
+        object.remove(&["spec", "selector"]);
+        assert_eq!(
+            messages(Strategy.validate(&object, None)),
+            [
+                "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+            ]
+        );
+    }
+
+    #[test]
     fn a_rollout_must_be_able_to_move() {
         let mut object = deployment();
         object.set(&["spec", "strategy", "rollingUpdate"], json!({"maxSurge": 0, "maxUnavailable": "0%"}));

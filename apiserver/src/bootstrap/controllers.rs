@@ -219,7 +219,10 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
             allow("patch", "core", "pods/status"),
         ],
     ),
-    ("pv-protection-controller", &[allow("get list patch update watch", "core", "persistentvolumes"), EVENTS]),
+    (
+        "pv-protection-controller",
+        &[allow("get list patch update watch", "core", "persistentvolumes"), EVENTS],
+    ),
     (
         "pvc-protection-controller",
         &[

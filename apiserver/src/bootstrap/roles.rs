@@ -479,12 +479,7 @@ pub(super) const NAMESPACED_BINDINGS: &[(&str, &str, &str, &[Subject])] = &[
         "system::leader-locking-kube-scheduler",
         &[Subject::User("system:kube-scheduler"), Subject::ServiceAccount("kube-system", "kube-scheduler")],
     ),
-    (
-        "kube-system",
-        "system:coracle:dns",
-        "system:coracle:dns",
-        &[Subject::User("system:coracle:dns")],
-    ),
+    ("kube-system", "system:coracle:dns", "system:coracle:dns", &[Subject::User("system:coracle:dns")]),
     (
         "kube-system",
         "system:controller:bootstrap-signer",

@@ -161,6 +161,15 @@ async fn warnings_of_admission_reach_the_client() {
 }
 
 #[tokio::test]
+async fn who_uses_a_deprecated_kind_hears_of_it() {
+    let server = Server::start().await;
+    let answer = server.get("/api/v1/namespaces/default/endpoints").await;
+    let warning = answer.headers["warning"].to_str().unwrap();
+    assert!(warning.contains("v1 Endpoints is deprecated in v1.33+"), "{warning}");
+    assert!(!server.get(CONFIG_MAPS).await.headers.contains_key("warning"));
+}
+
+#[tokio::test]
 async fn immutable_fields_stay() {
     let server = Server::start().await;
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
