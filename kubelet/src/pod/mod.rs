@@ -34,6 +34,7 @@ use crate::container::labels;
 use crate::context::Context;
 use crate::metrics;
 use crate::probe::ProbeKind;
+use crate::sandbox;
 use view::PodView;
 use worker::Worker;
 
@@ -218,12 +219,18 @@ impl Pods {
                 self.start(Desired { pod: Arc::new(pod), is_gone: true });
             }
         }
-        for uid in self.context.volumes.pods_on_disk() {
-            if known.contains(&uid) || self.workers.contains_key(&uid) {
-                continue;
-            }
-            if let Err(error) = self.context.volumes.remove_pod(&uid).await {
+        let is_unknown =
+            |uid: &str| !known.iter().any(|known| known == uid) && !self.workers.contains_key(uid);
+        for uid in self.context.volumes.pods_on_disk().iter().filter(|uid| is_unknown(uid)) {
+            if let Err(error) = self.context.volumes.remove_pod(uid).await {
                 tracing::warn!(uid, %error, "cannot remove the files of a pod that is gone");
+            }
+        }
+        for (uid, logs) in sandbox::log_directories(&self.context.config.log_dir) {
+            if is_unknown(&uid)
+                && let Err(error) = tokio::fs::remove_dir_all(&logs).await
+            {
+                tracing::warn!(logs = %logs.display(), %error, "cannot remove the logs of a pod that is gone");
             }
         }
     }

@@ -146,7 +146,7 @@ impl Worker {
     async fn look(&mut self) -> bool {
         match self.inspector.look(&*self.context.runtime).await {
             Ok(observed) => {
-                self.observed = observed;
+                self.observed = observed.with_lost(self.pod.status());
                 self.must_look = false;
                 true
             }

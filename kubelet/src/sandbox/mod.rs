@@ -1,10 +1,10 @@
-//! The pod's sandbox: what the runtime is asked for, from the pod's spec. Pure.
+//! The pod's sandbox: what the runtime is asked for, from the pod's spec.
 
 pub mod dns;
 pub mod hosts;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cri::v1::{
     DnsConfig, Int64Value, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode,
@@ -72,6 +72,13 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, around: Surroundings<'_>) -> PodS
 /// The directory of a pod's logs below that of all pods.
 pub fn log_directory(pod: &Pod) -> String {
     format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid())
+}
+
+/// The directories of logs that are there, with the uids of their pods.
+pub fn log_directories(logs: &Path) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(logs) else { return Vec::new() };
+    let uid = |path: &Path| Some(path.file_name()?.to_str()?.rsplit_once('_')?.1.to_string());
+    entries.flatten().filter_map(|entry| Some((uid(&entry.path())?, entry.path()))).collect()
 }
 
 /// The pod's host name: its own or the pod's name, as long as the kernel allows.

@@ -299,11 +299,13 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 }
 
 fn make_empty_dir(directory: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> io::Result<()> {
-    let is_new = !directory.exists();
+    let is_new;
     if source.medium.as_deref() == Some("Memory") {
         let limit = source.size_limit.as_ref().and_then(|limit| Quantity::parse(&limit.0).ok());
-        mount::ensure_tmpfs(directory, limit.map(Quantity::value).filter(|bytes| *bytes > 0))?;
+        // After a reboot the directory is there and the file system in it is not.
+        is_new = mount::ensure_tmpfs(directory, limit.map(Quantity::value).filter(|bytes| *bytes > 0))?;
     } else {
+        is_new = !directory.exists();
         fs::create_dir_all(directory)?;
     }
     if is_new {

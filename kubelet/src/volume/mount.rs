@@ -11,17 +11,17 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 
-/// Makes the directory a tmpfs, unless it is a mount already.
-pub fn ensure_tmpfs(directory: &Path, size: Option<i64>) -> io::Result<()> {
+/// Makes the directory a tmpfs; `false` when it is a mount already.
+pub fn ensure_tmpfs(directory: &Path, size: Option<i64>) -> io::Result<bool> {
     fs::create_dir_all(directory)?;
     if is_mount_point(directory)? {
-        return Ok(());
+        return Ok(false);
     }
     let size = size.map_or(String::new(), |bytes| format!(",size={bytes}"));
     let options = format!("mode=0777{size}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), directory, Some("tmpfs"), flags, Some(options.as_str()))?;
-    Ok(())
+    Ok(true)
 }
 
 fn is_mount_point(directory: &Path) -> io::Result<bool> {

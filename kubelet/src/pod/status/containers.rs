@@ -1,5 +1,6 @@
 //! The status of each container.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus,
@@ -220,7 +221,9 @@ fn api_state(container: &ObservedContainer) -> ApiState {
                 reason: Some(reason.clone()).filter(|reason| !reason.is_empty()),
                 message: Some(message.clone()).filter(|message| !message.is_empty()),
                 started_at: Some(Time(whole_seconds(*started_at))),
-                finished_at: Some(Time(whole_seconds(*finished_at))),
+                // Of a container that was lost nobody knows when it ended.
+                finished_at: Some(Time(whole_seconds(*finished_at)))
+                    .filter(|time| time.0 > Timestamp::UNIX_EPOCH),
                 container_id: Some(format!("{CONTAINER_ID_PREFIX}{}", container.id)),
                 ..ContainerStateTerminated::default()
             }),

@@ -218,6 +218,45 @@ async fn a_pod_deleted_while_no_kubelet_ran_is_cleaned_up() {
 }
 
 #[tokio::test]
+async fn the_logs_of_a_pod_that_is_gone_are_removed() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let logs = kubelet.root.path().join("logs/shop_old_v");
+    std::fs::create_dir_all(&logs).unwrap();
+    let kubelet = kubelet.restart().await;
+    kubelet.create(one_container());
+    kubelet.wait_phase("Running").await;
+    assert!(!logs.exists());
+    assert!(kubelet.root.path().join("logs/shop_web_u").exists());
+}
+
+/// After a reboot the runtime knows nothing of what ran before.
+#[tokio::test]
+async fn what_ran_before_a_reboot_counts_as_a_restart_and_is_not_run_twice() {
+    for (policy, phase) in [("Always", "Running"), ("Never", "Failed")] {
+        let mut kubelet = Kubelet::start(&["busybox:1"]);
+        let mut spec = one_container();
+        spec["restartPolicy"] = json!(policy);
+        kubelet.create(spec);
+        let mut pod = kubelet.wait_phase("Running").await;
+        // Another than the new runtime will give.
+        pod["status"]["containerStatuses"][0]["containerID"] = json!("coracle://before");
+        kubelet.stop.cancel();
+        kubelet.api.put(POD, pod);
+        kubelet.runtime = FakeRuntime::new(&["busybox:1"]);
+        let kubelet = kubelet.restart().await;
+        let lost = |state: &Value| state["terminated"]["reason"] == "ContainerStatusUnknown";
+        let told = |pod: &Value| {
+            let container = &pod["status"]["containerStatuses"][0];
+            let came_back = container["restartCount"] == 1 && lost(&container["lastState"]);
+            pod["status"]["phase"] == phase && (came_back || lost(&container["state"]))
+        };
+        let pod = kubelet.wait(told).await;
+        let runs = kubelet.runtime.calls().iter().filter(|call| call.starts_with("start")).count();
+        assert_eq!((policy, runs), (policy, usize::from(policy == "Always")), "{}", pod["status"]);
+    }
+}
+
+#[tokio::test]
 async fn a_dead_sandbox_is_replaced() {
     let kubelet = Kubelet::start(&["busybox:1"]);
     kubelet.create(one_container());
