@@ -1,5 +1,8 @@
 //! Carries out the plan's actions: notes what is under way and starts a task for it.
 
+use std::io;
+use std::path::Path;
+
 use client::events::EventType;
 use cri::v1::{RemoveContainerRequest, RemovePodSandboxRequest, StopPodSandboxRequest};
 use jiff::Timestamp;
@@ -154,7 +157,10 @@ impl Worker {
             return;
         };
         let directory = self.context.config.log_dir.join(crate::sandbox::log_directory(&self.pod));
-        let log = directory.join(&container.name).join(format!("{}.log", container.attempt));
+        let logs = (directory.join(&container.name), format!("{}.log", container.attempt));
+        let words =
+            self.context.volumes.pod_directory(self.pod.uid()).join("containers").join(&container.name);
+        let words = (words, format!("{}.message", container.attempt));
         // Gone from what we have seen, so that it is not asked for twice.
         self.observed.containers.retain(|container| container.id != id);
         let context = self.context.clone();
@@ -163,8 +169,11 @@ impl Worker {
             if let Err(error) = context.runtime.remove_container(request).await {
                 tracing::warn!(%error, "cannot remove a dead container");
             }
-            if let Err(error) = tokio::fs::remove_file(&log).await {
-                tracing::debug!(log = %log.display(), %error, "cannot remove the log of a dead container");
+            for (directory, name) in [logs, words] {
+                if let Err(error) = remove_all_named(&directory, &name).await {
+                    let directory = directory.display().to_string();
+                    tracing::debug!(directory, name, %error, "cannot remove what a dead container wrote");
+                }
             }
             Done::ContainerRemoved
         });
@@ -205,5 +214,36 @@ impl Worker {
             }
             Done::Forgotten(context.volumes.remove_pod(&uid).await)
         });
+    }
+}
+
+/// Removes a file and those that were rotated away from it: `0.log` and `0.log.20260102-030405`.
+async fn remove_all_named(directory: &Path, name: &str) -> io::Result<()> {
+    let mut entries = tokio::fs::read_dir(directory).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        let file = entry.file_name();
+        let rest = file.to_str().and_then(|file| file.strip_prefix(name));
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+            tokio::fs::remove_file(entry.path()).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn rotated_logs_go_with_the_last_one() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["1.log", "1.log.20260102-030405", "11.log", "2.log"] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        remove_all_named(directory.path(), "1.log").await.unwrap();
+        let left = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut left: Vec<_> = left.collect();
+        left.sort();
+        assert_eq!(left, ["11.log", "2.log"]);
     }
 }
