@@ -190,6 +190,7 @@ impl Api {
         let logs = self.context.config.log_dir.join(crate::sandbox::log_directory(pod));
         let mut inspector = crate::pod::inspect::Inspector::new(pod.uid(), logs);
         let observed = inspector.look(&*self.context.runtime).await;
+        let observed = observed.map(|observed| observed.with_lost(pod.status()));
         observed.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 }
