@@ -6,9 +6,13 @@ use std::{
     net::Ipv4Addr,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use tokio::sync::Mutex;
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 
 use crate::{
     Cidr, PortMapping, ipam,
@@ -79,7 +83,12 @@ pub enum NetworkError {
 pub struct PodNetwork {
     config: Config,
     state: Mutex<State>,
+    /// Whether the node's block is set up.
+    is_up: watch::Sender<bool>,
 }
+
+/// How long a pod waits for the node's block: right after a start pods that are bound already come first.
+const UNTIL_UP: Duration = Duration::from_secs(5);
 
 /// What is handed out; the same as the files below `state_dir`.
 #[derive(Default)]
@@ -111,7 +120,7 @@ impl PodNetwork {
             .map_err(|source| state_error("create", &config.state_dir, source))?;
         let holders = read_holders(&config.state_dir)?;
         let state = State { holders, ..State::default() };
-        Ok(PodNetwork { config, state: Mutex::new(state) })
+        Ok(PodNetwork { config, state: Mutex::new(state), is_up: watch::Sender::new(false) })
     }
 
     /// How it is laid out.
@@ -135,10 +144,11 @@ impl PodNetwork {
             set_sysctl("net/bridge/bridge-nf-call-iptables", "1").map_err(|_| error)?;
         }
         state.block = Some(Block { cidr, gateway, bridge_index });
-        self.load_rules(&state).await?;
-        for (table, chain, rule) in rules::jumps() {
-            iptables::ensure_first(table, chain, &rule)?;
+        if let Err(error) = self.set_up_rules(&state).await {
+            state.block = None; // so that the next attempt does it all again
+            return Err(error);
         }
+        self.is_up.send_replace(true);
         Ok(())
     }
 
@@ -150,6 +160,11 @@ impl PodNetwork {
         namespace: impl AsFd,
         ports: Vec<PortMapping>,
     ) -> Result<PodAddress, NetworkError> {
+        // Without a block in time the attempt fails below, and says so.
+        timeout(UNTIL_UP, self.is_up.subscribe().wait_for(|is_up| *is_up))
+            .await
+            .map(drop)
+            .unwrap_or_default();
         let has_ports = !ports.is_empty();
         let (block, ip) = {
             let mut state = self.state.lock().await;
@@ -208,6 +223,14 @@ impl PodNetwork {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn set_up_rules(&self, state: &State) -> Result<(), NetworkError> {
+        self.load_rules(state).await?;
+        for (table, chain, rule) in rules::jumps() {
+            iptables::ensure_first(table, chain, &rule)?;
+        }
+        Ok(())
     }
 
     async fn plug_in(

@@ -98,3 +98,18 @@ fn addresses_in_use_are_known_after_a_restart() {
         assert_ne!(first.ip, second.ip);
     });
 }
+
+#[test]
+fn a_pod_that_comes_before_the_nodes_block_waits_for_it() {
+    in_own_namespace(async |network| {
+        let mut config = network.config().clone();
+        config.state_dir.push("early");
+        let early = PodNetwork::new(config).unwrap();
+        let namespace = new_namespace();
+        let cidr = "10.244.1.0/24".parse().unwrap();
+        let attached =
+            tokio::join!(early.attach("eeeeeeeeeeeeeeee", &namespace, Vec::new()), early.set_pod_cidr(cidr))
+                .0;
+        assert_eq!(attached.unwrap().ip, Ipv4Addr::new(10, 244, 1, 2));
+    });
+}

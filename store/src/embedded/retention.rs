@@ -17,9 +17,10 @@ pub struct Retention {
 }
 
 impl Default for Retention {
-    /// Five minutes, as upstream's API server tells etcd, but no more than 128 MiB.
+    /// Five minutes, as upstream's API server tells etcd, but no more than 32 MiB: a lab machine is small, and a watcher that is
+    /// further behind lists again.
     fn default() -> Retention {
-        Retention { time: Duration::from_secs(300), bytes: 128 << 20 }
+        Retention { time: Duration::from_secs(300), bytes: 32 << 20 }
     }
 }
 
