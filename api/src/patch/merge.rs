@@ -18,8 +18,7 @@ fn merged(mut original: Map<String, Value>, patch: &Map<String, Value>) -> Map<S
         let value = match (original.remove(key), change) {
             (_, Value::Null) => continue,
             (Some(Value::Object(before)), Value::Object(change)) => Value::Object(merged(before, change)),
-            (_, Value::Object(_)) => without_nulls(change.clone()),
-            _ => change.clone(),
+            _ => without_nulls(change.clone()),
         };
         original.insert(key.clone(), value);
     }

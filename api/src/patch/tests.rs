@@ -197,9 +197,15 @@ fn a_strategic_patch_that_makes_no_sense_is_refused() {
     assert_eq!(refused(json!({"containers": [[1]]})).code, 422);
 }
 
+const ANY_KEY: &str =
+    "(name|containers|volumes|env|nodeSelector|\\$patch|\\$retainKeys|\\$setElementOrder/containers|a|b)";
+
+fn any_object() -> impl Strategy<Value = Value> {
+    prop::collection::hash_map(ANY_KEY, any_value(), 0..4)
+        .prop_map(|map| Value::Object(map.into_iter().collect()))
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
-    let key =
-        "(name|containers|volumes|env|nodeSelector|\\$patch|\\$retainKeys|\\$setElementOrder/containers|a|b)";
     let leaf = prop_oneof![
         Just(Value::Null),
         Just(json!("delete")),
@@ -207,10 +213,10 @@ fn any_value() -> impl Strategy<Value = Value> {
         "[ab]".prop_map(Value::from),
         any::<u8>().prop_map(Value::from),
     ];
-    leaf.prop_recursive(4, 40, 4, move |inner| {
+    leaf.prop_recursive(4, 40, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::hash_map(key, inner, 0..4)
+            prop::collection::hash_map(ANY_KEY, inner, 0..4)
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
@@ -227,15 +233,13 @@ proptest! {
     }
 
     #[test]
-    fn merging_twice_changes_nothing(original in any_value(), patch in any_value()) {
-        prop_assume!(original.is_object() && patch.is_object());
+    fn merging_twice_changes_nothing(original in any_object(), patch in any_object()) {
         let once = merge_patch(&original, &patch).unwrap();
         prop_assert_eq!(merge_patch(&once, &patch), Ok(once));
     }
 
     #[test]
-    fn an_empty_patch_changes_nothing(original in any_value()) {
-        prop_assume!(original.is_object());
+    fn an_empty_patch_changes_nothing(original in any_object()) {
         prop_assert_eq!(json_patch(&original, &json!([])), Ok(original.clone()));
         prop_assert_eq!(merge_patch(&original, &json!({})), Ok(original.clone()));
         prop_assert_eq!(try_strategic(original.clone(), json!({})), Ok(original));
