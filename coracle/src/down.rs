@@ -3,15 +3,18 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},
+    os::fd::{AsFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    libc,
     mount::{MntFlags, umount2},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -123,32 +126,35 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Asks a process to end and sees that it does.
+/// Asks a process to end and sees that it does. It need not be our child.
 pub(crate) fn terminate(pid: u32, patience: Duration) -> Result<()> {
     let pid = Pid::from_raw(i32::try_from(pid).context("no process has such a pid")?);
-    let deadline = Instant::now() + patience;
+    let Some(process) = pidfd(pid)? else { return Ok(()) };
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         match kill(pid, signal) {
             Err(Errno::ESRCH) => return Ok(()),
             sent => sent.with_context(|| format!("cannot stop process {pid}"))?,
         }
-        let until = if signal == Signal::SIGKILL { Instant::now() + patience } else { deadline };
-        while Instant::now() < until {
-            if has_ended(pid) {
-                return Ok(());
-            }
-            // The process need not be our child, so there is nothing to wait on but its absence.
-            std::thread::sleep(Duration::from_millis(10));
+        // A process's descriptor can be read from the moment it has ended.
+        let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        if poll(&mut ended, timeout).with_context(|| format!("cannot wait for process {pid}"))? > 0 {
+            return Ok(());
         }
     }
     bail!("process {pid} does not end")
 }
 
-fn has_ended(pid: Pid) -> bool {
-    use nix::sys::wait::{WaitPidFlag, waitpid};
-    // As our child it stays until it is waited for; as somebody else's this fails and changes nothing.
-    waitpid(pid, Some(WaitPidFlag::WNOHANG)).ok();
-    kill(pid, None) == Err(Errno::ESRCH)
+/// A descriptor of a process; `None` when it is gone.
+fn pidfd(pid: Pid) -> Result<Option<OwnedFd>> {
+    // SAFETY: pidfd_open takes two numbers and returns a new descriptor, which nobody else owns, or -1.
+    let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    match Errno::result(opened) {
+        Err(Errno::ESRCH) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot watch process {pid}")),
+        // SAFETY: as above; a descriptor fits into an i32.
+        Ok(descriptor) => Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })),
+    }
 }
 
 fn remove(dir: &Path) -> Result<()> {
