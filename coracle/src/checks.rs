@@ -48,23 +48,25 @@ fn filesystem(name: &str) -> Result<()> {
 fn controllers() -> Result<()> {
     // Version 2 names its controllers in one file, version 1 all of the kernel's in another.
     let unified = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let mounted = std::fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
-    let in_hierarchies: Vec<&str> = mounted
-        .lines()
-        .filter_map(|line| line.split(':').nth(1))
-        .flat_map(|names| names.split(','))
-        .collect();
-    for controller in CONTROLLERS {
-        let is_there =
-            unified.split_whitespace().any(|name| name == controller) || in_hierarchies.contains(&controller);
-        if !is_there {
-            bail!(
-                "this kernel has no {controller} cgroup controller: enable it (on the kernel's command line: \
-                 cgroup_enable={controller}) and reboot"
-            );
-        }
+    let own = std::fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
+    match missing_controller(&unified, &own) {
+        None => Ok(()),
+        Some(controller) => bail!(
+            "this kernel has no {controller} cgroup controller: enable it (on the kernel's command line: \
+             cgroup_enable={controller}) and reboot"
+        ),
     }
-    Ok(())
+}
+
+/// The first controller that neither version of cgroups has. `unified` is version 2's `cgroup.controllers`,
+/// `own` a process's `/proc/PID/cgroup`.
+fn missing_controller(unified: &str, own: &str) -> Option<&'static str> {
+    let hierarchies = own.lines().filter_map(|line| line.split(':').nth(1));
+    let in_hierarchies: Vec<&str> = hierarchies.flat_map(|names| names.split(',')).collect();
+    let is_there = |controller: &str| {
+        unified.split_whitespace().any(|name| name == controller) || in_hierarchies.contains(&controller)
+    };
+    CONTROLLERS.into_iter().find(|controller| !is_there(controller))
 }
 
 fn program(name: &str, package: &str) -> Result<()> {
@@ -80,5 +82,17 @@ fn port(port: u16, who: &str, flag: &str) -> Result<()> {
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen on port {port} for {who}")),
         Ok(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_may_come_from_either_version_and_a_missing_one_is_named() {
+        assert_eq!(missing_controller("cpuset cpu io memory pids", "0::/user.slice"), None);
+        assert_eq!(missing_controller("", "5:memory:/\n4:cpu,cpuacct:/\n3:pids:/\n0::/"), None);
+        assert_eq!(missing_controller("cpu pids", "0::/"), Some("memory"), "off by default on some boards");
     }
 }
