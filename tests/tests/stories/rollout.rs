@@ -78,8 +78,11 @@ fn a_deployment_is_applied_scaled_changed_undone_and_deleted() {
 #[test]
 fn a_watch_shows_each_step_as_it_happens() {
     let cluster = Cluster::start();
+    // A pod that nobody schedules: once kubectl shows it, it has listed, and misses nothing that follows.
+    cluster.apply("apiVersion: v1\nkind: Pod\nmetadata: {name: waits}\nspec: {schedulerName: nobody, containers: [{name: c, image: \"busybox:1.35\"}]}\n");
     let mut watch = cluster.kubectl_child(&["get", "pods", "-w", "--output-watch-events"]);
-    let lines = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("waits")), "kubectl shows what is there");
     cluster.apply(&web("web", 1));
     let mut seen = String::new();
     for line in lines {
