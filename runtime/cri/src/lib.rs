@@ -8,11 +8,13 @@ mod error;
 mod remote;
 mod serve;
 mod service;
+mod socket;
 
 pub use error::{Code, Error};
 pub use remote::Remote;
 pub use serve::serve;
 pub use service::{EventStream, ImageService, RuntimeService};
+pub use socket::Socket;
 
 /// The messages of `runtime.v1`, with the wire's names in Rust casing.
 #[allow(missing_docs, clippy::all)]

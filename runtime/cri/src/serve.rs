@@ -1,12 +1,14 @@
 //! Any implementation of the two services, offered as gRPC on a Unix socket.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
@@ -14,18 +16,24 @@ use crate::service::{image_calls, runtime_calls};
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
 use crate::v1::*;
-use crate::{Error, ImageService, RuntimeService};
+use crate::{Error, ImageService, RuntimeService, Socket};
+
+/// How many entries of a streamed list go into one message.
+const PART: usize = 200;
+
+/// How long to wait when a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers CRI calls on `socket` until `stop` is done.
 pub async fn serve(
-    socket: UnixListener,
+    socket: Socket,
     runtime: Arc<dyn RuntimeService>,
     images: Arc<dyn ImageService>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let connections = unfold(socket, |socket| async {
-        let connection = socket.accept().await.map(|(stream, _)| stream);
-        Some((connection, socket))
+        let connection = accept(&socket).await;
+        Some((Ok::<_, io::Error>(connection), socket))
     });
     Server::builder()
         .add_service(RuntimeServiceServer::new(ServedRuntime(runtime)))
@@ -33,6 +41,35 @@ pub async fn serve(
         .serve_with_incoming_shutdown(connections, stop)
         .await
 }
+
+/// The next client. A machine that has run out of descriptors has some again later.
+async fn accept(socket: &Socket) -> UnixStream {
+    loop {
+        match socket.listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// A long list in messages of [`PART`] entries; an empty one is no message at all.
+fn in_parts<T, R>(entries: Vec<T>, message: impl Fn(Vec<T>) -> R + Send + 'static) -> Response<Parts<R>>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let parts = unfold((entries, message), |(mut entries, message)| async {
+        if entries.is_empty() {
+            return None;
+        }
+        let rest = entries.split_off(PART.min(entries.len()));
+        Some((Ok(message(entries)), (rest, message)))
+    });
+    Response::new(parts.boxed())
+}
+
+/// A list under way.
+type Parts<R> = BoxStream<'static, Result<R, Status>>;
 
 struct ServedRuntime(Arc<dyn RuntimeService>);
 struct ServedImages(Arc<dyn ImageService>);
@@ -47,7 +84,7 @@ macro_rules! served_runtime {
                 }
             )*
 
-            type GetContainerEventsStream = BoxStream<'static, Result<ContainerEventResponse, Status>>;
+            type GetContainerEventsStream = Parts<ContainerEventResponse>;
 
             async fn get_container_events(
                 &self,
@@ -55,6 +92,61 @@ macro_rules! served_runtime {
             ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
                 let events = self.0.get_container_events(request.into_inner()).await?;
                 Ok(Response::new(events.map(|event| event.map_err(|error: Error| error.into())).boxed()))
+            }
+
+            type StreamPodSandboxesStream = Parts<StreamPodSandboxesResponse>;
+
+            async fn stream_pod_sandboxes(
+                &self,
+                request: Request<StreamPodSandboxesRequest>,
+            ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
+                let request = ListPodSandboxRequest { filter: request.into_inner().filter };
+                let pod_sandboxes = self.0.list_pod_sandbox(request).await?.items;
+                Ok(in_parts(pod_sandboxes, |pod_sandboxes| StreamPodSandboxesResponse { pod_sandboxes }))
+            }
+
+            type StreamContainersStream = Parts<StreamContainersResponse>;
+
+            async fn stream_containers(
+                &self,
+                request: Request<StreamContainersRequest>,
+            ) -> Result<Response<Self::StreamContainersStream>, Status> {
+                let request = ListContainersRequest { filter: request.into_inner().filter };
+                let containers = self.0.list_containers(request).await?.containers;
+                Ok(in_parts(containers, |containers| StreamContainersResponse { containers }))
+            }
+
+            type StreamContainerStatsStream = Parts<StreamContainerStatsResponse>;
+
+            async fn stream_container_stats(
+                &self,
+                request: Request<StreamContainerStatsRequest>,
+            ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
+                let request = ListContainerStatsRequest { filter: request.into_inner().filter };
+                let container_stats = self.0.list_container_stats(request).await?.stats;
+                Ok(in_parts(container_stats, |container_stats| StreamContainerStatsResponse { container_stats }))
+            }
+
+            type StreamPodSandboxStatsStream = Parts<StreamPodSandboxStatsResponse>;
+
+            async fn stream_pod_sandbox_stats(
+                &self,
+                request: Request<StreamPodSandboxStatsRequest>,
+            ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
+                let request = ListPodSandboxStatsRequest { filter: request.into_inner().filter };
+                let pod_sandbox_stats = self.0.list_pod_sandbox_stats(request).await?.stats;
+                Ok(in_parts(pod_sandbox_stats, |pod_sandbox_stats| StreamPodSandboxStatsResponse { pod_sandbox_stats }))
+            }
+
+            type StreamPodSandboxMetricsStream = Parts<StreamPodSandboxMetricsResponse>;
+
+            async fn stream_pod_sandbox_metrics(
+                &self,
+                _: Request<StreamPodSandboxMetricsRequest>,
+            ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
+                let request = ListPodSandboxMetricsRequest {};
+                let pod_sandbox_metrics = self.0.list_pod_sandbox_metrics(request).await?.pod_metrics;
+                Ok(in_parts(pod_sandbox_metrics, |pod_sandbox_metrics| StreamPodSandboxMetricsResponse { pod_sandbox_metrics }))
             }
         }
     };
@@ -69,6 +161,17 @@ macro_rules! served_images {
                     Ok(Response::new(self.0.$call(request.into_inner()).await?))
                 }
             )*
+
+            type StreamImagesStream = Parts<StreamImagesResponse>;
+
+            async fn stream_images(
+                &self,
+                request: Request<StreamImagesRequest>,
+            ) -> Result<Response<Self::StreamImagesStream>, Status> {
+                let request = ListImagesRequest { filter: request.into_inner().filter };
+                let images = self.0.list_images(request).await?.images;
+                Ok(in_parts(images, |images| StreamImagesResponse { images }))
+            }
         }
     };
 }
