@@ -16,4 +16,4 @@ pub mod rules;
 
 pub use cidr::Cidr;
 pub use network::{Config, NetworkError, PodAddress, PodNetwork};
-pub use rules::{PortMapping, Protocol};
+pub use rules::{Chains, PortMapping, Protocol};

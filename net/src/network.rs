@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fs::File,
     io,
     net::Ipv4Addr,
     os::fd::AsFd,
@@ -9,13 +10,14 @@ use std::{
     time::Duration,
 };
 
+use nix::fcntl::{Flock, FlockArg};
 use tokio::{
     sync::{Mutex, watch},
     time::timeout,
 };
 
 use crate::{
-    Cidr, PortMapping, ipam,
+    Chains, Cidr, PortMapping, ipam,
     iptables::{self, IptablesError},
     link::{LinkError, Links},
     rules,
@@ -53,6 +55,14 @@ pub enum NetworkError {
         /// The node's block.
         cidr: Cidr,
     },
+    /// Another sandbox of a shared network has the port of the node.
+    #[error("Bind for {host_ip}:{port} failed: port is already allocated")]
+    PortTaken {
+        /// The node's address, 0.0.0.0 for all.
+        host_ip: Ipv4Addr,
+        /// The port.
+        port: u16,
+    },
     /// A note of an address could not be read or written.
     #[error("cannot {what} {path}")]
     State {
@@ -82,6 +92,9 @@ pub enum NetworkError {
 /// The pod network of this node.
 pub struct PodNetwork {
     config: Config,
+    chains: Chains,
+    /// Whether other processes hand out addresses of the same block: the notes then count, not this memory.
+    is_shared: bool,
     state: Mutex<State>,
     /// Whether the node's block is set up.
     is_up: watch::Sender<bool>,
@@ -119,8 +132,15 @@ impl PodNetwork {
         std::fs::create_dir_all(&config.state_dir)
             .map_err(|source| state_error("create", &config.state_dir, source))?;
         let holders = read_holders(&config.state_dir)?;
-        let state = State { holders, ..State::default() };
-        Ok(PodNetwork { config, state: Mutex::new(state), is_up: watch::Sender::new(false) })
+        let state = Mutex::new(State { holders, ..State::default() });
+        let is_up = watch::Sender::new(false);
+        Ok(PodNetwork { config, chains: rules::CLUSTER_CHAINS, is_shared: false, state, is_up })
+    }
+
+    /// A network beside the cluster's, with packet filter chains of its own. Many processes may use it at the
+    /// same time: each change is made under a lock, on what the notes say then.
+    pub fn shared(config: Config, chains: Chains) -> Result<PodNetwork, NetworkError> {
+        Ok(PodNetwork { chains, is_shared: true, ..PodNetwork::new(config)? })
     }
 
     /// How it is laid out.
@@ -133,6 +153,12 @@ impl PodNetwork {
     pub async fn set_pod_cidr(&self, cidr: Cidr) -> Result<(), NetworkError> {
         let mut state = self.state.lock().await;
         if state.block.is_some_and(|block| block.cidr == cidr) {
+            return Ok(());
+        }
+        let _turn = self.take_turn(&mut state)?;
+        if let Some(block) = self.set_up_before(cidr).await? {
+            state.block = Some(block);
+            self.is_up.send_replace(true);
             return Ok(());
         }
         set_sysctl("net/ipv4/ip_forward", "1")?;
@@ -148,6 +174,7 @@ impl PodNetwork {
             state.block = None; // so that the next attempt does it all again
             return Err(error);
         }
+        self.note_set_up(cidr, bridge_index)?;
         self.is_up.send_replace(true);
         Ok(())
     }
@@ -169,6 +196,10 @@ impl PodNetwork {
         let (block, ip) = {
             let mut state = self.state.lock().await;
             let block = state.block.ok_or(NetworkError::NoPodCidr)?;
+            let _turn = self.take_turn(&mut state)?;
+            if self.is_shared {
+                refuse_taken(&state, sandbox, &ports)?;
+            }
             let ip = self.take_address(&mut state, block, Holder { sandbox: sandbox.to_string(), ports })?;
             if has_ports {
                 self.load_rules(&state).await?;
@@ -188,6 +219,7 @@ impl PodNetwork {
     pub async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
         Links::open()?.remove(&link_name(sandbox)).await?;
         let mut state = self.state.lock().await;
+        let _turn = self.take_turn(&mut state)?;
         self.free(&mut state, |holder| holder == sandbox).await
     }
 
@@ -201,6 +233,7 @@ impl PodNetwork {
             }
         }
         let mut state = self.state.lock().await;
+        let _turn = self.take_turn(&mut state)?;
         self.free(&mut state, |holder| !live.contains(holder)).await
     }
 
@@ -208,9 +241,8 @@ impl PodNetwork {
     pub async fn cleanup(&self) -> Result<(), NetworkError> {
         self.retain(&HashSet::new()).await?;
         Links::open()?.remove(&self.config.bridge).await?;
-        let is_ours = |chain: &str| {
-            [rules::MASQUERADE_CHAIN, rules::HOST_PORT_CHAIN, rules::FORWARD_CHAIN].contains(&chain)
-        };
+        let Chains { masquerade, host_ports, forward } = self.chains;
+        let is_ours = |chain: &str| [masquerade, host_ports, forward].contains(&chain);
         for table in ["nat", "filter"] {
             if let Some(removal) = iptables::removal(table, &iptables::save(table).await?, is_ours) {
                 iptables::restore(&removal).await?;
@@ -227,7 +259,7 @@ impl PodNetwork {
 
     async fn set_up_rules(&self, state: &State) -> Result<(), NetworkError> {
         self.load_rules(state).await?;
-        for (table, chain, rule) in rules::jumps() {
+        for (table, chain, rule) in rules::jumps(self.chains) {
             iptables::ensure_first(table, chain, &rule)?;
         }
         Ok(())
@@ -284,15 +316,81 @@ impl PodNetwork {
         if had_ports { self.load_rules(state).await } else { Ok(()) }
     }
 
+    fn render(&self, block: Block, mappings: &[(Ipv4Addr, PortMapping)]) -> String {
+        rules::render(self.chains, block.cidr, self.config.cluster_cidr, &self.config.bridge, mappings)
+    }
+
+    /// Among several processes: waits for the others, and learns what they handed out.
+    fn take_turn(&self, state: &mut State) -> Result<Option<Flock<File>>, NetworkError> {
+        if !self.is_shared {
+            return Ok(None);
+        }
+        let path = self.config.state_dir.join(".lock");
+        let open = || {
+            let file = File::create(&path)?;
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))
+        };
+        let turn = open().map_err(|source| state_error("lock", &path, source))?;
+        state.holders = read_holders(&self.config.state_dir)?;
+        Ok(Some(turn))
+    }
+
+    /// What another process has set up before: the note of it holds the bridge's index and the network
+    /// namespace, so that it is worth nothing after either has gone.
+    async fn set_up_before(&self, cidr: Cidr) -> Result<Option<Block>, NetworkError> {
+        if !self.is_shared {
+            return Ok(None);
+        }
+        let Some(bridge_index) = Links::open()?.index(&self.config.bridge).await? else { return Ok(None) };
+        let Some(gateway) = ipam::gateway(cidr) else { return Ok(None) };
+        let is_noted =
+            std::fs::read_to_string(self.set_up_note()).is_ok_and(|note| note == set_up(cidr, bridge_index));
+        Ok(is_noted.then_some(Block { cidr, gateway, bridge_index }))
+    }
+
+    fn note_set_up(&self, cidr: Cidr, bridge_index: u32) -> Result<(), NetworkError> {
+        if !self.is_shared {
+            return Ok(());
+        }
+        let path = self.set_up_note();
+        std::fs::write(&path, set_up(cidr, bridge_index))
+            .map_err(|source| state_error("write", &path, source))
+    }
+
+    fn set_up_note(&self) -> PathBuf {
+        self.config.state_dir.join(".set-up")
+    }
+
     async fn load_rules(&self, state: &State) -> Result<(), NetworkError> {
         let Some(block) = state.block else { return Ok(()) };
         let ports = |(ip, holder): (&Ipv4Addr, &Holder)| -> Vec<(Ipv4Addr, PortMapping)> {
             holder.ports.iter().map(|port| (*ip, port.clone())).collect()
         };
         let mappings: Vec<(Ipv4Addr, PortMapping)> = state.holders.iter().flat_map(ports).collect();
-        let text = rules::render(block.cidr, self.config.cluster_cidr, &self.config.bridge, &mappings);
+        let text = self.render(block, &mappings);
         Ok(iptables::restore(&text).await?)
     }
+}
+
+/// Nobody else looks after the ports of a network without a cluster.
+fn refuse_taken(state: &State, sandbox: &str, wanted: &[PortMapping]) -> Result<(), NetworkError> {
+    let held = state.holders.values().filter(|holder| holder.sandbox != sandbox);
+    for (port, held) in
+        held.flat_map(|holder| &holder.ports).flat_map(|held| wanted.iter().map(move |port| (port, held)))
+    {
+        let same_address = port.host_ip.is_none() || held.host_ip.is_none() || port.host_ip == held.host_ip;
+        if port.protocol == held.protocol && port.host_port == held.host_port && same_address {
+            let host_ip = port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            return Err(NetworkError::PortTaken { host_ip, port: port.host_port });
+        }
+    }
+    Ok(())
+}
+
+/// What is noted of a network that was set up.
+fn set_up(cidr: Cidr, bridge_index: u32) -> String {
+    let namespace = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
+    format!("{cidr} {bridge_index} {}", namespace.display())
 }
 
 /// The near end of a pod's link: the same name for the same sandbox, so that it can be found again.

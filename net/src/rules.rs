@@ -47,46 +47,65 @@ pub const HOST_PORT_CHAIN: &str = "KUBE-HOSTPORTS";
 /// Lets pods through a host whose FORWARD policy is to drop.
 pub const FORWARD_CHAIN: &str = "CORACLE-FORWARD";
 
+/// The chains of one network: two on the same machine need chains of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chains {
+    /// What leaves the network gets the machine's address.
+    pub masquerade: &'static str,
+    /// Ports of the machine that lead to a pod.
+    pub host_ports: &'static str,
+    /// Pods pass through the machine.
+    pub forward: &'static str,
+}
+
+/// The chains of the cluster's pods.
+pub const CLUSTER_CHAINS: Chains =
+    Chains { masquerade: MASQUERADE_CHAIN, host_ports: HOST_PORT_CHAIN, forward: FORWARD_CHAIN };
+
 /// The jumps from the kernel's own chains: (table, chain, rule).
-pub fn jumps() -> Vec<(&'static str, &'static str, String)> {
+pub fn jumps(chains: Chains) -> Vec<(&'static str, &'static str, String)> {
     let jump = |comment: &str, chain| format!("-m comment --comment \"{comment}\" -j {chain}");
     let local = "-m addrtype --dst-type LOCAL";
     vec![
-        ("nat", "POSTROUTING", jump("ip-masq-agent: leaving the cluster", MASQUERADE_CHAIN)),
-        ("nat", "PREROUTING", format!("{local} {}", jump("kube hostport portals", HOST_PORT_CHAIN))),
-        ("nat", "OUTPUT", format!("{local} {}", jump("kube hostport portals", HOST_PORT_CHAIN))),
-        ("filter", "FORWARD", jump("coracle pod network", FORWARD_CHAIN)),
+        ("nat", "POSTROUTING", jump("ip-masq-agent: leaving the cluster", chains.masquerade)),
+        ("nat", "PREROUTING", format!("{local} {}", jump("kube hostport portals", chains.host_ports))),
+        ("nat", "OUTPUT", format!("{local} {}", jump("kube hostport portals", chains.host_ports))),
+        ("filter", "FORWARD", jump("coracle pod network", chains.forward)),
     ]
 }
 
 /// The chains' contents. `pods` is this node's block, `cluster` holds all pods, `mappings` is sorted by the
 /// caller so that the same state renders the same text.
-pub fn render(pods: Cidr, cluster: Cidr, bridge: &str, mappings: &[(Ipv4Addr, PortMapping)]) -> String {
-    let mut lines = vec![
-        "*nat".to_string(),
-        format!(":{MASQUERADE_CHAIN} - [0:0]"),
-        format!(":{HOST_PORT_CHAIN} - [0:0]"),
-    ];
+pub fn render(
+    chains: Chains,
+    pods: Cidr,
+    cluster: Cidr,
+    bridge: &str,
+    mappings: &[(Ipv4Addr, PortMapping)],
+) -> String {
+    let Chains { masquerade, host_ports, forward } = chains;
+    let mut lines =
+        vec!["*nat".to_string(), format!(":{masquerade} - [0:0]"), format!(":{host_ports} - [0:0]")];
     for (pod, mapping) in mappings {
         let host = mapping.host_ip.map(|ip| format!("-d {ip}/32 ")).unwrap_or_default();
         let (protocol, port) = (mapping.protocol.name(), mapping.container_port);
         let to_host = format!("{host}-p {protocol} -m {protocol} --dport {}", mapping.host_port);
         let to_pod = format!("-d {pod}/32 -p {protocol} -m {protocol} --dport {port}");
-        lines.push(format!("-A {HOST_PORT_CHAIN} {to_host} -j DNAT --to-destination {pod}:{port}"));
+        lines.push(format!("-A {host_ports} {to_host} -j DNAT --to-destination {pod}:{port}"));
         // A pod that reaches itself through the node's address must see another source than its own, and
         // so must one that is reached from the node's loopback.
-        lines.push(format!("-A {MASQUERADE_CHAIN} -s {pod}/32 {to_pod} -j MASQUERADE"));
-        lines.push(format!("-A {MASQUERADE_CHAIN} -s 127.0.0.1/32 {to_pod} -j MASQUERADE"));
+        lines.push(format!("-A {masquerade} -s {pod}/32 {to_pod} -j MASQUERADE"));
+        lines.push(format!("-A {masquerade} -s 127.0.0.1/32 {to_pod} -j MASQUERADE"));
     }
     lines.extend([
-        format!("-A {MASQUERADE_CHAIN} -d {cluster} -j RETURN"),
-        format!("-A {MASQUERADE_CHAIN} -d 224.0.0.0/4 -j RETURN"),
-        format!("-A {MASQUERADE_CHAIN} -s {pods} ! -o {bridge} -j MASQUERADE --random-fully"),
+        format!("-A {masquerade} -d {cluster} -j RETURN"),
+        format!("-A {masquerade} -d 224.0.0.0/4 -j RETURN"),
+        format!("-A {masquerade} -s {pods} ! -o {bridge} -j MASQUERADE --random-fully"),
         "COMMIT".to_string(),
         "*filter".to_string(),
-        format!(":{FORWARD_CHAIN} - [0:0]"),
-        format!("-A {FORWARD_CHAIN} -s {cluster} -j ACCEPT"),
-        format!("-A {FORWARD_CHAIN} -d {cluster} -j ACCEPT"),
+        format!(":{forward} - [0:0]"),
+        format!("-A {forward} -s {cluster} -j ACCEPT"),
+        format!("-A {forward} -d {cluster} -j ACCEPT"),
         "COMMIT".to_string(),
     ]);
     lines.join("\n") + "\n"
@@ -102,7 +121,7 @@ mod tests {
             PortMapping { protocol: Protocol::Tcp, host_port: 8080, container_port: 80, host_ip: None };
         let pod = Ipv4Addr::new(10, 244, 0, 5);
         let (pods, cluster) = ("10.244.0.0/24".parse().unwrap(), "10.244.0.0/16".parse().unwrap());
-        let text = render(pods, cluster, "coracle0", &[(pod, mapping)]);
+        let text = render(CLUSTER_CHAINS, pods, cluster, "coracle0", &[(pod, mapping)]);
         assert_eq!(
             text,
             "\

@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, fs::File, net::Ipv4Addr, process::Command};
 
-use net::{Config, PodNetwork};
+use net::{Chains, Config, PodNetwork, PortMapping};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` on a thread in a fresh network namespace; says so aloud where the machine forbids that.
@@ -111,5 +111,43 @@ fn a_pod_that_comes_before_the_nodes_block_waits_for_it() {
             tokio::join!(early.attach("eeeeeeeeeeeeeeee", &namespace, Vec::new()), early.set_pod_cidr(cidr))
                 .0;
         assert_eq!(attached.unwrap().ip, Ipv4Addr::new(10, 244, 1, 2));
+    });
+}
+
+#[test]
+fn two_processes_hand_out_one_block() {
+    in_own_namespace(async |_cluster| {
+        let dir = tempfile::tempdir().unwrap();
+        let chains = Chains { masquerade: "T-MASQ", host_ports: "T-PORTS", forward: "T-FORWARD" };
+        let open = async || {
+            let config = Config {
+                bridge: "test0".into(),
+                cluster_cidr: "10.3.0.0/24".parse().unwrap(),
+                state_dir: dir.path().join("addresses"),
+            };
+            let network = PodNetwork::shared(config, chains).unwrap();
+            network.set_pod_cidr("10.3.0.0/24".parse().unwrap()).await.unwrap();
+            network
+        };
+        let (one, two) = (open().await, open().await);
+        let port = |container_port| {
+            let protocol = net::Protocol::Tcp;
+            vec![PortMapping { protocol, host_port: 8080, container_port, host_ip: None }]
+        };
+        let first = one.attach("aaaaaaaaaaaa", &new_namespace(), port(80)).await.unwrap();
+        let second = two.attach("bbbbbbbbbbbb", &new_namespace(), Vec::new()).await.unwrap();
+        assert_ne!(first.ip, second.ip);
+        let taken = two.attach("cccccccccccc", &new_namespace(), port(81)).await.unwrap_err();
+        assert_eq!(taken.to_string(), "Bind for 0.0.0.0:8080 failed: port is already allocated");
+        // Either gives up what the other handed out.
+        two.detach("aaaaaaaaaaaa").await.unwrap();
+        two.attach("cccccccccccc", &new_namespace(), port(81)).await.unwrap();
+        one.detach("bbbbbbbbbbbb").await.unwrap();
+        let rules = run("iptables-save");
+        assert!(rules.contains("-A T-PORTS -p tcp -m tcp --dport 8080 -j DNAT"), "{rules}");
+        assert!(rules.contains(":KUBE-HOSTPORTS"), "the cluster's chains stay: {rules}");
+        one.cleanup().await.unwrap();
+        let left = run("iptables-save; ip link");
+        assert!(!left.contains("T-") && !left.contains("test0"), "{left}");
     });
 }
