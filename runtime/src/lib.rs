@@ -12,6 +12,6 @@ pub mod image;
 mod service;
 pub mod shim;
 pub mod streaming;
-pub(crate) mod sys;
+pub mod sys;
 
-pub use service::{Config, Runtime, RuntimeError, ShimCommand, reset};
+pub use service::{Config, Daemonless, Ended, Engine, Runtime, RuntimeError, ShimCommand, reset};

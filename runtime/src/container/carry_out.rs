@@ -161,8 +161,8 @@ fn take(step: SetupStep, stage: &mut Stage) -> Result<(), Failure> {
             .map_err(failed("make the root file system read-only")),
         EnterRoot => stage.root().and_then(mount::pivot_into).map_err(failed("enter the root file system")),
         NewSession => nix::unistd::setsid().map(drop).map_err(|error| failed("make a session")(error.into())),
-        OpenTerminal { console, owner } => {
-            open_terminal(stage, console, &owner).map_err(failed("open a terminal"))
+        OpenTerminal { console, owner, size } => {
+            open_terminal(stage, console, &owner, size).map_err(failed("open a terminal"))
         }
         ConnectStreams { owner } => {
             connect_streams(stage, &owner).map_err(failed("connect the standard streams"))
@@ -390,10 +390,18 @@ fn protect(stage: &Stage, path: &Path) -> io::Result<()> {
     mount::attach(copy, place)
 }
 
-fn open_terminal(stage: &mut Stage, console: bool, owner: &User) -> io::Result<()> {
+fn open_terminal(
+    stage: &mut Stage,
+    console: bool,
+    owner: &User,
+    size: Option<(u16, u16)>,
+) -> io::Result<()> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = nix::fcntl::open("/dev/pts/ptmx", flags, Mode::empty())?;
     let peer = terminal::open_peer(&master)?;
+    if let Some((columns, rows)) = size {
+        terminal::resize(&master, columns, rows)?;
+    }
     own(&peer, owner)?;
     if console {
         let place =

@@ -123,6 +123,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
         oom_score_adj: Some(given.oom_score_adj as i32),
         open_files: inputs.open_files,
         terminal: container.tty,
+        terminal_size: None,
     };
     let mut devices = if security.privileged { vec![DeviceRule::all()] } else { DeviceRule::defaults() };
     devices.extend(inputs.devices.iter().map(|(node, access)| DeviceRule {

@@ -77,6 +77,8 @@ pub enum SetupStep {
         console: bool,
         /// Whose it is.
         owner: User,
+        /// Its first size, if that is known: columns and rows.
+        size: Option<(u16, u16)>,
     },
     /// Connects the standard streams to what the shim has prepared.
     ConnectStreams {
@@ -164,7 +166,7 @@ fn become_program(process: &Process, is_first: bool) -> Vec<SetupStep> {
     let user = &process.user;
     let mut steps = vec![SetupStep::NewSession];
     steps.push(if process.terminal {
-        SetupStep::OpenTerminal { console: is_first, owner: user.clone() }
+        SetupStep::OpenTerminal { console: is_first, owner: user.clone(), size: process.terminal_size }
     } else {
         SetupStep::ConnectStreams { owner: user.clone() }
     });

@@ -58,6 +58,9 @@ pub struct Process {
     pub open_files: Option<u64>,
     /// Whether it has a terminal.
     pub terminal: bool,
+    /// The first size of its terminal, if that is known: columns and rows.
+    #[serde(default)]
+    pub terminal_size: Option<(u16, u16)>,
 }
 
 /// Numeric user and groups.

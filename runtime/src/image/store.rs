@@ -5,6 +5,7 @@
 //! layers/<diff id>/          unpacked layers, in overlayfs' own form
 //! references/<hash>.json     one name each: which image it means
 //! snapshots/<container>/     writable layers; `layers` in it names the layers that it stands on
+//! snapshots-<owner>/         the same of another runtime beside the node's
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,10 +19,14 @@ use sha2::{Digest, Sha256};
 
 use super::{ImageConfig, ImageError, Reference, archive, reference};
 
+/// Where the writable layers of the node's own containers are.
+const SNAPSHOTS: &str = "snapshots";
+
 /// A directory of images.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    snapshots: PathBuf,
 }
 
 /// An image that is there, with all its names.
@@ -53,11 +58,19 @@ pub(super) struct Named {
 impl Store {
     /// Opens the store in `root`, making it where it is missing.
     pub fn open(root: impl Into<PathBuf>) -> Result<Store, ImageError> {
-        let store = Store { root: root.into() };
+        let root = root.into();
+        let store = Store { snapshots: root.join(SNAPSHOTS), root };
         for directory in [store.blobs(), store.layers(), store.references(), store.snapshots()] {
             fs::create_dir_all(&directory).map_err(ImageError::storage("create", &directory))?;
         }
         Ok(store)
+    }
+
+    /// The same images for another runtime: its containers' writable layers are apart from the node's.
+    pub fn with_snapshots_of(mut self, owner: &str) -> Result<Store, ImageError> {
+        self.snapshots = self.root.join(format!("{SNAPSHOTS}-{owner}"));
+        fs::create_dir_all(&self.snapshots).map_err(ImageError::storage("create", &self.snapshots))?;
+        Ok(self)
     }
 
     /// Imports every image of a docker-archive or OCI-layout tar; `name` replaces the archive's own names.
@@ -118,7 +131,7 @@ impl Store {
                 image.digests.iter().filter_map(|name| Some(hex_of(name.split_once('@')?.1).to_owned())),
             );
         }
-        for snapshot in entries(&self.snapshots())? {
+        for snapshot in self.all_snapshots()? {
             let layers = fs::read_to_string(snapshot.join("layers")).unwrap_or_default();
             needed.extend(layers.lines().map(str::to_owned));
         }
@@ -281,7 +294,19 @@ impl Store {
     }
 
     fn snapshots(&self) -> PathBuf {
-        self.root.join("snapshots")
+        self.snapshots.clone()
+    }
+
+    /// The writable layers of all runtimes that share these images.
+    fn all_snapshots(&self) -> Result<Vec<PathBuf>, ImageError> {
+        let mut all = Vec::new();
+        for directory in entries(&self.root)? {
+            let is_one = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SNAPSHOTS));
+            if is_one {
+                all.extend(entries(&directory)?);
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
     Ok(())
 }
 
-async fn adopt_sandbox(shared: &Arc<Shared>, id: &str, directory: PodDirectory) -> io::Result<()> {
+pub(super) async fn adopt_sandbox(shared: &Arc<Shared>, id: &str, directory: PodDirectory) -> io::Result<()> {
     // A record that a power failure has torn is as good as none.
     let sandbox = match Sandbox::load(id, directory.clone()) {
         Ok(Some(sandbox)) => Arc::new(sandbox),

@@ -49,8 +49,18 @@ impl Shared {
         let image = self.images.find(&name).map_err(|error| Error::unknown(error.to_string()))?;
         let image =
             image.ok_or_else(|| Error::not_found(format!("failed to resolve image {name:?}: not found")))?;
-        let id = new_id();
-        match self.assemble(&id, &sandbox, config, &image) {
+        self.create_container_as(new_id(), &sandbox, config, &image)
+    }
+
+    /// As [`Shared::create_container`], with an identity that the caller has chosen.
+    pub(super) fn create_container_as(
+        self: &Arc<Self>,
+        id: String,
+        sandbox: &Arc<Sandbox>,
+        config: v1::ContainerConfig,
+        image: &Image,
+    ) -> Result<String, Error> {
+        match self.assemble(&id, sandbox, config, image) {
             Ok(container) => {
                 let container = Arc::new(container);
                 self.pods().containers.insert(id.clone(), container.clone());
@@ -58,7 +68,7 @@ impl Shared {
                 Ok(id)
             }
             Err(error) => {
-                self.disassemble(&id, &sandbox);
+                self.disassemble(&id, sandbox);
                 Err(error)
             }
         }
@@ -137,7 +147,9 @@ impl Shared {
         if let Err(error) = fs::remove_dir_all(&directory).or_not_found() {
             tracing::warn!(container = id, %error, "failed to remove a container that could not be made");
         }
-        if let Err(error) = self.images.remove_snapshot(id) {
+        if self.daemonless.is_none()
+            && let Err(error) = self.images.remove_snapshot(id)
+        {
             tracing::warn!(container = id, %error, "failed to remove a container that could not be made");
         }
         self.clone().spawn_cgroup_removal(group_path(&self.pod_group_path(sandbox), id));
@@ -188,7 +200,9 @@ impl Shared {
                 container.id
             )));
         }
-        let answer = self.ask(&container.sandbox, Request::Start { container: container.id.clone() }).await?;
+        let (attach, size) = Default::default();
+        let request = Request::Start { container: container.id.clone(), attach, size };
+        let answer = self.ask(&container.sandbox, request).await?;
         match answer {
             Reply::Started(started) => {
                 container.happened(Happened::Started(started));
@@ -277,10 +291,13 @@ impl Shared {
         }
         let (images, directory, name) =
             (self.images.clone(), container.directory.0.clone(), container.id.clone());
+        let is_ours = self.daemonless.is_none();
         let removed = tokio::task::spawn_blocking(move || {
-            images
-                .remove_snapshot(&name)
-                .map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))?;
+            if is_ours {
+                images
+                    .remove_snapshot(&name)
+                    .map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))?;
+            }
             fs::remove_dir_all(&directory).or_not_found().map_err(failed("remove the container's directory"))
         });
         removed.await.map_err(|error| Error::unknown(error.to_string()))??;

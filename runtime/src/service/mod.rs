@@ -7,6 +7,7 @@
 mod adoption;
 mod calls;
 mod containers;
+mod daemonless;
 mod events;
 mod executable;
 mod images;
@@ -96,6 +97,8 @@ pub(crate) struct Shared {
     layout: Layout,
     images: Store,
     executable: Executable,
+    /// Set where processes come and go and none stays with the pods.
+    daemonless: Option<Daemonless>,
     pods: Mutex<Pods>,
     /// Held while groups below a pod's are made, and while an empty pod's group is removed.
     groups: Mutex<()>,
@@ -106,23 +109,8 @@ pub(crate) struct Shared {
 impl Runtime {
     /// Starts the runtime: pods that an earlier one left running are adopted, what it left half-done is cleaned up.
     pub async fn start(config: Config) -> Result<Arc<Runtime>, RuntimeError> {
-        let images = Store::open(&config.root)?;
-        std::fs::create_dir_all(config.state.join("pods"))
-            .map_err(RuntimeError::system("make the state directory"))?;
-        let layout = Layout::detect().map_err(RuntimeError::system("find the control groups"))?;
-        let executable =
-            Executable::protect(&config.shim).map_err(RuntimeError::system("protect the shim's binary"))?;
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
-            config,
-            layout,
-            images,
-            executable,
-            pods: Mutex::default(),
-            groups: Mutex::default(),
-            events: events::Events::default(),
-            stop: stop.clone(),
-        });
+        let shared = Shared::open(config, None, stop.clone())?;
         adoption::adopt(&shared).await?;
         let sessions = Arc::new(sessions::Sessions(shared.clone()));
         let streaming = Server::start(sessions, stop.clone()).await;
@@ -142,6 +130,35 @@ impl Runtime {
 }
 
 impl Shared {
+    /// Opens what is on disk; no pod is known yet.
+    fn open(
+        config: Config,
+        daemonless: Option<Daemonless>,
+        stop: CancellationToken,
+    ) -> Result<Arc<Shared>, RuntimeError> {
+        let images = Store::open(&config.root)?;
+        let images = match &daemonless {
+            Some(daemonless) => images.with_snapshots_of(&daemonless.owner)?,
+            None => images,
+        };
+        std::fs::create_dir_all(config.state.join("pods"))
+            .map_err(RuntimeError::system("make the state directory"))?;
+        let layout = Layout::detect().map_err(RuntimeError::system("find the control groups"))?;
+        let executable =
+            Executable::protect(&config.shim).map_err(RuntimeError::system("protect the shim's binary"))?;
+        Ok(Arc::new(Shared {
+            config,
+            layout,
+            images,
+            executable,
+            daemonless,
+            pods: Mutex::default(),
+            groups: Mutex::default(),
+            events: events::Events::default(),
+            stop,
+        }))
+    }
+
     /// Pods and containers; never held across an await.
     fn pods(&self) -> MutexGuard<'_, Pods> {
         // A panic elsewhere leaves the tables as true as they were.

@@ -33,7 +33,16 @@ impl Shared {
         if !runtime_handler.is_empty() {
             return Err(Error::invalid_argument(format!("no runtime for {runtime_handler:?} is configured")));
         }
-        let id = new_id();
+        self.run_sandbox_as(new_id(), config, runtime_handler).await
+    }
+
+    /// As [`Shared::run_sandbox`], with an identity that the caller has chosen.
+    pub(super) async fn run_sandbox_as(
+        self: &Arc<Self>,
+        id: String,
+        config: v1::PodSandboxConfig,
+        runtime_handler: String,
+    ) -> Result<String, Error> {
         let directory = PodDirectory(self.pods_directory().join(&id));
         let record = SandboxRecord {
             created_at: Timestamp::now(),
@@ -94,7 +103,11 @@ impl Shared {
         fs::write(directory.resolv_conf(), resolv_conf(config)?)?;
         let group = self.shims_cgroup();
         group.create().map_err(|error| io::Error::other(format!("{error}: {}", source_of(&error))))?;
-        let settings = settings(config, membership(&group));
+        let mut settings = settings(config, membership(&group));
+        settings.join_network = self.network_target(sandbox)?;
+        if let Some(daemonless) = &self.daemonless {
+            settings.exit_command = daemonless.exit_command(&sandbox.id);
+        }
         let node_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         let hostname = match &settings.hostname {
             Some(hostname) => hostname.clone(),
@@ -103,6 +116,13 @@ impl Shared {
         fs::write(directory.hostname(), format!("{hostname}\n"))?;
         write_json(&directory.settings(), &settings)?;
         shim::listen(directory)
+    }
+
+    /// The process that holds the network which a sandbox is to share with another one.
+    fn network_target(&self, sandbox: &Sandbox) -> io::Result<Option<i32>> {
+        let Some(target) = network_of(&sandbox.config) else { return Ok(None) };
+        let target = self.find_sandbox(target).map_err(io::Error::other)?;
+        shim::connect(&target.directory)?.peer_pid().map(Some)
     }
 
     /// Starts the shim from the protected binary.
@@ -132,7 +152,7 @@ impl Shared {
     }
 
     async fn attach_network(&self, sandbox: &Sandbox, shim: i32) -> Result<Option<net::PodAddress>, Error> {
-        if sandbox.host_network() {
+        if sandbox.host_network() || network_of(&sandbox.config).is_some() {
             return Ok(None);
         }
         let Some(network) = &self.config.network else { return Ok(None) };
@@ -183,7 +203,8 @@ impl Shared {
 
     /// Gives back what a pod without a shim still holds outside its directory.
     pub(super) async fn release(&self, sandbox: &Sandbox) -> Result<(), Error> {
-        if let Some(network) = self.config.network.as_ref().filter(|_| !sandbox.host_network()) {
+        let has_own = !sandbox.host_network() && network_of(&sandbox.config).is_none();
+        if let Some(network) = self.config.network.as_ref().filter(|_| has_own) {
             network
                 .detach(&sandbox.id)
                 .await
@@ -281,6 +302,12 @@ fn sandbox_state(sandbox: &Sandbox) -> v1::PodSandboxState {
     if sandbox.is_ready() { v1::PodSandboxState::SandboxReady } else { v1::PodSandboxState::SandboxNotready }
 }
 
+/// The sandbox whose network another one is to have.
+fn network_of(config: &v1::PodSandboxConfig) -> Option<&str> {
+    let options = sandbox_namespaces(config)?;
+    (options.network() == v1::NamespaceMode::Target).then_some(options.target_id.as_str())
+}
+
 /// What the shim is to set up for this pod.
 fn settings(config: &v1::PodSandboxConfig, group: Membership) -> Settings {
     let options = sandbox_namespaces(config);
@@ -290,6 +317,8 @@ fn settings(config: &v1::PodSandboxConfig, group: Membership) -> Settings {
         // A pod of the node's network has the node's name.
         hostname: (!host_network && !config.hostname.is_empty()).then(|| config.hostname.clone()),
         host_network,
+        join_network: None,
+        exit_command: Vec::new(),
         host_ipc: is_node(options.map(|options| options.ipc)),
         shared_pid: options.is_some_and(|options| options.pid() == v1::NamespaceMode::Pod),
         sysctls: sysctls.into_iter().collect(),

@@ -38,6 +38,8 @@ pub struct Forked {
     pub channel: Option<OwnedFd>,
     /// Its terminal's other side.
     pub terminal: Option<OwnedFd>,
+    /// The other ends of streams that were asked for together with it.
+    pub attached: Vec<OwnedFd>,
     /// Why it could not execute its program.
     pub failure: Option<String>,
     /// Who waits for an answer.

@@ -19,6 +19,8 @@ pub struct Shared {
     pub pause: Option<Child>,
     /// The pid namespace to come back to after joining another one for a child.
     pub own_pid: OwnedFd,
+    /// The namespaces that the shim came from, if it is to go back there at its end.
+    pub home: Vec<OwnedFd>,
 }
 
 /// Makes what the settings ask for.
@@ -33,8 +35,14 @@ pub fn make(settings: &Settings, directory: &PodDirectory) -> Result<Shared, Fai
         write_kernel_file(&group.join("cgroup.procs"), "0")
             .map_err(failed(format!("join {}", group.display())))?;
     }
+    let home = if settings.exit_command.is_empty() { &[][..] } else { &["net", "ipc", "uts"] };
+    let open = |name: &&str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
+    let home = home.iter().map(open).collect::<io::Result<_>>();
+    let home = home.map_err(failed("hold the namespaces that the shim came from"))?;
     let mut namespaces = 0;
-    if !settings.host_network {
+    if let Some(process) = settings.join_network {
+        join_network(process).map_err(failed("join the other container's network"))?;
+    } else if !settings.host_network {
         namespaces |= libc::CLONE_NEWNET;
     }
     if !settings.host_ipc {
@@ -47,7 +55,7 @@ pub fn make(settings: &Settings, directory: &PodDirectory) -> Result<Shared, Fai
     if let Some(hostname) = &settings.hostname {
         nix::unistd::sethostname(hostname).map_err(|error| failed("set the hostname")(error.into()))?;
     }
-    if !settings.host_network {
+    if namespaces & libc::CLONE_NEWNET != 0 {
         crate::sys::socket::raise_loopback().map_err(failed("raise the loopback device"))?;
     }
     for (name, value) in &settings.sysctls {
@@ -57,7 +65,11 @@ pub fn make(settings: &Settings, directory: &PodDirectory) -> Result<Shared, Fai
     let memory = if settings.host_ipc { None } else { Some(shared_memory(directory)?) };
     let own_pid = File::open("/proc/self/ns/pid").map_err(failed("open the pid namespace"))?.into();
     let pause = if settings.shared_pid { Some(start_pause()?) } else { None };
-    Ok(Shared { memory, pause, own_pid })
+    Ok(Shared { memory, pause, own_pid, home })
+}
+
+fn join_network(process: i32) -> io::Result<()> {
+    process::join_namespaces(process::pidfd_open(process)?, libc::CLONE_NEWNET)
 }
 
 fn shared_memory(directory: &PodDirectory) -> Result<SharedMemory, Failure> {

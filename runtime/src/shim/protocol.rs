@@ -23,6 +23,12 @@ pub enum Request {
     Start {
         /// Which.
         container: String,
+        /// Streams to it from its first byte on: sockets come back with the answer, as by `Attach`.
+        #[serde(default)]
+        attach: Attached,
+        /// The first size of its terminal: columns and rows.
+        #[serde(default)]
+        size: Option<(u16, u16)>,
     },
     /// Sends a signal to the first process of a container.
     Signal {
@@ -73,6 +79,17 @@ pub enum Request {
     Subscribe,
     /// Kills all containers and ends; answered when they are gone.
     Shutdown,
+}
+
+/// Which streams of a container somebody wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// To write to.
+    pub stdin: bool,
+    /// To read from.
+    pub stdout: bool,
+    /// To read from.
+    pub stderr: bool,
 }
 
 /// What a shim answers.
@@ -148,6 +165,13 @@ pub struct Settings {
     pub hostname: Option<String>,
     /// No network of its own.
     pub host_network: bool,
+    /// The process whose network namespace it joins instead of having one of its own.
+    #[serde(default)]
+    pub join_network: Option<i32>,
+    /// What the shim becomes, outside the pod's namespaces, when containers have ended, none is left and nobody
+    /// is subscribed. Without it the shim stays until it is told to end.
+    #[serde(default)]
+    pub exit_command: Vec<String>,
     /// No IPC namespace of its own.
     pub host_ipc: bool,
     /// Whether its containers see each other's processes.

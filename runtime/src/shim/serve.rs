@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::containers::{self, Client, Container, Forked, News, Reader, Role};
 use super::log::Stream;
 use super::namespaces::{self, Shared};
-use super::protocol::{Exit, PodDirectory, Reply, Request, Settings, Started, read_json, write_json};
+use super::protocol::{Attached, Exit, PodDirectory, Reply, Request, Settings, Started, read_json, write_json};
 use crate::container::carry_out::{Failure, failed};
 use crate::container::spec::{PidNamespace, Process, Spec};
 use crate::sys::poll::{ChildExits, Waiting};
@@ -38,8 +38,26 @@ pub(super) fn run(directory: PodDirectory) -> Result<(), Failure> {
         processes: Vec::new(),
         next_connection: 0,
         ending: None,
+        goes_home: !settings.exit_command.is_empty(),
+        has_ended: false,
     };
-    shim.serve().map_err(failed("serve"))
+    shim.serve().map_err(failed("serve"))?;
+    if shim.ending.is_none() { go_home(&shim.shared, &settings.exit_command) } else { Ok(()) }
+}
+
+/// Becomes the command that looks after what is left, where it can: out of the pod's namespaces.
+fn go_home(shared: &Shared, command: &[String]) -> Result<(), Failure> {
+    for namespace in &shared.home {
+        process::join_namespaces(namespace, 0).map_err(failed("leave the pod's namespaces"))?;
+    }
+    process::reset_signals().map_err(failed("reset signals"))?;
+    process::close_on_exec_from(3).map_err(failed("close descriptors"))?;
+    let c_string = |text: &String| std::ffi::CString::new(text.as_str());
+    let arguments: Result<Vec<_>, _> = command.iter().map(c_string).collect();
+    let arguments = arguments.map_err(|_| Failure::new("the exit command holds a zero byte"))?;
+    let Some(program) = arguments.first() else { return Ok(()) };
+    let environment = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    Err(failed("become the exit command")(process::execute(program, &arguments, &environment)))
 }
 
 struct Shim {
@@ -53,6 +71,10 @@ struct Shim {
     next_connection: u64,
     /// Who is told when all is over.
     ending: Option<u64>,
+    /// Whether it ends by itself after its containers.
+    goes_home: bool,
+    /// Whether a container has ended.
+    has_ended: bool,
 }
 
 /// What there is to do.
@@ -85,6 +107,9 @@ impl Shim {
                 && self.containers.is_empty()
             {
                 self.answer(connection, Reply::Done, Vec::new());
+                return Ok(());
+            }
+            if self.goes_home && self.is_forsaken() {
                 return Ok(());
             }
         }
@@ -130,6 +155,12 @@ impl Shim {
         // Last, so that output that came before an end is read before it.
         waiting.readable(self.exits.as_fd(), Event::Exits);
         waiting.wait()
+    }
+
+    /// Whether all is over and nobody is there who would hear of it.
+    fn is_forsaken(&self) -> bool {
+        let is_heard = |client: &Connection| client.subscribed || client.is_flushing();
+        self.has_ended && self.containers.is_empty() && !self.connections.values().any(is_heard)
     }
 
     /// Who is attached to any container.
@@ -250,7 +281,9 @@ impl Shim {
     fn carry_out(&mut self, id: u64, request: Request, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let outcome = match request {
             Request::Hello => Ok(Some(Vec::new())),
-            Request::Start { container } => self.start(id, container).map(|()| None),
+            Request::Start { container, attach, size } => {
+                self.start(id, container, attach, size).map(|()| None)
+            }
             Request::Exec { container, process } => {
                 self.exec(id, &container, process, descriptors).map(|()| None)
             }
@@ -258,7 +291,7 @@ impl Shim {
                 self.signal(&container, signal).map(|()| Some(Vec::new()))
             }
             Request::Attach { container, stdin, stdout, stderr } => {
-                self.attach(&container, stdin, stdout, stderr).map(Some)
+                self.attach(&container, Attached { stdin, stdout, stderr }).map(Some)
             }
             Request::Resize { container, columns, rows } => {
                 self.resize(&container, columns, rows).map(|()| Some(Vec::new()))
@@ -287,21 +320,31 @@ impl Shim {
         Ok(())
     }
 
-    fn start(&mut self, id: u64, container: String) -> Result<(), Failure> {
+    fn start(
+        &mut self,
+        id: u64,
+        container: String,
+        attach: Attached,
+        size: Option<(u16, u16)>,
+    ) -> Result<(), Failure> {
         let path = self.directory.container(&container).spec();
         let spec: Option<Spec> = read_json(&path).map_err(failed(format!("read {}", path.display())))?;
-        let spec = spec.ok_or_else(|| Failure::new(format!("container {container} has no spec")))?;
+        let mut spec = spec.ok_or_else(|| Failure::new(format!("container {container} has no spec")))?;
+        spec.process.terminal_size = size;
         let target = match &spec.pid {
             PidNamespace::Container(name) => self.containers.get(name).map(|target| &target.pidfd),
             _ => None,
         };
         let (child, channel, started) = containers::start(spec, &self.shared, target)?;
         self.containers.insert(container.clone(), started);
+        // Nothing of its output is read before this is done.
+        let attached = if attach == Attached::default() { Vec::new() } else { self.attach(&container, attach)? };
         self.processes.push(Forked {
             pid: child.pid,
             role: Role::First(container),
             channel: Some(channel),
             terminal: None,
+            attached,
             failure: None,
             waiting: Some(id),
         });
@@ -330,6 +373,7 @@ impl Shim {
             role: Role::Exec,
             channel: Some(channel),
             terminal: None,
+            attached: Vec::new(),
             failure: None,
             waiting: Some(id),
         });
@@ -341,13 +385,8 @@ impl Shim {
         process::pidfd_signal(&container.pidfd, signal).map_err(failed(format!("send signal {signal}")))
     }
 
-    fn attach(
-        &mut self,
-        name: &str,
-        stdin: bool,
-        stdout: bool,
-        stderr: bool,
-    ) -> Result<Vec<OwnedFd>, Failure> {
+    fn attach(&mut self, name: &str, wanted: Attached) -> Result<Vec<OwnedFd>, Failure> {
+        let Attached { stdin, stdout, stderr } = wanted;
         let container = self.containers.get_mut(name).ok_or_else(|| not_running(name))?;
         let mut make = || -> io::Result<Vec<OwnedFd>> {
             let (mut theirs, mut client) = (Vec::new(), Client { stdin: None, outputs: Vec::new() });
@@ -410,6 +449,7 @@ impl Shim {
         match forked.role.clone() {
             Role::First(name) => {
                 forked.waiting = None;
+                descriptors.append(&mut forked.attached);
                 if let (Some(master), Some(container)) = (terminal, self.containers.get_mut(&name)) {
                     container.input.sink = Some(master.try_clone()?);
                     container.output.add(master, Stream::Stdout)?;
@@ -444,6 +484,7 @@ impl Shim {
             _ => Reply::Exited { code },
         };
         if let Role::First(name) = forked.role {
+            self.has_ended = true;
             let Some(mut container) = self.containers.remove(&name) else { return Ok(()) };
             container.output.drain();
             let now = Timestamp::now();
