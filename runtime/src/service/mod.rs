@@ -17,6 +17,7 @@ mod sessions;
 mod state;
 mod statistics;
 
+pub use daemonless::{Daemonless, Ended, Engine};
 pub use reset::reset;
 
 use std::collections::HashSet;
