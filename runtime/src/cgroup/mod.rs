@@ -4,6 +4,7 @@
 //! which file gets which value, [`Cgroup`] is one group in all hierarchies at once, [`stats`] reads.
 
 mod devices;
+mod freezer;
 mod layout;
 pub mod resources;
 pub mod stats;

@@ -158,6 +158,10 @@ pub(super) async fn subscribe(sandbox: &Sandbox) -> Option<Connection> {
 
 /// Listens to a shim for as long as it lives.
 pub(super) fn watch(shared: &Arc<Shared>, sandbox: &Arc<Sandbox>, mut connection: Connection) {
+    // Another process may be at the pod next: only who holds its lock cleans up after it.
+    if shared.daemonless.is_some() {
+        return;
+    }
     let (shared, sandbox) = (shared.clone(), sandbox.clone());
     tokio::spawn(async move {
         let listen = async {

@@ -65,8 +65,8 @@ impl Engine {
         PodDirectory(self.shared.pods_directory().join(id))
     }
 
-    /// Makes a pod's namespaces, gives it an address, and leaves a shim with it. For as long as this engine
-    /// lives the shim waits for it after its container's end.
+    /// Makes a pod's namespaces, gives it an address, and leaves a shim with it. For as long as somebody is
+    /// subscribed there the shim stays after its container's end.
     pub async fn run_sandbox(&self, id: &str, config: v1::PodSandboxConfig) -> Result<(), Error> {
         self.shared.run_sandbox_as(id.to_owned(), config, String::new()).await.map(drop)
     }
