@@ -46,4 +46,22 @@ pub struct NodeFacts {
     pub memory: i64,
     /// The node's own resolver configuration.
     pub dns: DnsConfig,
+    /// Who runs the containers.
+    pub runtime: RuntimeName,
+}
+
+/// What the runtime calls itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuntimeName {
+    /// `coracle`, `containerd`, `cri-o`: the scheme of container ids.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+impl RuntimeName {
+    /// Whether it limits and removes the control groups of pods; others leave them to the kubelet.
+    pub fn keeps_pod_groups(&self) -> bool {
+        self.name == "coracle"
+    }
 }

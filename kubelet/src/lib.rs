@@ -9,6 +9,7 @@
 //! the runtime's events, on probe results and at times that their plans name. All state can be lost: a
 //! restarted kubelet finds its pods in the API and in the runtime and goes on, no container being touched.
 
+mod cgroup;
 pub mod config;
 pub mod container;
 mod context;
@@ -29,20 +30,25 @@ pub mod volume;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::events::Recorder;
 use client::{Informers, Selection, informer};
+use cri::v1::VersionRequest;
 use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, TlsFiles};
-use context::Context;
+use context::{Context, RuntimeName};
 use node::NodeKeeper;
 use pod::Pods;
 use server::Server;
 pub use server::{ServeError, TlsError};
+
+/// Between two attempts to reach a runtime that is not up yet.
+const RUNTIME_RETRY: Duration = Duration::from_millis(500);
 
 /// Why a kubelet cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +97,8 @@ pub async fn run(
         let failed = |source| KubeletError::Directory { path: directory.clone(), source };
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    let machine = node::Machine::inspect(&config)?;
+    let Some(runtime_name) = stop.run_until_cancelled(first_answer(&*runtime)).await else { return Ok(()) };
+    let machine = node::Machine::inspect(&config, &runtime_name)?;
     let sources = Arc::new(source::Sources::new(client.clone()));
     let services = Informers::new(client.clone(), stop.clone()).cache::<Service>();
     let selection =
@@ -100,7 +107,7 @@ pub async fn run(
     let context = Arc::new(Context {
         volumes: volume::VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
         events: Recorder::new(client.clone(), "kubelet", Some(&config.node_name)),
-        node: machine.facts(&config),
+        node: machine.facts(&config, runtime_name),
         client,
         runtime,
         images,
@@ -133,4 +140,17 @@ pub async fn run(
         tokio::try_join!(health, work).map(drop)
     };
     everything.await
+}
+
+/// Who runs the containers. One in another process may come up after us.
+async fn first_answer(runtime: &dyn RuntimeService) -> RuntimeName {
+    loop {
+        match runtime.version(VersionRequest::default()).await {
+            Ok(answer) => {
+                return RuntimeName { name: answer.runtime_name, version: answer.runtime_version };
+            }
+            Err(error) => tracing::warn!(%error, "the container runtime does not answer yet"),
+        }
+        tokio::time::sleep(RUNTIME_RETRY).await;
+    }
 }

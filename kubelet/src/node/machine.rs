@@ -10,11 +10,10 @@ use nix::sys::utsname::uname;
 
 use crate::KubeletError;
 use crate::config::Config;
-use crate::context::NodeFacts;
+use crate::context::{NodeFacts, RuntimeName};
 use crate::sandbox::dns::parse_resolv_conf;
 
 const VERSION: &str = "v1.37.0+coracle";
-const RUNTIME_VERSION: &str = "coracle://0.1.0";
 const MEBIBYTE: u64 = 1024 * 1024;
 /// Kept free for the node itself, as upstream's hard eviction threshold does.
 const MEMORY_RESERVE: u64 = 100 * MEBIBYTE;
@@ -44,7 +43,7 @@ pub struct Pressure {
 
 impl Machine {
     /// Finds out what there is.
-    pub fn inspect(config: &Config) -> Result<Machine, KubeletError> {
+    pub fn inspect(config: &Config, runtime: &RuntimeName) -> Result<Machine, KubeletError> {
         let meminfo = read("/proc/meminfo")?;
         let disk = statvfs(&config.root)
             .map_err(|errno| KubeletError::Machine { path: config.root.clone(), source: errno.into() })?;
@@ -54,7 +53,7 @@ impl Machine {
             disk: disk.blocks() * disk.fragment_size(),
             max_pods: config.max_pods,
             root: config.root.clone(),
-            info: system_info(),
+            info: system_info(runtime),
         })
     }
 
@@ -80,7 +79,7 @@ impl Machine {
     }
 
     /// What pods have to know.
-    pub(crate) fn facts(&self, config: &Config) -> NodeFacts {
+    pub(crate) fn facts(&self, config: &Config, runtime: RuntimeName) -> NodeFacts {
         let resolv_conf = std::fs::read_to_string(&config.resolv_conf).unwrap_or_else(|error| {
             let path = config.resolv_conf.display();
             tracing::warn!(%path, %error, "cannot read the node's resolver configuration, pods get none of it");
@@ -90,6 +89,7 @@ impl Machine {
             allocatable: self.allocatable(),
             memory: i64::try_from(self.memory).unwrap_or(i64::MAX),
             dns: parse_resolv_conf(&resolv_conf),
+            runtime,
         }
     }
 
@@ -104,13 +104,13 @@ impl Machine {
     }
 }
 
-fn system_info() -> NodeSystemInfo {
+fn system_info(runtime: &RuntimeName) -> NodeSystemInfo {
     let line = |path: &str| read(path).map(|text| text.trim().to_string()).unwrap_or_default();
     let kernel = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
     NodeSystemInfo {
         architecture: architecture().to_string(),
         boot_id: line("/proc/sys/kernel/random/boot_id"),
-        container_runtime_version: RUNTIME_VERSION.to_string(),
+        container_runtime_version: format!("{}://{}", runtime.name, runtime.version),
         kernel_version: kernel,
         kube_proxy_version: String::new(),
         kubelet_version: VERSION.to_string(),

@@ -187,7 +187,7 @@ mod tests {
     fn machine() -> Machine {
         let mut config = Config::new("n", [192, 0, 2, 1].into());
         config.root = "/".into();
-        Machine::inspect(&config).unwrap()
+        Machine::inspect(&config, &crate::context::RuntimeName::default()).unwrap()
     }
 
     fn status(fault: Option<&str>, before: Option<&NodeStatus>, second: i64) -> NodeStatus {

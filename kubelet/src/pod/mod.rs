@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod memory;
 pub mod observed;
 pub mod plan;
+mod relist;
 pub mod start;
 pub mod status;
 pub mod stop;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use client::{Cache, Change};
 use cri::v1::{ContainerEventResponse, GetEventsRequest, ListPodSandboxRequest, PodSandbox};
-use cri::{Error, EventStream};
+use cri::{Code, Error, EventStream};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -117,8 +118,9 @@ impl Pods {
     async fn listen(&self) -> EventStream {
         match self.context.runtime.get_container_events(GetEventsRequest {}).await {
             Ok(stream) => stream,
+            Err(error) if error.code == Code::Unimplemented => relist::events(self.context.runtime.clone()),
             Err(error) => {
-                tracing::warn!(%error, "the runtime does not tell what happens, looking every second");
+                tracing::warn!(%error, "the runtime does not tell what happens, asking it again");
                 futures::stream::once(async move { Err::<ContainerEventResponse, Error>(error) }).boxed()
             }
         }

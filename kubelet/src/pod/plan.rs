@@ -34,6 +34,8 @@ pub struct Situation<'a> {
     pub observed: &'a Observed,
     /// What the worker remembers.
     pub memory: &'a Memory,
+    /// The scheme of container ids: who runs the containers.
+    pub runtime: &'a str,
     /// The time.
     pub now: Timestamp,
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hook;
 use super::view::PodView;
+use crate::cgroup;
 use crate::container::config::{HostMount, Ingredients, container_config, volume_mounts};
 use crate::container::env::{ConfigError, Place, environment, references};
 use crate::container::qos::container_resources;
@@ -89,6 +90,11 @@ pub fn sandbox_request(context: &Context, pod: &Pod, attempt: u32) -> PodSandbox
 pub async fn create_sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<(), String> {
     let config = sandbox_request(context, pod, attempt);
     tokio::fs::create_dir_all(&config.log_directory).await.map_err(|error| error.to_string())?;
+    if let Some(linux) = config.linux.as_ref().filter(|_| !context.node.runtime.keeps_pod_groups()) {
+        let resources = linux.resources.clone().unwrap_or_default();
+        cgroup::prepare(&linux.cgroup_parent, &resources)
+            .map_err(|error| format!("failed to ensure that the pod's cgroup exists: {error}"))?;
+    }
     let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
     context.runtime.run_pod_sandbox(request).await.map(drop).map_err(|error| error.message)
 }

@@ -206,6 +206,7 @@ impl Worker {
             is_gone: self.is_gone,
             observed: &self.observed,
             memory: &self.memory,
+            runtime: &self.context.node.runtime.name,
             now,
         }
     }

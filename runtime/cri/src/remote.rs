@@ -23,19 +23,30 @@ pub struct Remote {
 impl Remote {
     /// Connects to `unix:///run/containerd/containerd.sock` and the like.
     pub async fn connect(endpoint: &str) -> Result<Remote, Error> {
-        let unreachable = |error: tonic::transport::Error| {
-            Error::new(Code::Unavailable, format!("failed to connect to the runtime at {endpoint}: {error}"))
-        };
-        let channel = Endpoint::from_shared(endpoint.to_owned())
-            .map_err(unreachable)?
-            .connect()
-            .await
-            .map_err(unreachable)?;
-        Ok(Remote {
+        let channel = address(endpoint)?.connect().await.map_err(|error| unreachable(endpoint, &error))?;
+        Ok(Remote::over(channel))
+    }
+
+    /// The runtime at this endpoint, whether it is up yet or not: each call connects again where need be, and
+    /// fails as `Unavailable` while nobody is there.
+    pub fn at(endpoint: &str) -> Result<Remote, Error> {
+        Ok(Remote::over(address(endpoint)?.connect_lazy()))
+    }
+
+    fn over(channel: Channel) -> Remote {
+        Remote {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT),
-        })
+        }
     }
+}
+
+fn address(endpoint: &str) -> Result<Endpoint, Error> {
+    Endpoint::from_shared(endpoint.to_owned()).map_err(|error| unreachable(endpoint, &error))
+}
+
+fn unreachable(endpoint: &str, error: &tonic::transport::Error) -> Error {
+    Error::new(Code::Unavailable, format!("failed to connect to the runtime at {endpoint}: {error}"))
 }
 
 macro_rules! remote_runtime {

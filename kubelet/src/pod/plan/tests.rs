@@ -102,6 +102,7 @@ impl Story {
             is_gone: self.is_gone,
             observed: &self.observed,
             memory: &self.memory,
+            runtime: "coracle",
             now: self.now,
         })
     }

@@ -14,9 +14,6 @@ use crate::pod::observed::{ContainerState, ObservedContainer};
 use crate::pod::plan::{Goal, Situation, crash_back_off, goal};
 use crate::pod::view::{PodView, RestartPolicy, container_restart_policy, init_restart_policy, is_sidecar};
 
-/// How container ids are written in the API: the runtime's name, then its id.
-pub const CONTAINER_ID_PREFIX: &str = "coracle://";
-
 /// One status for each of `spec.initContainers`, in their order.
 pub(super) fn init_container_statuses(situation: &Situation<'_>) -> Vec<ContainerStatus> {
     let containers = situation.pod.init_containers().iter();
@@ -76,11 +73,11 @@ fn container_status(
     let name = &container.name;
     let latest = situation.observed.latest(name);
     let mut status = match latest {
-        Some(latest) => observed_status(latest),
+        Some(latest) => observed_status(latest, situation.runtime),
         None => unobserved_status(situation, container),
     };
     status.last_state = match situation.observed.previous(name) {
-        Some(previous) => Some(api_state(previous)),
+        Some(previous) => Some(api_state(previous, situation.runtime)),
         None => status.last_state.or(Some(ApiState::default())),
     };
     match waiting(situation, container, latest, policy) {
@@ -98,16 +95,16 @@ fn container_status(
     status
 }
 
-fn observed_status(latest: &ObservedContainer) -> ContainerStatus {
+fn observed_status(latest: &ObservedContainer, runtime: &str) -> ContainerStatus {
     ContainerStatus {
         name: latest.name.clone(),
         image: latest.image.clone(),
         image_id: latest.image_id.clone(),
-        container_id: Some(format!("{CONTAINER_ID_PREFIX}{}", latest.id)),
+        container_id: Some(container_id(latest, runtime)),
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
         state: match latest.state {
             ContainerState::Created | ContainerState::Unknown => None,
-            _ => Some(api_state(latest)),
+            _ => Some(api_state(latest, runtime)),
         },
         ..ContainerStatus::default()
     }
@@ -208,7 +205,12 @@ fn waiting_for(reason: &str, message: Option<String>) -> ContainerStateWaiting {
     ContainerStateWaiting { reason: Some(reason.to_string()), message }
 }
 
-fn api_state(container: &ObservedContainer) -> ApiState {
+/// How container ids are written in the API: the runtime's name, then its id.
+fn container_id(container: &ObservedContainer, runtime: &str) -> String {
+    format!("{runtime}://{}", container.id)
+}
+
+fn api_state(container: &ObservedContainer, runtime: &str) -> ApiState {
     match &container.state {
         ContainerState::Created | ContainerState::Unknown => ApiState::default(),
         ContainerState::Running { started_at } => ApiState {
@@ -224,7 +226,7 @@ fn api_state(container: &ObservedContainer) -> ApiState {
                 // Of a container that was lost nobody knows when it ended.
                 finished_at: Some(Time(whole_seconds(*finished_at)))
                     .filter(|time| time.0 > Timestamp::UNIX_EPOCH),
-                container_id: Some(format!("{CONTAINER_ID_PREFIX}{}", container.id)),
+                container_id: Some(container_id(container, runtime)),
                 ..ContainerStateTerminated::default()
             }),
             ..ApiState::default()

@@ -66,7 +66,7 @@ fn exited(code: i32, second: i64) -> ContainerState {
 }
 
 fn told(pod: &Pod, observed: &Observed, memory: &Memory) -> PodStatus {
-    let situation = Situation { pod, is_gone: false, observed, memory, now: at(100) };
+    let situation = Situation { pod, is_gone: false, observed, memory, runtime: "coracle", now: at(100) };
     pod_status(&situation, "192.0.2.1")
 }
 

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::outcome::Done;
+use crate::cgroup;
+use crate::container::qos::{QosClass, cgroup_parent};
+use crate::context::Context;
 use crate::pod::memory::{ContainerOperation, Volumes};
 use crate::pod::observed::ContainerState;
 use crate::pod::plan::PodAction;
@@ -212,9 +215,22 @@ impl Worker {
             {
                 tracing::warn!(logs = %logs.display(), %error, "cannot remove the logs of a pod");
             }
-            Done::Forgotten(context.volumes.remove_pod(&uid).await)
+            Done::Forgotten(remove_traces(&context, &uid).await)
         });
     }
+}
+
+/// Removes what the kubelet itself has made for a pod.
+async fn remove_traces(context: &Context, uid: &str) -> io::Result<()> {
+    context.volumes.remove_pod(uid).await?;
+    if context.node.runtime.keeps_pod_groups() {
+        return Ok(());
+    }
+    // The class of one that was found without its spec is not known.
+    for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+        cgroup::remove(&cgroup_parent(&context.config.cgroup_parent, class, uid))?;
+    }
+    Ok(())
 }
 
 /// Removes a file and those that were rotated away from it: `0.log` and `0.log.20260102-030405`.

@@ -46,7 +46,10 @@ impl Kubelet {
             volumes: VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
             events: client::events::Recorder::new(client.clone(), "kubelet", Some("node")),
             services: informer::start::<Service>(client.clone(), Selection::default(), stop.clone()),
-            node: NodeFacts::default(),
+            node: NodeFacts {
+                runtime: crate::context::RuntimeName { name: "coracle".into(), version: "1".into() },
+                ..NodeFacts::default()
+            },
             client: client.clone(),
             runtime: runtime.clone(),
             images: runtime.clone(),
