@@ -21,10 +21,24 @@ use nix::{
 
 use crate::{checks, cli::DownArgs, kubeconfig, progress::Progress, server, settings::Place};
 
+/// The word beside the pid of a runtime that runs alone.
+const RUNTIME: &str = "runtime";
+
 /// A server that runs, found by the lock that it holds.
 pub(crate) struct Running {
     /// Its process.
     pub(crate) pid: u32,
+    /// What it is.
+    pub(crate) role: Role,
+}
+
+/// What runs at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A whole cluster.
+    Cluster,
+    /// The container runtime alone.
+    Runtime,
 }
 
 /// The lock of a running server. Whatever way the server ends, the kernel lets go of it.
@@ -33,8 +47,18 @@ pub(crate) struct Lock {
 }
 
 impl Running {
-    /// The server at this place, if one runs.
+    /// The server at this place, if one runs. One that has been killed and still holds its files is waited for.
     pub(crate) fn find(place: &Place) -> Result<Option<Running>> {
+        let Some(running) = Running::holder(place)? else { return Ok(None) };
+        if !running.is_ending() {
+            return Ok(Some(running));
+        }
+        terminate(running.pid, Duration::from_secs(10))?;
+        Running::holder(place)
+    }
+
+    /// Whoever holds the lock.
+    fn holder(place: &Place) -> Result<Option<Running>> {
         let path = place.lock();
         let mut file = match File::open(&path) {
             Ok(file) => file,
@@ -46,17 +70,25 @@ impl Running {
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_unlocked_again) => Ok(None),
             Err((_, Errno::EWOULDBLOCK)) => {
-                let pid = text.trim().parse().with_context(|| format!("no pid in {}", path.display()))?;
-                Ok(Some(Running { pid }))
+                let mut words = text.split_whitespace();
+                let pid = words.next().unwrap_or_default().parse();
+                let pid = pid.with_context(|| format!("no pid in {}", path.display()))?;
+                let role = if words.next() == Some(RUNTIME) { Role::Runtime } else { Role::Cluster };
+                Ok(Some(Running { pid, role }))
             }
             Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
+    }
+
+    /// A process on its way out gives back its memory first, and with it its command line, then its files.
+    fn is_ending(&self) -> bool {
+        std::fs::read(format!("/proc/{}/cmdline", self.pid)).map_or(true, |line| line.is_empty())
     }
 }
 
 impl Lock {
     /// Takes the place for this process.
-    pub(crate) fn take(place: &Place) -> Result<Lock> {
+    pub(crate) fn take(place: &Place, role: Role) -> Result<Lock> {
         let path = place.lock();
         std::fs::create_dir_all(&place.run_dir)
             .with_context(|| format!("cannot create {}", place.run_dir.display()))?;
@@ -65,12 +97,15 @@ impl Lock {
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => {
-                bail!("a cluster runs already in {}: stop it with `coracle down`", place.data_dir.display())
+                bail!("another server runs in {}: stop it with `coracle down`", place.data_dir.display())
             }
             Err((_, error)) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
         };
         file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .and_then(|()| match role {
+                Role::Cluster => writeln!(file, "{}", std::process::id()),
+                Role::Runtime => writeln!(file, "{} {RUNTIME}", std::process::id()),
+            })
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Lock { _file: file })
     }

@@ -160,10 +160,13 @@ impl Cluster {
     /// Kills the server the hard way and waits until it is gone. Shims and containers stay.
     pub fn kill_server(&self) {
         let servers = || {
-            let is_server = |line: &String| line.contains("coracle server");
+            let command = format!(" {} server ", binary());
+            let is_server = |line: &String| line.contains(&command);
             self.processes().into_iter().filter(is_server).collect::<Vec<_>>()
         };
-        for line in servers() {
+        let running = servers();
+        assert!(!running.is_empty(), "there is a server to kill");
+        for line in running {
             let pid = line.split(' ').next().unwrap_or_default();
             self.machine.sh(&format!("kill -9 {pid}")).ok();
         }
@@ -179,6 +182,22 @@ impl Cluster {
         let roots = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
         let roots = roots.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
         roots.map(|root| root.join(name)).filter(|path| path.exists()).collect()
+    }
+
+    /// The control groups of its pods.
+    pub fn pod_groups(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut unread: Vec<PathBuf> = self.cgroups();
+        while let Some(group) = unread.pop() {
+            let entries = std::fs::read_dir(&group).into_iter().flatten().flatten();
+            let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let (pods, others): (Vec<_>, Vec<_>) = below.map(|entry| entry.path()).partition(|path| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pod"))
+            });
+            found.extend(pods);
+            unread.extend(others);
+        }
+        found
     }
 
     fn import_image(&self) {

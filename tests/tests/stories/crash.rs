@@ -25,14 +25,23 @@ fn containers(cluster: &Cluster) -> BTreeMap<String, (String, i64)> {
 fn a_server_killed_in_the_middle_of_a_rollout_goes_on_and_restarts_no_pod() {
     let cluster = Cluster::start();
     cluster.apply(&web("web", 6));
-    cluster.kubectl("set env deployment/web COLOR=blue").ok();
-    cluster.kill_server();
-    cluster.up().ok();
-    cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
-    eventually("only the new pods are left", || {
-        let pods = containers(&cluster);
-        if pods.len() == 6 { Ok(()) } else { Err(format!("{pods:?}")) }
-    });
+    // At another moment of the rollout each time: nothing replaced yet, some pods, all of them.
+    for moment in [0, 1, 3, 6] {
+        cluster.kubectl(&format!("set env deployment/web MOMENT={moment}")).ok();
+        eventually("the rollout has come so far", || {
+            let web = cluster.get("deployment web");
+            let seen = web["status"]["observedGeneration"] == web["metadata"]["generation"];
+            let updated = web["status"]["updatedReplicas"].as_i64().unwrap_or(0);
+            if seen && updated >= moment { Ok(()) } else { Err(web["status"].to_string()) }
+        });
+        cluster.kill_server();
+        cluster.up().ok();
+        cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
+        eventually("only the new pods are left", || {
+            let pods = containers(&cluster);
+            if pods.len() == 6 { Ok(()) } else { Err(format!("{pods:?}")) }
+        });
+    }
     for (pod, (_, restarts)) in containers(&cluster) {
         assert_eq!(restarts, 0, "{pod} was restarted");
     }
