@@ -5,6 +5,7 @@
 //! conditions with [`eventually`], never for time to pass.
 
 pub mod cluster;
+pub mod containerd;
 pub mod machine;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use cluster::Cluster;
+pub use containerd::Containerd;
 pub use machine::Machine;
 
 /// What a finished command said.

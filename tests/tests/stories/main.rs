@@ -6,6 +6,7 @@ mod bad_input;
 mod command_line;
 mod crash;
 mod interaction;
+mod other_runtime;
 mod pods;
 mod rollout;
 mod services;
