@@ -20,11 +20,16 @@ pub(crate) fn root(what: &str) -> Result<()> {
 
 /// Everything that a server needs of the machine.
 pub(crate) fn machine(settings: &Settings) -> Result<()> {
-    filesystem("overlay")?;
-    controllers()?;
-    program("iptables-restore", "iptables")?;
+    containers()?;
     port(settings.secure_port, "the API server", "--secure-port")?;
     port(settings.kubelet_port, "the kubelet", "--kubelet-port")
+}
+
+/// What containers need of the machine.
+pub(crate) fn containers() -> Result<()> {
+    filesystem("overlay")?;
+    controllers()?;
+    program("iptables-restore", "iptables")
 }
 
 fn filesystem(name: &str) -> Result<()> {

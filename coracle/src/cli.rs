@@ -1,11 +1,16 @@
 //! The command line: what can be said, and who carries it out.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use net::Cidr;
 
-use crate::{down, image, server, settings::Settings, status, up, watch};
+use crate::{down, image, runtime_alone, server, settings::Settings, status, up, watch};
 
 /// A whole Kubernetes cluster in one program: API server, store, scheduler, controllers, kubelet with its own
 /// container runtime, service proxy and DNS.
@@ -32,6 +37,9 @@ enum Command {
     Status(PlaceArgs),
     /// Run the cluster in the foreground, logging to standard error. Pods outlive it: `coracle down` stops them.
     Server(ServerArgs),
+    /// Run the container runtime alone, without a cluster: it serves the CRI on a socket, for crictl, critest or
+    /// another kubelet. Its pods outlive it: `coracle down` stops them.
+    Runtime(RuntimeArgs),
     /// Images of the embedded container runtime.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -115,6 +123,27 @@ pub(crate) struct WatchArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct RuntimeArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Where to serve the CRI [default: RUN_DIR/cri.sock].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cri_socket: Option<PathBuf>,
+    /// The addresses of pods, until a kubelet says others.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/24")]
+    pub(crate) pod_cidr: Cidr,
+    /// Where clients of exec, attach and port-forward are sent to; port 0 is any free one.
+    #[arg(long, value_name = "ADDRESS", default_value_t = runtime::Config::LOOPBACK)]
+    pub(crate) streaming_address: SocketAddr,
+    /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `info,runtime=debug`.
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "CORACLE_LOG")]
+    pub(crate) log: String,
+    /// Log JSON objects instead of lines for people.
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
@@ -145,6 +174,13 @@ pub(crate) struct ServerArgs {
     /// The cluster's DNS domain.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub(crate) cluster_domain: String,
+    /// Where to serve the embedded runtime's CRI, for crictl [default: RUN_DIR/cri.sock]; empty for nowhere.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cri_socket: Option<OsString>,
+    /// Let this runtime run the containers instead of the embedded one: the CRI socket of containerd or CRI-O,
+    /// such as unix:///run/containerd/containerd.sock. It also brings the pod network (CNI) and the images.
+    #[arg(long, value_name = "URL", value_parser = runtime_endpoint)]
+    pub(crate) container_runtime_endpoint: Option<String>,
     /// Keep everything in this etcd cluster instead of the embedded store (URLs, separated by commas).
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     pub(crate) etcd_servers: Vec<String>,
@@ -168,6 +204,14 @@ pub(crate) struct ServerArgs {
     pub(crate) progress_fd: Option<i32>,
 }
 
+/// A socket, with its scheme or without.
+fn runtime_endpoint(text: &str) -> Result<String, String> {
+    match text.strip_prefix("unix://").unwrap_or(text) {
+        path if path.starts_with('/') => Ok(format!("unix://{path}")),
+        _ => Err("give the path of a socket, such as unix:///run/containerd/containerd.sock".to_string()),
+    }
+}
+
 impl Cli {
     /// Carries out what was said.
     pub(crate) fn run(self) -> Result<()> {
@@ -177,6 +221,7 @@ impl Cli {
             Command::Reset(args) => down::reset(&args),
             Command::Status(place) => status::status(&place),
             Command::Server(args) => server::run(&Settings::new(&args)?),
+            Command::Runtime(args) => runtime_alone::run(&args),
             Command::Image(command) => image::run(&command),
             Command::Watch(args) => watch::watch(&args),
             Command::Version => {
@@ -196,7 +241,8 @@ mod tests {
     #[test]
     fn a_background_server_is_told_everything_that_up_was_told() {
         let said = "coracle up --node-name=n1 --node-ip 192.0.2.1 --secure-port=7443 --timeout 5 \
-                    --etcd-servers=https://a:2379,https://b:2379 --etcd-cafile=/ca.pem --log debug --log-json";
+                    --etcd-servers=https://a:2379,https://b:2379 --etcd-cafile=/ca.pem --log debug --log-json \
+                    --container-runtime-endpoint /run/crio.sock --cri-socket=";
         let Command::Up(args) = Cli::parse_from(said.split_whitespace()).command else { panic!() };
         let settings = Settings::new(&args.server).unwrap();
         let flags = ["coracle".to_string(), "server".to_string()].into_iter().chain(settings.flags());

@@ -6,6 +6,7 @@ mod down;
 mod image;
 mod kubeconfig;
 mod progress;
+mod runtime_alone;
 mod server;
 mod settings;
 mod status;

@@ -6,7 +6,14 @@
 mod parts;
 mod turns;
 
-use std::{fs::File, io::Write, os::fd::FromRawFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::{ErrorKind, Write},
+    os::fd::FromRawFd,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use apiserver::{ApiServer, bootstrap, cluster, pki::Names, pki::Pki, request::User};
@@ -23,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     checks,
-    down::Lock,
+    down::{Lock, Role},
     settings::{Etcd, Place, Settings},
     status::is_ready,
 };
@@ -51,7 +58,7 @@ fn start(settings: &Settings, reporter: &mut Reporter) -> Result<()> {
     checks::root("running a cluster")?;
     let format = if settings.log_json { logs::Format::Json } else { logs::Format::Text };
     logs::init(&settings.log, format)?;
-    let _lock = Lock::take(&settings.place)?;
+    let _lock = Lock::take(&settings.place, Role::Cluster)?;
     checks::machine(settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(settings, reporter));
@@ -201,21 +208,48 @@ pub(crate) fn pod_network(place: &Place, cluster_cidr: Cidr) -> Result<PodNetwor
 }
 
 /// The embedded runtime's settings at this place.
-fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) -> runtime::Config {
+pub(crate) fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) -> runtime::Config {
     runtime::Config {
         root: place.runtime_root(),
         state: place.run_dir.join("runtime"),
         cgroup_parent: place.cgroup_parent.clone(),
         shim: runtime::ShimCommand::default(),
         network,
+        streaming_address: runtime::Config::LOOPBACK,
+    }
+}
+
+/// Writes down which runtime runs the pods of this place, for `coracle down`.
+fn remember_runtime(place: &Place, endpoint: Option<&str>) -> Result<()> {
+    let path = place.runtime_endpoint();
+    match endpoint {
+        Some(endpoint) => write_private(&path, endpoint),
+        None => match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
+/// The runtime that runs the pods of this place.
+async fn runtime_of(place: &Place) -> Result<Arc<dyn RuntimeService>> {
+    let path = place.runtime_endpoint();
+    match std::fs::read_to_string(&path) {
+        Ok(endpoint) => Ok(Arc::new(cri::Remote::connect(endpoint.trim()).await?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let network = Arc::new(pod_network(place, ANY_CIDR.parse()?)?);
+            Ok(runtime::Runtime::start(runtime_config(place, Some(network))).await?)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
 /// Stops every pod of this place: containers have `grace` to end by themselves. What is known of them stays,
 /// so that the next server counts restarts and finds exit codes and logs; images stay too.
 pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
-    let network = Arc::new(pod_network(place, ANY_CIDR.parse()?)?);
-    let runtime = runtime::Runtime::start(runtime_config(place, Some(network))).await?;
+    let runtime = runtime_of(place).await?;
     let seconds = i64::try_from(grace.as_secs())?;
     let containers = runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
     let stopping = containers.into_iter().map(|container| {
@@ -240,6 +274,15 @@ pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
 
 /// Takes away everything of the embedded runtime: pods, images, mounts, control groups.
 pub(crate) async fn reset_runtime(place: &Place) -> Result<()> {
+    if place.runtime_endpoint().exists() {
+        // What another runtime has beside our pods is its own.
+        stop_pods(place, Duration::ZERO).await?;
+        let runtime = runtime_of(place).await?;
+        for sandbox in runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items {
+            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id };
+            runtime.remove_pod_sandbox(request).await?;
+        }
+    }
     Ok(runtime::reset(&runtime_config(place, None)).await?)
 }
 
@@ -261,7 +304,7 @@ async fn node_ready(cluster: &Cluster, name: &str) {
     }
 }
 
-fn signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
+pub(crate) fn signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(kind).context("cannot be told of signals")
 }
 

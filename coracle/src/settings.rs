@@ -50,9 +50,20 @@ impl Place {
         self.data_dir.join("server.log")
     }
 
+    /// Where the embedded runtime serves the CRI, unless told otherwise.
+    pub(crate) fn cri_socket(&self) -> PathBuf {
+        self.run_dir.join("cri.sock")
+    }
+
     /// Held by the running server, with its pid in it.
     pub(crate) fn lock(&self) -> PathBuf {
         self.run_dir.join("server.lock")
+    }
+
+    /// Names the runtime that runs the pods, where that is not the embedded one: whoever stops the pods has to
+    /// ask it.
+    pub(crate) fn runtime_endpoint(&self) -> PathBuf {
+        self.data_dir.join("container-runtime-endpoint")
     }
 
     /// Where the embedded runtime keeps images and containers' files.
@@ -74,6 +85,10 @@ pub(crate) struct Settings {
     pub(crate) cluster_cidr: Cidr,
     pub(crate) cluster_dns: Ipv4Addr,
     pub(crate) cluster_domain: String,
+    /// The socket of the runtime that is to be used instead of the embedded one.
+    pub(crate) runtime_endpoint: Option<String>,
+    /// Where the embedded runtime serves the CRI, if anywhere.
+    pub(crate) cri_socket: Option<PathBuf>,
     pub(crate) etcd: Option<Etcd>,
     pub(crate) log: String,
     pub(crate) log_json: bool,
@@ -116,8 +131,14 @@ impl Settings {
             ca: args.etcd_cafile.clone(),
             client,
         });
+        let place = Place::new(&args.place)?;
+        let cri_socket = match &args.cri_socket {
+            None => Some(place.cri_socket()),
+            Some(path) if path.is_empty() => None,
+            Some(path) => Some(std::path::absolute(path).context("--cri-socket")?),
+        };
         Ok(Settings {
-            place: Place::new(&args.place)?,
+            place,
             node_name,
             node_ip,
             secure_port: args.secure_port,
@@ -129,6 +150,8 @@ impl Settings {
                 format!("the cluster's DNS needs an address among the Services' ({service_cidr})")
             })?,
             cluster_domain: args.cluster_domain.clone(),
+            runtime_endpoint: args.container_runtime_endpoint.clone(),
+            cri_socket,
             etcd,
             log: args.log.clone(),
             log_json: args.log_json,
@@ -157,6 +180,11 @@ impl Settings {
         add("cluster-dns", self.cluster_dns.to_string());
         add("cluster-domain", self.cluster_domain.clone());
         add("log", self.log.clone());
+        if let Some(endpoint) = &self.runtime_endpoint {
+            add("container-runtime-endpoint", endpoint.clone());
+        }
+        let cri_socket = self.cri_socket.as_ref().map(|path| path.display().to_string());
+        add("cri-socket", cri_socket.unwrap_or_default());
         if let Some(etcd) = &self.etcd {
             add("etcd-servers", etcd.servers.join(","));
             if let Some(ca) = &etcd.ca {

@@ -4,7 +4,11 @@ use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, api::ListParams};
 
-use crate::{cli::PlaceArgs, down::Running, settings::Place};
+use crate::{
+    cli::PlaceArgs,
+    down::{Role, Running},
+    settings::Place,
+};
 
 /// Prints how the cluster is; fails where it is not well.
 pub(crate) fn status(args: &PlaceArgs) -> Result<()> {
@@ -12,6 +16,10 @@ pub(crate) fn status(args: &PlaceArgs) -> Result<()> {
     let Some(running) = Running::find(&place)? else {
         bail!("no cluster runs in {}: start one with `coracle up`", place.data_dir.display());
     };
+    if running.role == Role::Runtime {
+        println!("runtime  running alone (pid {})", running.pid);
+        return Ok(());
+    }
     println!("server   running (pid {})", running.pid);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(report(&place))

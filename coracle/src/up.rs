@@ -20,7 +20,7 @@ use nix::{
 use crate::{
     checks,
     cli::UpArgs,
-    down::{Running, terminate},
+    down::{Role, Running, terminate},
     kubeconfig,
     progress::Progress,
     settings::Settings,
@@ -31,6 +31,9 @@ pub(crate) fn up(args: &UpArgs) -> Result<()> {
     checks::root("starting a cluster")?;
     let settings = Settings::new(&args.server)?;
     if let Some(running) = Running::find(&settings.place)? {
+        if running.role == Role::Runtime {
+            bail!("the container runtime runs here alone (pid {}): stop it first", running.pid);
+        }
         println!("The cluster is running already (pid {}).", running.pid);
         return Ok(());
     }

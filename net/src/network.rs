@@ -215,6 +215,11 @@ impl PodNetwork {
         Ok(PodAddress { ip, gateway: block.gateway })
     }
 
+    /// Whether this node's block is set up.
+    pub fn is_up(&self) -> bool {
+        *self.is_up.borrow()
+    }
+
     /// Unplugs a sandbox and frees its address; one that is not known is no error.
     pub async fn detach(&self, sandbox: &str) -> Result<(), NetworkError> {
         Links::open()?.remove(&link_name(sandbox)).await?;

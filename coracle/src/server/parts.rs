@@ -4,12 +4,13 @@ use std::{fmt::Display, future::Future, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
 use apiserver::{ApiServer, request::User};
+use cri::{ImageService, RuntimeService};
 use kubelet::TlsFiles;
 use runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cluster, pod_network, runtime_config};
+use super::{Cluster, pod_network, remember_runtime, runtime_config};
 use crate::settings::Settings;
 
 /// Tells why the server ends.
@@ -62,14 +63,32 @@ pub(super) async fn start(
     };
     spawn.part("cluster DNS", dns::run(config, client, stop.clone()));
 
-    let network = Arc::new(pod_network(&settings.place, settings.cluster_cidr)?);
-    let runtime = Runtime::start(runtime_config(&settings.place, Some(network))).await;
-    let runtime = runtime.context("cannot start the container runtime")?;
+    let (runtime, images) = container_runtime(settings).await?;
+    if let Some(path) = settings.cri_socket.as_ref().filter(|_| settings.runtime_endpoint.is_none()) {
+        let socket = cri::Socket::bind(path);
+        let socket = socket.with_context(|| format!("cannot serve the CRI at {}", path.display()))?;
+        let serving = cri::serve(socket, runtime.clone(), images.clone(), stop.clone().cancelled_owned());
+        spawn.part("container runtime interface", serving);
+    }
     let node = format!("system:node:{}", settings.node_name);
     let client = cluster.client(&node, &["system:nodes"]);
     let config = kubelet_config(cluster, settings)?;
-    spawn.part("kubelet", kubelet::run(config, client, runtime.clone(), runtime, stop.clone()));
+    spawn.part("kubelet", kubelet::run(config, client, runtime, images, stop.clone()));
     Ok(())
+}
+
+/// The embedded runtime, or the one that was asked for.
+async fn container_runtime(settings: &Settings) -> Result<(Arc<dyn RuntimeService>, Arc<dyn ImageService>)> {
+    let place = &settings.place;
+    remember_runtime(place, settings.runtime_endpoint.as_deref())?;
+    if let Some(endpoint) = &settings.runtime_endpoint {
+        let runtime = Arc::new(cri::Remote::at(endpoint)?);
+        return Ok((runtime.clone(), runtime));
+    }
+    let network = Arc::new(pod_network(place, settings.cluster_cidr)?);
+    let runtime = Runtime::start(runtime_config(place, Some(network))).await;
+    let runtime = runtime.context("cannot start the container runtime")?;
+    Ok((runtime.clone(), runtime))
 }
 
 /// A client in the name of a controller's service account, as upstream's controllers have one each.

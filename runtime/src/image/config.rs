@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The configuration blob of an image; its digest is the image's id.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct ImageConfig {
     /// Such as `amd64`.
     #[serde(default)]
@@ -22,7 +22,7 @@ pub struct ImageConfig {
 }
 
 /// How containers of an image run, unless they are told otherwise.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Execution {
     /// `user`, `uid`, `user:group` or `uid:gid`.
@@ -49,7 +49,7 @@ pub struct Execution {
 }
 
 /// The layers of an image by the digests of their uncompressed content.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct RootFilesystem {
     /// Lowest first.
     #[serde(default)]

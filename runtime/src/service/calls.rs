@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::containers::container_status;
 use super::sandboxes::sandbox_status;
-use super::{Runtime, nanoseconds};
+use super::{Runtime, metrics, nanoseconds};
 use crate::streaming;
 
 const NAME: &str = "coracle";
@@ -27,21 +27,8 @@ impl RuntimeService for Runtime {
         })
     }
 
-    async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Error> {
-        let ready =
-            |kind: &str| RuntimeCondition { r#type: kind.to_owned(), status: true, ..Default::default() };
-        Ok(StatusResponse {
-            status: Some(RuntimeStatus { conditions: vec![ready("RuntimeReady"), ready("NetworkReady")] }),
-            info: HashMap::new(),
-            runtime_handlers: vec![RuntimeHandler {
-                name: String::new(),
-                features: Some(RuntimeHandlerFeatures {
-                    recursive_read_only_mounts: true,
-                    user_namespaces: false,
-                }),
-            }],
-            features: Some(RuntimeFeatures { supplemental_groups_policy: true }),
-        })
+    async fn status(&self, request: StatusRequest) -> Result<StatusResponse, Error> {
+        Ok(self.shared.status(request.verbose))
     }
 
     async fn runtime_config(&self, _: RuntimeConfigRequest) -> Result<RuntimeConfigResponse, Error> {
@@ -96,7 +83,7 @@ impl RuntimeService for Runtime {
         let containers = self.shared.containers_of(&sandbox.id);
         Ok(PodSandboxStatusResponse {
             status: Some(sandbox_status(&sandbox)),
-            info: HashMap::new(),
+            info: if request.verbose { self.shared.sandbox_info(&sandbox) } else { HashMap::new() },
             containers_statuses: containers.iter().map(|container| container_status(container)).collect(),
             timestamp: nanoseconds(Timestamp::now()),
         })
@@ -113,8 +100,7 @@ impl RuntimeService for Runtime {
         &self,
         request: UpdatePodSandboxResourcesRequest,
     ) -> Result<UpdatePodSandboxResourcesResponse, Error> {
-        // The pod's group is the kubelet's, who has changed it already and only tells us.
-        self.shared.find_sandbox(&request.pod_sandbox_id)?;
+        self.shared.update_sandbox(&request.pod_sandbox_id, request.overhead, request.resources)?;
         Ok(UpdatePodSandboxResourcesResponse {})
     }
 
@@ -155,10 +141,7 @@ impl RuntimeService for Runtime {
         request: ContainerStatusRequest,
     ) -> Result<ContainerStatusResponse, Error> {
         let container = self.shared.find_container(&request.container_id)?;
-        let mut info = HashMap::new();
-        if request.verbose {
-            info.insert("cgroup".to_owned(), container.record.cgroup.clone());
-        }
+        let info = if request.verbose { self.shared.container_info(&container)? } else { HashMap::new() };
         Ok(ContainerStatusResponse { status: Some(container_status(&container)), info })
     }
 
@@ -261,14 +244,14 @@ impl RuntimeService for Runtime {
         &self,
         _: ListMetricDescriptorsRequest,
     ) -> Result<ListMetricDescriptorsResponse, Error> {
-        Ok(ListMetricDescriptorsResponse { descriptors: Vec::new() })
+        Ok(ListMetricDescriptorsResponse { descriptors: metrics::descriptors() })
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: ListPodSandboxMetricsRequest,
     ) -> Result<ListPodSandboxMetricsResponse, Error> {
-        Ok(ListPodSandboxMetricsResponse { pod_metrics: Vec::new() })
+        Ok(ListPodSandboxMetricsResponse { pod_metrics: self.shared.list_metrics().await? })
     }
 }
 
@@ -279,7 +262,7 @@ impl ImageService for Runtime {
     }
 
     async fn image_status(&self, request: ImageStatusRequest) -> Result<ImageStatusResponse, Error> {
-        Ok(ImageStatusResponse { image: self.shared.image_status(request.image)?, info: HashMap::new() })
+        self.shared.image_status(request.image, request.verbose)
     }
 
     async fn pull_image(&self, request: PullImageRequest) -> Result<PullImageResponse, Error> {

@@ -3,6 +3,7 @@
 use cri::{Code, Error, v1};
 use jiff::Timestamp;
 
+use super::info::image_info;
 use super::sandboxes::source_of;
 use super::{Shared, nanoseconds};
 use crate::image::{Image, ImageError, Reference, Usage};
@@ -18,9 +19,16 @@ impl Shared {
         Ok(images.iter().map(cri_image).collect())
     }
 
-    pub(super) fn image_status(&self, spec: Option<v1::ImageSpec>) -> Result<Option<v1::Image>, Error> {
+    /// An image that is not there is no error: the answer is empty.
+    pub(super) fn image_status(
+        &self,
+        spec: Option<v1::ImageSpec>,
+        verbose: bool,
+    ) -> Result<v1::ImageStatusResponse, Error> {
         let name = spec.unwrap_or_default().image;
-        Ok(self.images.find(&name).map_err(unreadable)?.as_ref().map(cri_image))
+        let image = self.images.find(&name).map_err(unreadable)?;
+        let info = image.as_ref().filter(|_| verbose).map(image_info).unwrap_or_default();
+        Ok(v1::ImageStatusResponse { image: image.as_ref().map(cri_image), info })
     }
 
     /// An image that is there need not be pulled; others have to be imported.

@@ -1,8 +1,8 @@
 //! The runtime as the kubelet sees it: pods and containers, and the calls on them.
 //!
 //! [`state`] is what is known and where it is kept; [`sandboxes`], [`containers`], [`sessions`],
-//! [`statistics`] and [`images`] carry calls out; [`calls`] maps them to CRI's traits; [`adoption`]
-//! finds again what an earlier server left running.
+//! [`statistics`], [`metrics`], [`info`] and [`images`] carry calls out; [`calls`] maps them to CRI's traits;
+//! [`adoption`] finds again what an earlier server left running.
 
 mod adoption;
 mod calls;
@@ -11,6 +11,8 @@ mod daemonless;
 mod events;
 mod executable;
 mod images;
+mod info;
+mod metrics;
 mod reset;
 mod sandboxes;
 mod sessions;
@@ -21,6 +23,7 @@ pub use daemonless::{Daemonless, Ended, Engine};
 pub use reset::reset;
 
 use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +48,14 @@ pub struct Config {
     pub shim: ShimCommand,
     /// The pod network. Without one only pods of the node's network can run.
     pub network: Option<Arc<net::PodNetwork>>,
+    /// Where clients of exec, attach and port-forward connect to; port 0 is any free one. Whoever has got a URL
+    /// may use it, so that an address other than the loopback opens containers to whoever can listen on the way.
+    pub streaming_address: SocketAddr,
+}
+
+impl Config {
+    /// Where the streaming server listens unless told otherwise.
+    pub const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 }
 
 /// How a shim is started: a program and the arguments before the pod's directory.
@@ -114,7 +125,8 @@ impl Runtime {
         let shared = Shared::open(config, None, stop.clone())?;
         adoption::adopt(&shared).await?;
         let sessions = Arc::new(sessions::Sessions(shared.clone()));
-        let streaming = Server::start(sessions, stop.clone()).await;
+        let address = shared.config.streaming_address;
+        let streaming = Server::start(address, sessions, stop.clone()).await;
         let streaming = streaming.map_err(RuntimeError::system("start the streaming server"))?;
         Ok(Arc::new(Runtime { shared, streaming, _stop: stop.drop_guard() }))
     }

@@ -229,6 +229,17 @@ impl Shared {
         fs::remove_dir_all(&sandbox.directory.0).or_not_found().map_err(failed("remove the pod's directory"))
     }
 
+    /// Takes note of limits that the kubelet has given the pod's group; the group is his.
+    pub(super) fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: Option<v1::LinuxContainerResources>,
+        resources: Option<v1::LinuxContainerResources>,
+    ) -> Result<(), Error> {
+        let sandbox = self.find_sandbox(id)?;
+        sandbox.change_limits(overhead, resources).map_err(failed("record the pod's resources"))
+    }
+
     /// The sandbox with this id, or whose id begins like this.
     pub(super) fn find_sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Error> {
         let pods = self.pods();

@@ -42,8 +42,16 @@ pub(super) struct Sandbox {
     pub(super) config: v1::PodSandboxConfig,
     pub(super) runtime_handler: String,
     record: Mutex<SandboxRecord>,
+    limits: Mutex<PodLimits>,
     /// Whether its shim is there.
     pub(super) ready: watch::Sender<bool>,
+}
+
+/// The limits of a pod's group, as its owner, the kubelet, last told them.
+#[derive(Clone, Default)]
+struct PodLimits {
+    overhead: Option<v1::LinuxContainerResources>,
+    resources: Option<v1::LinuxContainerResources>,
 }
 
 /// What came of the request for a sandbox.
@@ -130,12 +138,15 @@ impl Sandbox {
         record: SandboxRecord,
     ) -> Sandbox {
         let runtime_handler = record.runtime_handler.clone();
+        let linux = config.linux.clone().unwrap_or_default();
+        let limits = PodLimits { overhead: linux.overhead, resources: linux.resources };
         Sandbox {
             id,
             directory,
             config,
             runtime_handler,
             record: Mutex::new(record),
+            limits: Mutex::new(limits),
             ready: watch::Sender::new(false),
         }
     }
@@ -164,6 +175,33 @@ impl Sandbox {
     /// Writes what was asked for.
     pub(super) fn save_config(&self) -> io::Result<()> {
         write_message(self.directory.0.join("config.pb"), &self.config)
+    }
+
+    /// What was asked for, with the limits of today.
+    pub(super) fn current_config(&self) -> v1::PodSandboxConfig {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.config_with(limits)
+    }
+
+    /// Remembers new limits of the pod's group; those that are not given stay.
+    pub(super) fn change_limits(
+        &self,
+        overhead: Option<v1::LinuxContainerResources>,
+        resources: Option<v1::LinuxContainerResources>,
+    ) -> io::Result<()> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.overhead = overhead.or(limits.overhead.take());
+        limits.resources = resources.or(limits.resources.take());
+        write_message(self.directory.0.join("config.pb"), &self.config_with(limits.clone()))
+    }
+
+    fn config_with(&self, limits: PodLimits) -> v1::PodSandboxConfig {
+        let mut config = self.config.clone();
+        if limits.overhead.is_some() || limits.resources.is_some() {
+            let linux = config.linux.get_or_insert_default();
+            (linux.overhead, linux.resources) = (limits.overhead, limits.resources);
+        }
+        config
     }
 
     pub(super) fn is_ready(&self) -> bool {

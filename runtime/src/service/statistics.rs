@@ -1,5 +1,6 @@
 //! What pods and containers have used.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use cri::Error;
 use cri::v1::{self, UInt64Value};
 use jiff::Timestamp;
 
+use super::metrics::metrics;
 use super::sandboxes::has_labels;
 use super::state::{Container, Sandbox};
 use super::{Shared, nanoseconds};
@@ -75,6 +77,23 @@ impl Shared {
             wanted.iter().map(|sandbox| shared.read_sandbox(sandbox)).collect()
         });
         read.await.map_err(|error| Error::unknown(error.to_string()))
+    }
+
+    /// The metrics of all pods that run.
+    pub(super) async fn list_metrics(self: &Arc<Self>) -> Result<Vec<v1::PodSandboxMetrics>, Error> {
+        let pods = self.list_sandbox_stats(None).await?;
+        let name = |config: &v1::ContainerConfig| {
+            let image = config.image.clone().unwrap_or_default();
+            if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image }
+        };
+        let images: HashMap<String, String> = {
+            let pods = self.pods();
+            pods.containers
+                .values()
+                .map(|container| (container.id.clone(), name(&container.config)))
+                .collect()
+        };
+        Ok(pods.iter().map(|pod| metrics(pod, &images)).collect())
     }
 
     fn read_container(&self, container: &Container) -> v1::ContainerStats {

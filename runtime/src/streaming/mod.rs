@@ -101,9 +101,13 @@ enum Requested {
 }
 
 impl Server {
-    /// Listens on a free port of the loopback address.
-    pub async fn start(backend: Arc<dyn Backend>, stop: CancellationToken) -> io::Result<Server> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    /// Listens at `address`, where port 0 is any free one.
+    pub async fn start(
+        address: SocketAddr,
+        backend: Arc<dyn Backend>,
+        stop: CancellationToken,
+    ) -> io::Result<Server> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared { backend, tokens: Mutex::new(Tokens::new()), stop });
         let connections = TaskTracker::new();

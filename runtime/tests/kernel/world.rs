@@ -95,6 +95,7 @@ impl World {
                 arguments: Vec::new(),
             },
             network: None,
+            streaming_address: Config::LOOPBACK,
         };
         let runtime = Runtime::start(config.clone()).await.unwrap();
         World { runtime, config, directory }

@@ -105,7 +105,9 @@ fn flood() -> Vec<u8> {
 async fn server() -> (Server, mpsc::Receiver<()>, CancellationToken) {
     let (sender, ended) = mpsc::channel(8);
     let stop = CancellationToken::new();
-    (Server::start(Arc::new(Fake { ended: sender }), stop.clone()).await.unwrap(), ended, stop)
+    let address = ([127, 0, 0, 1], 0).into();
+    let server = Server::start(address, Arc::new(Fake { ended: sender }), stop.clone()).await.unwrap();
+    (server, ended, stop)
 }
 
 fn exec(command: &str, tty: bool) -> ExecRequest {
