@@ -7,7 +7,12 @@ use crate::pod::view::PodView;
 
 /// A container of a pod, as upstream points to it.
 pub fn container_reference(pod: &Pod, container: &str) -> ObjectReference {
-    let is_init = pod.init_containers().iter().any(|init| init.name == container);
-    let list = if is_init { "initContainers" } else { "containers" };
+    let list = if pod.init_containers().iter().any(|init| init.name == container) {
+        "initContainers"
+    } else if pod.ephemeral_containers().iter().any(|ephemeral| ephemeral.name == container) {
+        "ephemeralContainers"
+    } else {
+        "containers"
+    };
     ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..pod.object_ref(&()) }
 }

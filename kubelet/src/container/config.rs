@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use cri::v1::{
     Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, SecurityProfile,
-    SupplementalGroupsPolicy, security_profile::ProfileType,
+    LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
+    NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
 };
 use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile, SecurityContext};
 
@@ -72,6 +72,8 @@ pub struct Ingredients<'a> {
     pub resources: LinuxContainerResources,
     /// How many containers of this name came before it.
     pub attempt: u32,
+    /// The container whose processes it sees.
+    pub target: Option<String>,
 }
 
 /// The whole description.
@@ -114,11 +116,23 @@ pub fn container_config(
         tty: container.tty == Some(true),
         linux: Some(LinuxContainerConfig {
             resources: Some(ingredients.resources),
-            security_context: Some(security_context(pod, container)),
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(namespaces(pod, ingredients.target)),
+                ..security_context(pod, container)
+            }),
         }),
         stop_signal: stop_signal(container),
         ..ContainerConfig::default()
     })
+}
+
+fn namespaces(pod: &Pod, target: Option<String>) -> NamespaceOption {
+    match target {
+        None => namespace_options(pod),
+        Some(target_id) => {
+            NamespaceOption { pid: NamespaceMode::Target as i32, target_id, ..namespace_options(pod) }
+        }
+    }
 }
 
 fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String, String> {
@@ -249,7 +263,6 @@ fn security_context(pod: &Pod, container: &Container) -> LinuxContainerSecurityC
             ..Capability::default()
         }),
         privileged: is_privileged,
-        namespace_options: Some(namespace_options(pod)),
         run_as_user: user.map(|value| Int64Value { value }),
         run_as_group: group.map(|value| Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
@@ -330,6 +343,7 @@ mod tests {
             mounts: Vec::new(),
             resources: LinuxContainerResources::default(),
             attempt: 2,
+            target: None,
         };
         container_config(&pod, &pod.spec().containers[0], ingredients)
     }

@@ -3,6 +3,7 @@
 //! The values come from the spec, from ConfigMaps and Secrets that the caller has fetched, from the pod
 //! itself and from the Services around it. Pure: [`references`] says what to fetch.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -75,6 +76,9 @@ pub enum ConfigError {
         /// The container.
         container: String,
     },
+    /// The container whose processes an ephemeral one is to see does not run.
+    #[error("unable to find target container {0}")]
+    Target(String),
     /// A mount names a volume that is not there, or a path in it that must not be used.
     #[error("{0}")]
     Mount(String),
@@ -195,9 +199,9 @@ fn value_from(
     if let Some(resource) = &source.resource_field_ref {
         let of = match resource.container_name.as_deref().filter(|name| !name.is_empty()) {
             Some(name) => pod.container(name).ok_or_else(|| ConfigError::Container(name.to_string()))?,
-            None => container,
+            None => Cow::Borrowed(container),
         };
-        let value = resource_value(of, &resource.resource, resource.divisor.as_ref(), &place.allocatable);
+        let value = resource_value(&of, &resource.resource, resource.divisor.as_ref(), &place.allocatable);
         let value = value.ok_or_else(|| ConfigError::Resource(resource.resource.clone()))?;
         return Ok(Some(value.to_string()));
     }

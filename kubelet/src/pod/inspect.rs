@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use cri::v1::{
     ContainerFilter, ContainerState as CriState, ContainerStatus, ContainerStatusRequest,
-    ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxFilter, PodSandboxState,
-    PodSandboxStatusRequest,
+    ListContainersRequest, ListPodSandboxRequest, Mount, PodSandbox, PodSandboxFilter, PodSandboxState,
+    PodSandboxStatusRequest, Signal,
 };
 use cri::{Error, RuntimeService};
 use jiff::Timestamp;
 
-use super::observed::{ContainerState, Observed, ObservedContainer, Sandbox};
+use super::observed::{ContainerState, Details, Observed, ObservedContainer, Sandbox};
 use crate::container::config::annotation;
 use crate::container::labels;
 use crate::logs;
@@ -127,6 +127,7 @@ impl Inspector {
                 status.image_ref.clone()
             },
             state,
+            details: details(&status),
             id: status.id,
         }
     }
@@ -146,6 +147,23 @@ impl Inspector {
             return logs::last_lines(&log, MOST_LOG_LINES, LONGEST_LOG_MESSAGE);
         }
         status.message.clone()
+    }
+}
+
+fn details(status: &ContainerStatus) -> Details {
+    let is_recursive = |mount: &&Mount| mount.readonly && mount.recursive_read_only;
+    Details {
+        user: status.user.clone().and_then(|user| user.linux),
+        stop_signal: match status.stop_signal() {
+            Signal::RuntimeDefault => None,
+            signal => Some(signal.as_str_name().replace("PLUS", "+").replace("MINUS", "-")),
+        },
+        recursive_read_only: status
+            .mounts
+            .iter()
+            .filter(is_recursive)
+            .map(|mount| mount.container_path.clone())
+            .collect(),
     }
 }
 

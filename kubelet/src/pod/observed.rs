@@ -2,8 +2,11 @@
 
 use std::cmp::Reverse;
 
+use cri::v1::LinuxContainerUser;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
+
+use super::view::StatusView;
 
 /// How many runs of a container are kept: the last one, and the one before it for its logs and its end.
 pub const KEPT: usize = 2;
@@ -51,6 +54,19 @@ pub struct ObservedContainer {
     pub image_id: String,
     /// Where it stands.
     pub state: ContainerState,
+    /// What else the runtime says of it.
+    pub details: Details,
+}
+
+/// What the runtime says of a container beside its state, for those who look at its status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Details {
+    /// Whom it runs as.
+    pub user: Option<LinuxContainerUser>,
+    /// The signal that ends it, where the runtime says.
+    pub stop_signal: Option<String>,
+    /// Places in it that are read-only with all mounts below them.
+    pub recursive_read_only: Vec<String>,
 }
 
 /// Where a container stands.
@@ -122,8 +138,7 @@ impl Observed {
     /// has emptied the runtime's memory. They have been, so they count as restarts and as last states, and what
     /// was to run once is not run twice.
     pub fn with_lost(mut self, status: &PodStatus) -> Observed {
-        let told = [&status.init_container_statuses, &status.container_statuses];
-        for told in told.into_iter().flatten().flatten() {
+        for told in status.container_statuses() {
             for lost in [lost(told), lost_before(told)].into_iter().flatten() {
                 let known = || self.containers.iter().filter(|container| container.name == lost.name);
                 let is_known =
@@ -183,6 +198,7 @@ fn run(told: &ContainerStatus, attempt: i32, ended: ContainerStateTerminated) ->
         hash: String::new(),
         image: told.image.clone(),
         image_id: told.image_id.clone(),
+        details: Details::default(),
         state: ContainerState::Exited {
             started_at: ended.started_at.map(|time| time.0).unwrap_or_default(),
             finished_at: ended.finished_at.map(|time| time.0).unwrap_or_default(),

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::memory::{ContainerOperation, Memory, Volumes};
 use super::observed::{ContainerState, KEPT, Observed, ObservedContainer};
 use super::view::{
-    PodView, RestartPolicy, container_restart_policy, grace_of, init_restart_policy, is_sidecar,
+    PodView, RestartPolicy, container_restart_policy, grace_of, init_restart_policy, is_sidecar, plain,
 };
 use crate::container::hash::container_hash;
 
@@ -195,6 +195,7 @@ fn plan_running(situation: &Situation<'_>) -> Vec<PodAction> {
             actions.extend(plan_old_sandboxes(situation));
             actions.extend(plan_garbage(situation));
             if situation.memory.volumes == Volumes::Ready {
+                actions.extend(plan_ephemeral(situation));
                 actions.extend(plan_containers(situation));
             }
         }
@@ -286,6 +287,15 @@ fn plan_containers(situation: &Situation<'_>) -> Vec<PodAction> {
         actions.extend(step);
     }
     actions
+}
+
+/// Ephemeral containers start whenever there is a sandbox, each once.
+fn plan_ephemeral(situation: &Situation<'_>) -> Vec<PodAction> {
+    let Situation { pod, observed, memory, .. } = *situation;
+    let new = pod.ephemeral_containers().iter().filter(|container| {
+        memory.operation(&container.name).is_none() && observed.latest(&container.name).is_none()
+    });
+    new.filter_map(|container| start(situation, &plain(container), &mut false)).collect()
 }
 
 fn is_any_starting(situation: &Situation<'_>, containers: &[Container]) -> bool {
@@ -381,11 +391,11 @@ fn start(situation: &Situation<'_>, container: &Container, is_starting: &mut boo
 /// Stops one container of a pod that goes on.
 fn stop_container(pod: &Pod, container: &ObservedContainer, reason: StopReason) -> PodAction {
     let spec = pod.container(&container.name);
-    let probe = match reason {
-        StopReason::Liveness => spec.and_then(|spec| spec.liveness_probe.as_ref()),
-        StopReason::Startup => spec.and_then(|spec| spec.startup_probe.as_ref()),
+    let probe = spec.as_ref().and_then(|spec| match reason {
+        StopReason::Liveness => spec.liveness_probe.as_ref(),
+        StopReason::Startup => spec.startup_probe.as_ref(),
         _ => None,
-    };
+    });
     let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
     let grace = own.filter(|seconds| *seconds >= 0).map_or_else(|| pod.grace_period(), grace_of);
     PodAction::StopContainer { id: container.id.clone(), name: container.name.clone(), grace, reason }

@@ -60,6 +60,8 @@ pub struct Start {
     pub name: String,
     /// How many containers of this name came before it.
     pub attempt: u32,
+    /// The container whose processes it is to see, of those that run; `Err` names one that does not.
+    pub target: Result<Option<String>, String>,
     /// The sandbox to start it in.
     pub sandbox_id: String,
     /// Which sandbox of the pod that is.
@@ -121,11 +123,11 @@ impl Start {
         };
         let sandbox = sandbox_request(&self.context, &pod, self.sandbox_attempt);
         let image = tokio::select! {
-            image = image::ensure(&self.context, &pod, container, &sandbox) => image,
+            image = image::ensure(&self.context, &pod, &container, &sandbox) => image,
             () = self.cancel.cancelled() => return Err(StartError::Cancelled),
         };
         let image = image.map_err(|failure| self.fail(failure.reason, failure.message))?;
-        let config = self.configure(container, &image).await;
+        let config = self.configure(&container, &image).await;
         let config = config.map_err(|error| self.fail("CreateContainerConfigError", error))?;
         if self.cancel.is_cancelled() {
             return Err(StartError::Cancelled);
@@ -143,7 +145,7 @@ impl Start {
         let started = self.context.runtime.start_container(request).await;
         started.map_err(|error| self.fail("RunContainerError", error))?;
         self.tell(EventType::Normal, "Started", format!("Started container {}", self.name));
-        self.post_start(container, &id).await
+        self.post_start(&container, &id).await
     }
 
     async fn configure(
@@ -155,6 +157,7 @@ impl Start {
         let fetched = fetched.map_err(|error| ConfigError::Mount(error.to_string()))?;
         self.context.services.wait_synced().await;
         let services = self.context.services.list();
+        let target = self.target.clone().map_err(ConfigError::Target)?;
         let place = place(&self.context, self.pod_ips.clone());
         let environment = environment(&self.pod, container, &fetched, &services, &place)?;
         let mounts = self.mounts(container, &environment)?;
@@ -165,6 +168,7 @@ impl Start {
             attempt: self.attempt,
             environment,
             mounts,
+            target,
         };
         container_config(&self.pod, container, ingredients)
     }

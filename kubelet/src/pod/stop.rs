@@ -67,7 +67,7 @@ impl Stop {
         }
         let address = first_ip(&self.context, &self.pod, &self.pod_ips);
         let runtime = &*self.context.runtime;
-        if let Err(error) = hook::run(runtime, hook, container, &self.id, address, self.grace).await {
+        if let Err(error) = hook::run(runtime, hook, &container, &self.id, address, self.grace).await {
             self.tell(EventType::Warning, "FailedPreStopHook", format!("PreStopHook failed: {error}"));
         }
     }

@@ -1,9 +1,10 @@
 //! Questions that everybody here asks of a Pod: who it is, what its spec says where fields may be absent.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus};
 
 static NO_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
 static NO_STATUS: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
@@ -65,8 +66,16 @@ pub trait PodView {
     fn is_finished(&self) -> bool;
     /// Whether the pod uses the node's network.
     fn is_host_network(&self) -> bool;
-    /// The (init) container of this name.
-    fn container(&self, name: &str) -> Option<&Container>;
+    /// `spec.ephemeralContainers`.
+    fn ephemeral_containers(&self) -> &[EphemeralContainer];
+    /// All containers of whatever kind.
+    fn all_containers(&self) -> impl Iterator<Item = Cow<'_, Container>>;
+    /// The container of this name, of whatever kind.
+    fn container(&self, name: &str) -> Option<Cow<'_, Container>>;
+    /// All that the API has heard of containers, of whatever kind.
+    fn told_statuses(&self) -> impl Iterator<Item = &ContainerStatus>;
+    /// What the API has heard of the container of this name.
+    fn told(&self, name: &str) -> Option<&ContainerStatus>;
 }
 
 impl PodView for Pod {
@@ -120,8 +129,63 @@ impl PodView for Pod {
         self.spec().host_network == Some(true)
     }
 
-    fn container(&self, name: &str) -> Option<&Container> {
-        self.spec().containers.iter().chain(self.init_containers()).find(|container| container.name == name)
+    fn ephemeral_containers(&self) -> &[EphemeralContainer] {
+        self.spec().ephemeral_containers.as_deref().unwrap_or_default()
+    }
+
+    fn all_containers(&self) -> impl Iterator<Item = Cow<'_, Container>> {
+        let lasting = self.spec().containers.iter().chain(self.init_containers()).map(Cow::Borrowed);
+        lasting.chain(self.ephemeral_containers().iter().map(|container| Cow::Owned(plain(container))))
+    }
+
+    fn container(&self, name: &str) -> Option<Cow<'_, Container>> {
+        self.all_containers().find(|container| container.name == name)
+    }
+
+    fn told_statuses(&self) -> impl Iterator<Item = &ContainerStatus> {
+        self.status().container_statuses()
+    }
+
+    fn told(&self, name: &str) -> Option<&ContainerStatus> {
+        self.told_statuses().find(|status| status.name == name)
+    }
+}
+
+/// Short ways to what a PodStatus says.
+pub trait StatusView {
+    /// The statuses of all containers of whatever kind.
+    fn container_statuses(&self) -> impl Iterator<Item = &ContainerStatus>;
+}
+
+impl StatusView for PodStatus {
+    fn container_statuses(&self) -> impl Iterator<Item = &ContainerStatus> {
+        let lists =
+            [&self.container_statuses, &self.init_container_statuses, &self.ephemeral_container_statuses];
+        lists.into_iter().flatten().flatten()
+    }
+}
+
+/// An ephemeral container as one like the others: what it may not have is not there.
+pub fn plain(ephemeral: &EphemeralContainer) -> Container {
+    let from = ephemeral.clone();
+    Container {
+        name: from.name,
+        image: from.image,
+        image_pull_policy: from.image_pull_policy,
+        command: from.command,
+        args: from.args,
+        working_dir: from.working_dir,
+        env: from.env,
+        env_from: from.env_from,
+        security_context: from.security_context,
+        stdin: from.stdin,
+        stdin_once: from.stdin_once,
+        tty: from.tty,
+        volume_mounts: from.volume_mounts,
+        volume_devices: from.volume_devices,
+        termination_message_path: from.termination_message_path,
+        termination_message_policy: from.termination_message_policy,
+        ..Container::default()
     }
 }
 

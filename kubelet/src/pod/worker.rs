@@ -160,9 +160,7 @@ impl Worker {
     /// What the API says about the probes of containers that run already is believed until they are asked
     /// again: a restart of the kubelet must not take pods out of service.
     fn adopt(&mut self) {
-        let status = self.pod.status();
-        let statuses = [&status.container_statuses, &status.init_container_statuses];
-        for status in statuses.into_iter().flatten().flatten() {
+        for status in self.pod.told_statuses() {
             let running = self.observed.latest(&status.name).filter(|container| container.is_running());
             let Some(running) = running else { continue };
             let told = status.container_id.as_deref().and_then(|id| id.rsplit_once("//"));
@@ -253,7 +251,10 @@ impl Worker {
         if revision_of(&*pod) < revision_of(&*self.pod) {
             return;
         }
-        let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+        let shown = |pod: &Pod| {
+            let mounting = pod.ephemeral_containers().len();
+            (pod.metadata.labels.clone(), pod.metadata.annotations.clone(), mounting)
+        };
         self.volumes_stale |= shown(&pod) != shown(&self.pod);
         self.pod = pod;
     }

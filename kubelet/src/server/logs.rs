@@ -94,19 +94,14 @@ async fn wait_for_end(api: Api, pod: std::sync::Arc<Pod>, id: String, follow: bo
 }
 
 fn is_running(pod: &Pod, id: &str) -> bool {
-    let status = pod.status();
-    let lists = [&status.container_statuses, &status.init_container_statuses];
-    lists.into_iter().flatten().flatten().any(|status| {
+    pod.told_statuses().any(|status| {
         let is_it = status.container_id.as_deref().is_some_and(|full| full.ends_with(id));
         is_it && status.state.as_ref().is_some_and(|state| state.running.is_some())
     })
 }
 
 fn waiting_reason(pod: &Pod, container: &str) -> Option<String> {
-    let status = pod.status();
-    let lists = [&status.container_statuses, &status.init_container_statuses];
-    let found = lists.into_iter().flatten().flatten().find(|status| status.name == container)?;
-    found.state.as_ref()?.waiting.as_ref()?.reason.clone()
+    pod.told(container)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }
 
 fn is_waiting(pod: &Pod, container: &str) -> bool {

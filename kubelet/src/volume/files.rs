@@ -194,7 +194,8 @@ fn downward_file(
             let name = resource.container_name.as_deref().unwrap_or_default();
             let container = pod.container(name).ok_or_else(|| ConfigError::Container(name.to_string()))?;
             let allocatable = &materials.place.allocatable;
-            let value = resource_value(container, &resource.resource, resource.divisor.as_ref(), allocatable);
+            let value =
+                resource_value(&container, &resource.resource, resource.divisor.as_ref(), allocatable);
             value.ok_or_else(|| ConfigError::Resource(resource.resource.clone()))?.to_string()
         }
         (None, None) => String::new(),

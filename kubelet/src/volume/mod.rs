@@ -266,10 +266,10 @@ impl VolumeManager {
 
 /// The volumes that some container mounts; the others would only cost time.
 fn used_volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
-    let containers = pod.spec().containers.iter().chain(pod.init_containers());
-    let mounts = containers.flat_map(|container| container.volume_mounts.iter().flatten());
-    let used: BTreeSet<&str> = mounts.map(|mount| mount.name.as_str()).collect();
-    pod.spec().volumes.iter().flatten().filter(move |volume| used.contains(volume.name.as_str()))
+    let mounts =
+        pod.all_containers().flat_map(|container| container.volume_mounts.clone().unwrap_or_default());
+    let used: BTreeSet<String> = mounts.map(|mount| mount.name).collect();
+    pod.spec().volumes.iter().flatten().filter(move |volume| used.contains(&volume.name))
 }
 
 /// The directory of a kind of volume, as upstream names it.

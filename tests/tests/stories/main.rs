@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod command_line;
 mod crash;
+mod debugging;
 mod interaction;
 mod other_runtime;
 mod pods;

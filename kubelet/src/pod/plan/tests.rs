@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pod::memory::{ContainerMemory, ProbeResults, StartFailure};
-use crate::pod::observed::Sandbox;
+use crate::pod::observed::{Details, Sandbox};
 
 const NOW: i64 = 1_000;
 
@@ -53,7 +53,7 @@ impl Story {
     }
 
     fn container(mut self, name: &str, attempt: u32, sandbox: &str, state: ContainerState) -> Story {
-        let hash = self.pod.container(name).map(container_hash).unwrap_or_default();
+        let hash = self.pod.container(name).map(|container| container_hash(&container)).unwrap_or_default();
         self.observed.containers.push(ObservedContainer {
             id: format!("{name}{attempt}"),
             sandbox_id: sandbox.into(),
@@ -62,6 +62,7 @@ impl Story {
             hash,
             image: "i".into(),
             image_id: "sha256:i".into(),
+            details: Details::default(),
             state,
         });
         self.observed = self.observed.sorted();
@@ -384,4 +385,25 @@ fn nothing_is_removed_while_something_is_under_way() {
     let busy =
         story(json!({})).deleted(30).sandbox(0, true).with(|story| story.memory.is_sandbox_busy = true);
     assert_eq!(busy.plan(), []);
+}
+
+#[test]
+fn ephemeral_containers_start_beside_everything_else_and_once() {
+    let spec = json!({
+        "initContainers": [{ "name": "i", "image": "i" }],
+        "ephemeralContainers": [{ "name": "debugger", "image": "i" }],
+    });
+    let story = story(spec).sandbox(0, true);
+    let start = PodAction::StartContainer { name: "debugger".into(), attempt: 0 };
+    assert!(story.plan().contains(&start), "{:?}", story.plan());
+    let story = story.running("debugger");
+    assert!(!story.plan().contains(&start));
+    let mut ended = self::story(json!({ "ephemeralContainers": [{ "name": "debugger", "image": "i" }] }));
+    ended = ended.sandbox(0, true).exited("debugger", 0, 1, NOW - 1);
+    assert!(
+        !ended
+            .plan()
+            .iter()
+            .any(|action| matches!(action, PodAction::StartContainer { name, .. } if name == "debugger"))
+    );
 }

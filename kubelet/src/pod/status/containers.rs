@@ -1,9 +1,10 @@
 //! The status of each container.
 
+use cri::v1::LinuxContainerUser;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus,
+    self, Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -12,7 +13,9 @@ use crate::pod::backoff::go_duration;
 use crate::pod::memory::{ContainerOperation, StartFailure};
 use crate::pod::observed::{ContainerState, ObservedContainer};
 use crate::pod::plan::{Goal, Situation, crash_back_off, goal};
-use crate::pod::view::{PodView, RestartPolicy, container_restart_policy, init_restart_policy, is_sidecar};
+use crate::pod::view::{
+    PodView, RestartPolicy, container_restart_policy, init_restart_policy, is_sidecar, plain,
+};
 
 /// One status for each of `spec.initContainers`, in their order.
 pub(super) fn init_container_statuses(situation: &Situation<'_>) -> Vec<ContainerStatus> {
@@ -32,6 +35,12 @@ pub(super) fn container_statuses(situation: &Situation<'_>) -> Vec<ContainerStat
             status
         })
         .collect()
+}
+
+/// One status for each of `spec.ephemeralContainers`, in their order. They never count as ready.
+pub(super) fn ephemeral_container_statuses(situation: &Situation<'_>) -> Vec<ContainerStatus> {
+    let containers = situation.pod.ephemeral_containers().iter().map(plain);
+    containers.map(|container| container_status(situation, &container, RestartPolicy::Never)).collect()
 }
 
 fn init_container_status(situation: &Situation<'_>, container: &Container) -> ContainerStatus {
@@ -73,7 +82,7 @@ fn container_status(
     let name = &container.name;
     let latest = situation.observed.latest(name);
     let mut status = match latest {
-        Some(latest) => observed_status(latest, situation.runtime),
+        Some(latest) => observed_status(latest, container, situation.runtime),
         None => unobserved_status(situation, container),
     };
     status.last_state = match situation.observed.previous(name) {
@@ -95,7 +104,7 @@ fn container_status(
     status
 }
 
-fn observed_status(latest: &ObservedContainer, runtime: &str) -> ContainerStatus {
+fn observed_status(latest: &ObservedContainer, container: &Container, runtime: &str) -> ContainerStatus {
     ContainerStatus {
         name: latest.name.clone(),
         image: latest.image.clone(),
@@ -106,15 +115,37 @@ fn observed_status(latest: &ObservedContainer, runtime: &str) -> ContainerStatus
             ContainerState::Created | ContainerState::Unknown => None,
             _ => Some(api_state(latest, runtime)),
         },
+        user: latest.details.user.as_ref().map(api_user),
+        stop_signal: latest.details.stop_signal.clone(),
+        volume_mounts: volume_mounts(latest, container),
         ..ContainerStatus::default()
     }
 }
 
+fn api_user(user: &LinuxContainerUser) -> ContainerUser {
+    let supplemental_groups = Some(user.supplemental_groups.clone()).filter(|groups| !groups.is_empty());
+    let linux = v1::LinuxContainerUser { uid: user.uid, gid: user.gid, supplemental_groups };
+    ContainerUser { linux: Some(linux) }
+}
+
+/// What became of the mounts: whether read-only ones are so to their last leaf is up to the runtime.
+fn volume_mounts(latest: &ObservedContainer, container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let status = |mount: &VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only,
+        recursive_read_only: (mount.read_only == Some(true)).then(|| {
+            let is_recursive = latest.details.recursive_read_only.contains(&mount.mount_path);
+            if is_recursive { "Enabled" } else { "Disabled" }.to_string()
+        }),
+        volume_status: None,
+    };
+    container.volume_mounts.as_ref().map(|mounts| mounts.iter().map(status).collect())
+}
+
 /// The runtime has no such container: it is yet to come, or what was said of it is the last that is known.
 fn unobserved_status(situation: &Situation<'_>, container: &Container) -> ContainerStatus {
-    let status = situation.pod.status();
-    let known = [&status.container_statuses, &status.init_container_statuses];
-    let before = known.into_iter().flatten().flatten().find(|status| status.name == container.name);
+    let before = situation.pod.told(&container.name);
     if let Some(before) = before.filter(|_| goal(situation) != Goal::Run) {
         let mut status = before.clone();
         status.ready = false;
@@ -182,9 +213,7 @@ fn waiting_after(
     failure: &StartFailure,
 ) -> ContainerStateWaiting {
     let StartFailure { reason, message, .. } = failure;
-    let status = situation.pod.status();
-    let known = [&status.container_statuses, &status.init_container_statuses];
-    let before = known.into_iter().flatten().flatten().find(|status| status.name == container.name);
+    let before = situation.pod.told(&container.name);
     let told = before.and_then(|before| before.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
     let was_told = matches!(told, Some("ErrImagePull" | "ImagePullBackOff"));
     if *reason != "ErrImagePull" || !was_told {

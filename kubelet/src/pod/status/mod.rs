@@ -37,6 +37,9 @@ pub fn pod_status(situation: &Situation<'_>, host_ip: &str) -> PodStatus {
     if !init_statuses.is_empty() {
         status.init_container_statuses = Some(init_statuses);
     }
+    if !pod.ephemeral_containers().is_empty() {
+        status.ephemeral_container_statuses = Some(containers::ephemeral_container_statuses(situation));
+    }
     if let Some(ips) = addresses(situation, host_ip) {
         status.pod_ip = ips.first().cloned();
         status.pod_ips = Some(ips.into_iter().map(|ip| PodIP { ip }).collect());

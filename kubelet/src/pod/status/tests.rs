@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::pod::memory::{ContainerOperation, Memory, ProbeResults, StartFailure, Volumes};
-use crate::pod::observed::{ContainerState, Observed, ObservedContainer, Sandbox};
+use crate::pod::observed::{ContainerState, Details, Observed, ObservedContainer, Sandbox};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -44,6 +44,7 @@ fn observed(containers: &[(&str, u32, ContainerState)]) -> Observed {
         hash: String::new(),
         image: "i".into(),
         image_id: "sha256:i".into(),
+        details: Details::default(),
         state: state.clone(),
     };
     let containers = containers.iter().map(container).collect();
@@ -289,4 +290,39 @@ fn conditions_keep_the_time_of_their_last_change() {
         conditions.iter().find(|c| c.type_ == kind).unwrap().last_transition_time.as_ref().unwrap().0
     };
     assert_eq!((since("Ready"), since("ContainersReady")), (at(50), at(100)));
+}
+
+#[test]
+fn ephemeral_containers_have_a_status_of_their_own_and_do_not_count() {
+    let pod = pod(json!({ "containers": [{ "name": "a", "image": "i" }],
+        "ephemeralContainers": [{ "name": "debugger", "image": "i", "targetContainerName": "a" }] }));
+    let observed = observed(&[("a", 0, running()), ("debugger", 0, exited(1, 20))]);
+    let status = told(&pod, &observed, &memory());
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    let debugger = &status.ephemeral_container_statuses.unwrap()[0];
+    assert_eq!(debugger.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    assert!(!debugger.ready);
+    assert_eq!(status.container_statuses.unwrap().len(), 1);
+}
+
+#[test]
+fn users_signals_and_mounts_are_told_as_the_runtime_has_them() {
+    let pod = pod(json!({ "containers": [{ "name": "a", "image": "i", "volumeMounts": [
+        { "name": "v", "mountPath": "/v" },
+        { "name": "v", "mountPath": "/r", "readOnly": true, "recursiveReadOnly": "IfPossible" } ] }] }));
+    let mut observed = observed(&[("a", 0, running())]);
+    observed.containers[0].details = Details {
+        user: Some(cri::v1::LinuxContainerUser { uid: 7, gid: 8, supplemental_groups: vec![8, 9] }),
+        stop_signal: Some("SIGUSR1".into()),
+        recursive_read_only: vec!["/r".into()],
+    };
+    let status = told(&pod, &observed, &memory());
+    let container = serde_json::to_value(&status.container_statuses.unwrap()[0]).unwrap();
+    assert_eq!(container["user"], json!({ "linux": { "uid": 7, "gid": 8, "supplementalGroups": [8, 9] } }));
+    assert_eq!(container["stopSignal"], "SIGUSR1");
+    let mounts = json!([
+        { "name": "v", "mountPath": "/v" },
+        { "name": "v", "mountPath": "/r", "readOnly": true, "recursiveReadOnly": "Enabled" },
+    ]);
+    assert_eq!(container["volumeMounts"], mounts);
 }

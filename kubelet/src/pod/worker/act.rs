@@ -136,6 +136,7 @@ impl Worker {
             pod: self.pod.clone(),
             name: name.clone(),
             attempt,
+            target: self.target_of(&name),
             sandbox_id: sandbox.id.clone(),
             sandbox_attempt: sandbox.attempt,
             pod_ips: self.pod_ips(),
@@ -153,6 +154,15 @@ impl Worker {
         }
         self.starting.insert(name.clone(), cancel);
         self.tasks.spawn(async move { Done::ContainerStarted { name, result: start.run().await } });
+    }
+
+    /// The running container that an ephemeral one is aimed at.
+    fn target_of(&self, name: &str) -> Result<Option<String>, String> {
+        let ephemeral = self.pod.ephemeral_containers().iter().find(|container| container.name == name);
+        let target = ephemeral.and_then(|container| container.target_container_name.as_deref());
+        let Some(target) = target.filter(|target| !target.is_empty()) else { return Ok(None) };
+        let running = self.observed.active(target).filter(|container| container.is_running());
+        running.map(|container| Some(container.id.clone())).ok_or_else(|| target.to_string())
     }
 
     fn remove_container(&mut self, id: String) {

@@ -36,7 +36,7 @@ impl Worker {
             let probing = Probing {
                 context: self.context.clone(),
                 pod: self.pod.clone(),
-                container: container.clone(),
+                container: container.into_owned(),
                 kind: probe.kind,
                 target: Target { container_id: probe.id, pod_ip },
                 started_at: probe.started_at,

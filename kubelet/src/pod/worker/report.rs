@@ -16,7 +16,7 @@ use crate::pod::memory::Volumes;
 use crate::pod::plan::{Goal, goal};
 use crate::pod::status::patch::status_patch;
 use crate::pod::status::pod_status;
-use crate::pod::view::PodView;
+use crate::pod::view::{PodView, StatusView};
 
 const RETRY: Duration = Duration::from_secs(1);
 /// The API may store less than it was told, or somebody else may have written: the same report is sent again
@@ -98,13 +98,11 @@ impl Worker {
     /// Waiting after a crash or a failed pull is told once, when it begins.
     fn announce_back_off(&self, status: &PodStatus) {
         let waits = |status: &PodStatus, name: &str| {
-            let lists = [&status.container_statuses, &status.init_container_statuses];
-            let found = lists.into_iter().flatten().flatten().find(|status| status.name == name);
+            let found = status.container_statuses().find(|status| status.name == name);
             let state = found.and_then(|status| status.state.clone());
             state.and_then(|state| state.waiting).and_then(|waiting| waiting.reason)
         };
-        let containers = self.pod.spec().containers.iter().chain(self.pod.init_containers());
-        for container in containers {
+        for container in self.pod.all_containers() {
             let now = waits(status, &container.name);
             if now == waits(self.pod.status(), &container.name) {
                 continue;
