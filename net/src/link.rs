@@ -92,13 +92,7 @@ impl Links {
         }
         let index = self.index(name).await?.ok_or_else(|| LinkError::Missing { name: name.to_string() })?;
         // A bridge that takes over a new member's hardware address would change its own under open connections.
-        let hardware = [
-            [0x0a, 0x58],
-            [address.octets()[0], address.octets()[1]],
-            [address.octets()[2], address.octets()[3]],
-        ]
-        .concat();
-        let up = LinkUnspec::new_with_index(index).address(hardware).up().build();
+        let up = LinkUnspec::new_with_index(index).address(hardware_address(address)).up().build();
         self.handle
             .link()
             .set(up)
@@ -116,8 +110,9 @@ impl Links {
         name: &str,
         bridge_index: u32,
         namespace: impl AsFd,
+        address: Ipv4Addr,
     ) -> Result<(), LinkError> {
-        let mut far = LinkUnspec::new_with_name("eth0").build();
+        let mut far = LinkUnspec::new_with_name("eth0").address(hardware_address(address)).build();
         far.attributes.push(LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd()));
         let near = LinkVeth::new(name, "eth0")
             .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
@@ -215,6 +210,12 @@ impl Links {
 
 fn refused(what: String, source: rtnetlink::Error) -> LinkError {
     LinkError::Refused { what, source }
+}
+
+/// An address's own hardware address, always the same: neighbours that remember an earlier pod's stay right
+/// when another pod gets the address. Locally administered, with the prefix that CNI's bridge plug-ins use.
+fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+    [&[0x0a, 0x58][..], &address.octets()].concat()
 }
 
 fn tolerate(result: Result<(), rtnetlink::Error>, errno: i32) -> Result<(), rtnetlink::Error> {

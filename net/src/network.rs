@@ -83,7 +83,7 @@ pub enum NetworkError {
     #[error("cannot set the kernel parameter {name}")]
     Sysctl {
         /// Path below /proc/sys.
-        name: &'static str,
+        name: String,
         /// The system's reason.
         source: io::Error,
     },
@@ -164,6 +164,9 @@ impl PodNetwork {
         set_sysctl("net/ipv4/ip_forward", "1")?;
         let gateway = ipam::gateway(cidr).ok_or(NetworkError::Full { cidr })?;
         let bridge_index = Links::open()?.ensure_bridge(&self.config.bridge, gateway, cidr).await?;
+        // The node's loopback reaches pods through their host ports.
+        let from_loopback = format!("net/ipv4/conf/{}/route_localnet", self.config.bridge);
+        set_sysctl(&from_loopback, "1")?;
         // Traffic between two pods of a node must pass the service proxy's rules on its way back.
         if let Err(error) = set_sysctl("net/bridge/bridge-nf-call-iptables", "1") {
             load_module("br_netfilter").await;
@@ -264,7 +267,7 @@ impl PodNetwork {
 
     async fn set_up_rules(&self, state: &State) -> Result<(), NetworkError> {
         self.load_rules(state).await?;
-        for (table, chain, rule) in rules::jumps(self.chains) {
+        for (table, chain, rule) in rules::jumps(self.chains, &self.config.bridge) {
             iptables::ensure_first(table, chain, &rule)?;
         }
         Ok(())
@@ -280,7 +283,7 @@ impl PodNetwork {
         let host = Links::open()?;
         let name = link_name(sandbox);
         host.remove(&name).await?; // left over from an attempt that was cut off
-        host.add_pod_link(&name, block.bridge_index, &namespace).await?;
+        host.add_pod_link(&name, block.bridge_index, &namespace, ip).await?;
         let inside = Links::open_in(&namespace)?;
         inside.set_up_pod(ip, block.cidr, block.gateway).await?;
         Ok(())
@@ -440,13 +443,13 @@ fn state_error(what: &'static str, path: &Path, source: io::Error) -> NetworkErr
 }
 
 /// Sets a kernel switch unless it has the value already (a container may be refused the write, not the read).
-fn set_sysctl(name: &'static str, value: &str) -> Result<(), NetworkError> {
+fn set_sysctl(name: &str, value: &str) -> Result<(), NetworkError> {
     let path = Path::new("/proc/sys").join(name);
     let is_set = std::fs::read_to_string(&path).is_ok_and(|present| present.trim() == value);
     if is_set {
         return Ok(());
     }
-    std::fs::write(path, value).map_err(|source| NetworkError::Sysctl { name, source })
+    std::fs::write(path, value).map_err(|source| NetworkError::Sysctl { name: name.to_owned(), source })
 }
 
 /// Asks for a kernel module; what needs it reports its absence.

@@ -63,7 +63,7 @@ pub const CLUSTER_CHAINS: Chains =
     Chains { masquerade: MASQUERADE_CHAIN, host_ports: HOST_PORT_CHAIN, forward: FORWARD_CHAIN };
 
 /// The jumps from the kernel's own chains: (table, chain, rule).
-pub fn jumps(chains: Chains) -> Vec<(&'static str, &'static str, String)> {
+pub fn jumps(chains: Chains, bridge: &str) -> Vec<(&'static str, &'static str, String)> {
     let jump = |comment: &str, chain| format!("-m comment --comment \"{comment}\" -j {chain}");
     let local = "-m addrtype --dst-type LOCAL";
     vec![
@@ -71,6 +71,12 @@ pub fn jumps(chains: Chains) -> Vec<(&'static str, &'static str, String)> {
         ("nat", "PREROUTING", format!("{local} {}", jump("kube hostport portals", chains.host_ports))),
         ("nat", "OUTPUT", format!("{local} {}", jump("kube hostport portals", chains.host_ports))),
         ("filter", "FORWARD", jump("coracle pod network", chains.forward)),
+        // The kernel lets the node's loopback reach pods through their host ports; nobody on the bridge may come
+        // back the same way by himself (CVE-2020-8558). The chain drops it.
+        ("filter", "INPUT", {
+            let uninvited = "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT";
+            format!("-d 127.0.0.0/8 -i {bridge} {uninvited} {}", jump("coracle pod network", chains.forward))
+        }),
     ]
 }
 
@@ -104,6 +110,7 @@ pub fn render(
         "COMMIT".to_string(),
         "*filter".to_string(),
         format!(":{forward} - [0:0]"),
+        format!("-A {forward} -d 127.0.0.0/8 -j DROP"),
         format!("-A {forward} -s {cluster} -j ACCEPT"),
         format!("-A {forward} -d {cluster} -j ACCEPT"),
         "COMMIT".to_string(),
@@ -137,6 +144,7 @@ mod tests {
 COMMIT
 *filter
 :CORACLE-FORWARD - [0:0]
+-A CORACLE-FORWARD -d 127.0.0.0/8 -j DROP
 -A CORACLE-FORWARD -s 10.244.0.0/16 -j ACCEPT
 -A CORACLE-FORWARD -d 10.244.0.0/16 -j ACCEPT
 COMMIT

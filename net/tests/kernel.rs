@@ -57,6 +57,23 @@ fn run_in(namespace: &File, command: &str) -> bool {
 }
 
 #[test]
+fn the_next_pod_with_an_address_is_reached_at_once() {
+    in_own_namespace(async |network| {
+        // A block with room for one pod.
+        network.set_pod_cidr("10.244.1.0/30".parse().unwrap()).await.unwrap();
+        for sandbox in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
+            let namespace = new_namespace();
+            let pod = network.attach(sandbox, &namespace, Vec::new()).await.unwrap();
+            assert_eq!(pod.ip, Ipv4Addr::new(10, 244, 1, 2));
+            let said = run(&format!("busybox ping -c1 -W1 {}", pod.ip));
+            assert!(said.contains("1 packets received"), "{sandbox}: {said}");
+            network.detach(sandbox).await.unwrap();
+        }
+        network.cleanup().await.unwrap();
+    });
+}
+
+#[test]
 fn two_pods_get_addresses_reach_each_other_and_leave_nothing() {
     in_own_namespace(async |network| {
         let (a, b) = (new_namespace(), new_namespace());
