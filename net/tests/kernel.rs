@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, fs::File, net::Ipv4Addr, process::Command};
 
-use net::{Chains, Config, PodNetwork, PortMapping};
+use net::{Chains, Config, PodNetwork, PortMapping, Protocol};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` on a thread in a fresh network namespace; says so aloud where the machine forbids that.
@@ -166,5 +166,32 @@ fn two_processes_hand_out_one_block() {
         one.cleanup().await.unwrap();
         let left = run("iptables-save; ip link");
         assert!(!left.contains("T-") && !left.contains("test0"), "{left}");
+    });
+}
+
+#[test]
+fn the_loopback_reaches_host_ports_and_is_not_reached_by_pods() {
+    in_own_namespace(async |network| {
+        let pod = new_namespace();
+        run("ip link set lo up");
+        let (protocol, container_port) = (Protocol::Tcp, 8080);
+        let ports = vec![PortMapping { protocol, host_port: 8081, container_port, host_ip: None }];
+        let address = network.attach("aaaaaaaaaaaaaaaa", &pod, ports).await.unwrap();
+        let ask = |port: u16| format!("busybox nc -w 1 127.0.0.1 {port} </dev/null 2>&1 | grep -q hello");
+        let wait =
+            |port: u16| run(&format!("timeout 10 sh -c 'until {}; do :; done' && echo hello", ask(port)));
+        assert!(run_in(&pod, "timeout 20 busybox nc -ll -p 8080 -e echo hello >/dev/null 2>&1 &"));
+        assert_eq!(wait(8081), "hello\n");
+
+        // A pod that has taken its own loopback away sends what is meant for it to the node.
+        let gateway = address.gateway;
+        let pretend = "ip addr del 127.0.0.1/8 dev lo && echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet";
+        assert!(run_in(&pod, &format!("{pretend} && ip route add 127.0.0.1 via {gateway}")));
+        run("timeout 20 busybox nc -ll -p 8082 -e echo hello >/dev/null 2>&1 &");
+        assert_eq!(wait(8082), "hello\n");
+        assert!(!run_in(&pod, &ask(8082)), "a service on the node's loopback is open to pods");
+        run("iptables -F CORACLE-FORWARD");
+        assert!(run_in(&pod, &ask(8082)), "the rule is what stops it");
+        network.cleanup().await.unwrap();
     });
 }
