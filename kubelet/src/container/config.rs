@@ -118,7 +118,7 @@ pub fn container_config(
             resources: Some(ingredients.resources),
             security_context: Some(LinuxContainerSecurityContext {
                 namespace_options: Some(namespaces(pod, ingredients.target)),
-                ..security_context(pod, container)
+                ..security_context(pod, container, ingredients.image_user)
             }),
         }),
         stop_signal: stop_signal(container),
@@ -242,14 +242,19 @@ fn check_user(pod: &Pod, container: &Container, image: &ImageUser) -> Result<(),
     }
 }
 
-fn security_context(pod: &Pod, container: &Container) -> LinuxContainerSecurityContext {
+fn security_context(pod: &Pod, container: &Container, image: &ImageUser) -> LinuxContainerSecurityContext {
     let none = SecurityContext::default();
     let own = container.security_context.as_ref().unwrap_or(&none);
     let whole = pod.spec().security_context.as_ref();
     let is_privileged = own.privileged == Some(true);
     let is_unmasked = is_privileged || own.proc_mount.as_deref() == Some("Unmasked");
     let capabilities = own.capabilities.as_ref();
-    let user = own.run_as_user.or(whole.and_then(|whole| whole.run_as_user));
+    let asked = own.run_as_user.or(whole.and_then(|whole| whole.run_as_user));
+    // As upstream: a runtime is always told the user, for it may refuse a group without one.
+    let (user, username) = match asked {
+        Some(user) => (Some(user), String::new()),
+        None => (image.uid, image.name.clone()),
+    };
     let group = own.run_as_group.or(whole.and_then(|whole| whole.run_as_group));
     let seccomp = own.seccomp_profile.as_ref().or(whole.and_then(|whole| whole.seccomp_profile.as_ref()));
     let paths = |paths: &[&str]| match is_unmasked {
@@ -264,6 +269,7 @@ fn security_context(pod: &Pod, container: &Container) -> LinuxContainerSecurityC
         }),
         privileged: is_privileged,
         run_as_user: user.map(|value| Int64Value { value }),
+        run_as_username: username,
         run_as_group: group.map(|value| Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),
         supplemental_groups: supplemental_groups(pod),

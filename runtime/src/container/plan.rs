@@ -103,6 +103,9 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
     let given = linux.resources.unwrap_or_default();
     let execution = &inputs.image.config;
 
+    if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
+        return Err(PlanError::User("runAsGroup is specified without a runAsUser".to_owned()));
+    }
     let wanted = Wanted {
         uid: security.run_as_user.as_ref().map(|user| user.value),
         name: &security.run_as_username,
@@ -149,6 +152,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
             (true, true) => Stdin::Once,
         },
         log: log_path(inputs.sandbox, container),
+        log_limit: None,
     };
     let seccomp = if security.privileged { Seccomp::Unconfined } else { seccomp(security.seccomp.as_ref())? };
     let stop_signal = stop_signal(container, inputs.image)?;
@@ -353,7 +357,7 @@ fn stop_signal(container: &v1::ContainerConfig, image: &ImageConfig) -> Result<i
 }
 
 /// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, or CRI's `SIGRTMINPLUS3`.
-fn signal_number(name: &str) -> Option<i32> {
+pub fn signal_number(name: &str) -> Option<i32> {
     use std::str::FromStr;
     if let Ok(number) = name.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);

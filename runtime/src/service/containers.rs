@@ -26,7 +26,7 @@ use crate::shim::protocol::{Exit, Reply, Request, write_json, write_whole};
 const OPEN_FILES: u64 = 1 << 20;
 
 /// How long the kernel may take to end a killed process before we say that it cannot.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Makes a container: its writable layer, its control group, and the list of what is to be set up.
@@ -448,7 +448,7 @@ fn security(config: &v1::ContainerConfig) -> Option<&v1::LinuxContainerSecurityC
 }
 
 /// A small file of the image as the container will see it: the topmost layer that has it counts.
-fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
+pub fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
     use crate::sys::open::{Links, directory, open_in};
     use std::io::Read;
     const LIMIT: u64 = 1 << 20;
@@ -479,8 +479,7 @@ fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
 fn devices(config: &v1::ContainerConfig, privileged: bool) -> io::Result<Vec<(DeviceNode, String)>> {
     let mut nodes = Vec::new();
     if privileged {
-        for entry in fs::read_dir("/dev")? {
-            let path = entry?.path();
+        for path in host_devices(Path::new("/dev"))? {
             if let Some(node) = device(&path, &path)? {
                 nodes.push((node, "rwm".to_owned()));
             }
@@ -496,6 +495,25 @@ fn devices(config: &v1::ContainerConfig, privileged: bool) -> io::Result<Vec<(De
         nodes.push((node, access.to_owned()));
     }
     Ok(nodes)
+}
+
+/// What is below a directory of devices, but for what every container has of its own.
+fn host_devices(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    const OWN: [&str; 6] = ["console", "ptmx", "pts", "shm", "mqueue", "fd"];
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".") || OWN.iter().any(|own| name == *own) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            found.extend(host_devices(&entry.path())?);
+        } else {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 fn device(source: &Path, target: &Path) -> io::Result<Option<DeviceNode>> {

@@ -15,13 +15,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::containers::KILL_PATIENCE;
 use super::state::{Container, ContainerState, Sandbox};
 use crate::container::Spec;
 use crate::container::plan::exec_process;
 use crate::shim::protocol::{Reply, Request, read_json};
 use crate::shim::{self, Connection};
 use crate::streaming::{self, Backend, BackendError, Streams, TerminalSize};
-use crate::sys::{poll, socket, terminal};
+use crate::sys::{poll, process, socket, terminal};
 
 /// What an answer to ExecSync may hold of each stream; containerd's limit.
 const MOST_OUTPUT: usize = 16 << 20;
@@ -29,6 +30,8 @@ const MOST_OUTPUT: usize = 16 << 20;
 /// A process started in a container. When it is dropped, the process is killed.
 struct Exec {
     connection: Connection,
+    /// The process; none if it ended before we looked.
+    process: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
 }
 
@@ -45,10 +48,14 @@ impl Shared {
         let request = Request::Exec {
             container: container.id.clone(),
             process: exec_process(&spec.process, command, terminal),
+            detached: false,
         };
         let mut connection = shim::connect(&container.sandbox.directory)?;
         match connection.call(&request, streams).await? {
-            (Reply::Started(_), mut descriptors) => Ok(Exec { connection, terminal: descriptors.pop() }),
+            (Reply::Started(started), mut descriptors) => {
+                let process = process::pidfd_open(started.pid).ok();
+                Ok(Exec { connection, process, terminal: descriptors.pop() })
+            }
             (Reply::Failed { message }, _) => Err(io::Error::other(message)),
             (other, _) => Err(io::Error::other(format!("the pod's shim answered {other:?}"))),
         }
@@ -66,49 +73,28 @@ impl Shared {
                 "failed to exec in container: container is in {state} state"
             )));
         }
-        let run = self.run_to_end(&container, &request.cmd);
-        if request.timeout <= 0 {
-            return run.await;
-        }
-        let limit = Duration::from_secs(request.timeout as u64);
-        tokio::time::timeout(limit, run).await.unwrap_or_else(|_| {
-            let message = format!(
-                "failed to exec in container: timeout {}s exceeded: context deadline exceeded",
-                request.timeout
-            );
-            Err(Error::new(Code::DeadlineExceeded, message))
-        })
-    }
-
-    async fn run_to_end(
-        &self,
-        container: &Container,
-        command: &[String],
-    ) -> Result<v1::ExecSyncResponse, Error> {
         let failed = |error: io::Error| Error::unknown(format!("failed to exec in container: {error}"));
         let (stdout, their_stdout) = output_pipe().map_err(failed)?;
         let (stderr, their_stderr) = output_pipe().map_err(failed)?;
         let stdin = File::open("/dev/null").map_err(failed)?.into();
         let streams = vec![stdin, their_stdout, their_stderr];
-        let mut exec = self.start_exec(container, command, false, streams).await.map_err(failed)?;
-        let ended = CancellationToken::new();
-        let (mut stdout_bytes, mut stderr_bytes) = (Collected::default(), Collected::default());
-        let wait = async {
-            let code = exec.wait().await;
-            ended.cancel();
-            code
-        };
-        let (code, out, err) = tokio::join!(
-            wait,
-            pump(stdout, &mut stdout_bytes, &ended),
-            pump(stderr, &mut stderr_bytes, &ended)
-        );
-        out.and(err).map_err(failed)?;
-        Ok(v1::ExecSyncResponse {
-            stdout: stdout_bytes.0,
-            stderr: stderr_bytes.0,
-            exit_code: code.map_err(failed)?,
-        })
+        let mut exec = self.start_exec(&container, &request.cmd, false, streams).await.map_err(failed)?;
+        let run = run_to_end(&mut exec, stdout, stderr);
+        if request.timeout <= 0 {
+            return run.await.map_err(failed);
+        }
+        let limit = Duration::from_secs(request.timeout as u64);
+        match tokio::time::timeout(limit, run).await {
+            Ok(ended) => ended.map_err(failed),
+            Err(_) => {
+                exec.kill().await.map_err(failed)?;
+                let message = format!(
+                    "failed to exec in container: timeout {}s exceeded: context deadline exceeded",
+                    request.timeout
+                );
+                Err(Error::new(Code::DeadlineExceeded, message))
+            }
+        }
     }
 
     fn running_container(&self, id: &str) -> Result<Arc<Container>, BackendError> {
@@ -309,7 +295,40 @@ impl Backend for Sessions {
     }
 }
 
+/// Collects what a process writes until it has ended.
+async fn run_to_end(
+    exec: &mut Exec,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+) -> io::Result<v1::ExecSyncResponse> {
+    let ended = CancellationToken::new();
+    let (mut stdout_bytes, mut stderr_bytes) = (Collected::default(), Collected::default());
+    let wait = async {
+        let code = exec.wait().await;
+        ended.cancel();
+        code
+    };
+    let (code, out, err) =
+        tokio::join!(wait, pump(stdout, &mut stdout_bytes, &ended), pump(stderr, &mut stderr_bytes, &ended));
+    out.and(err)?;
+    Ok(v1::ExecSyncResponse { stdout: stdout_bytes.0, stderr: stderr_bytes.0, exit_code: code? })
+}
+
 impl Exec {
+    /// Ends the process, and waits until it is gone: whoever hears of a timeout may look.
+    async fn kill(&mut self) -> io::Result<()> {
+        if let Some(process) = &self.process
+            && let Err(error) = process::pidfd_signal(process, libc::SIGKILL)
+            && error.raw_os_error() != Some(libc::ESRCH)
+        {
+            return Err(error);
+        }
+        match tokio::time::timeout(KILL_PATIENCE, self.wait()).await {
+            Ok(ended) => ended.map(drop),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the killed process does not end")),
+        }
+    }
+
     /// The code with which it ends.
     async fn wait(&mut self) -> io::Result<i32> {
         match self.connection.receive().await? {
