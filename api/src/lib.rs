@@ -10,6 +10,7 @@
 
 pub mod decode;
 pub mod field;
+pub mod fields;
 pub mod kind;
 pub mod kinds;
 pub mod meta;

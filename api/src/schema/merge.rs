@@ -4,7 +4,9 @@
 //! Types are named `group.version.Type` as in their definitions' names. A list that is not mentioned is
 //! replaced by a strategic merge and belongs to one owner as a whole.
 
-use super::{ListType, Merge};
+use serde_json::Value;
+
+use super::{ListType, Merge, Schema};
 
 /// The rule of a field, if it has one. `definition` is a full name such as `io.k8s.api.core.v1.PodSpec`.
 pub(crate) fn of(definition: &str, field: &str) -> Option<&'static Merge> {
@@ -17,6 +19,13 @@ pub(crate) fn of(definition: &str, field: &str) -> Option<&'static Merge> {
 /// Whether server-side apply treats all fields of a type as one.
 pub(crate) fn is_atomic_type(definition: &str) -> bool {
     ATOMIC_TYPES.binary_search(&short(definition)).is_ok()
+}
+
+/// The value that a key field has in items that leave it out.
+pub(crate) fn key_default(schema: &Schema, field: &str) -> Option<Value> {
+    let is_protocol =
+        field == "protocol" && matches!(short(schema.name), "core.v1.ContainerPort" | "core.v1.ServicePort");
+    is_protocol.then(|| "TCP".into())
 }
 
 /// Every type with the fields that are mentioned.

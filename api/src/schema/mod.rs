@@ -11,7 +11,7 @@ mod roots;
 
 use std::sync::OnceLock;
 
-pub(crate) use merge::{is_atomic_type, of as merge_rule};
+pub(crate) use merge::{is_atomic_type, key_default, of as merge_rule};
 pub(crate) use roots::ROOTS;
 
 use crate::Kind;
