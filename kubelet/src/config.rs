@@ -1,7 +1,10 @@
 //! What the kubelet is told at its start.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+
+use crate::image::garbage::Policy;
 
 /// Everything that differs between two kubelets.
 #[derive(Clone, Debug)]
@@ -34,6 +37,21 @@ pub struct Config {
     pub authorized_users: Vec<String>,
     /// How many pods the node takes.
     pub max_pods: u32,
+    /// How many images are pulled at the same time.
+    pub pull_limit: PullLimit,
+    /// When images that nobody uses are removed.
+    pub image_policy: Policy,
+}
+
+/// How many images are pulled at the same time: `serializeImagePulls` and `maxParallelImagePulls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullLimit {
+    /// One after the other.
+    Serialized,
+    /// So many.
+    AtMost(NonZeroUsize),
+    /// All that are asked for.
+    None,
 }
 
 /// PEM files for the server.
@@ -65,6 +83,9 @@ impl Config {
             tls: None,
             authorized_users: vec!["kube-apiserver-kubelet-client".into(), "system:apiserver".into()],
             max_pods: 110,
+            // One after the other is upstream's default for the sake of storage drivers that nobody has any more.
+            pull_limit: PullLimit::None,
+            image_policy: Policy::default(),
         }
     }
 }

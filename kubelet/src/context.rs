@@ -12,6 +12,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 
 use crate::config::Config;
+use crate::image::Pulls;
+use crate::image::keeper::Images;
 use crate::source::Sources;
 use crate::volume::VolumeManager;
 
@@ -25,6 +27,10 @@ pub struct Context {
     pub runtime: Arc<dyn RuntimeService>,
     /// Images.
     pub images: Arc<dyn ImageService>,
+    /// Whose turn it is to pull an image.
+    pub pulls: Pulls,
+    /// The keeper of the node's images.
+    pub image_keeper: Images,
     /// Volumes.
     pub volumes: VolumeManager,
     /// ConfigMaps and Secrets.

@@ -40,8 +40,9 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Config, TlsFiles};
+pub use config::{Config, PullLimit, TlsFiles};
 use context::{Context, RuntimeName};
+use image::keeper::Images;
 use node::NodeKeeper;
 use pod::Pods;
 use server::Server;
@@ -104,6 +105,7 @@ pub async fn run(
     let selection =
         Selection { fields: Some(format!("spec.nodeName={}", config.node_name)), ..Selection::default() };
     let pods = informer::start::<Pod>(client.clone(), selection, stop.clone());
+    let (image_keeper, desk) = Images::channel();
     let context = Arc::new(Context {
         volumes: volume::VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
         events: Recorder::new(client.clone(), "kubelet", Some(&config.node_name)),
@@ -111,6 +113,8 @@ pub async fn run(
         client,
         runtime,
         images,
+        pulls: image::Pulls::new(config.pull_limit),
+        image_keeper,
         sources,
         services,
         config,
@@ -134,7 +138,8 @@ pub async fn run(
         let work = async {
             let rotation = logs::rotate::run(&*context.runtime, &context.config.log_dir, stop.clone());
             let workers = Pods::run(context.clone(), pods, stop.clone());
-            tokio::join!(keeper.run(stop.clone()), workers, serving, rotation);
+            let images = image::keeper::run(context.clone(), desk, stop.clone());
+            tokio::join!(keeper.run(stop.clone()), workers, serving, rotation, images);
             Ok(())
         };
         tokio::try_join!(health, work).map(drop)

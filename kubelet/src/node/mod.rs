@@ -11,7 +11,7 @@ use client::{Cache, Selection, informer};
 use cri::v1::{NetworkConfig, RuntimeConfig, StatusRequest, UpdateRuntimeConfigRequest};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::events::node_reference;
 pub use machine::{Machine, Pressure};
 pub use status::{Health, condition_events, must_report, new_node, node_status};
 
@@ -109,7 +110,8 @@ impl NodeKeeper {
         let pod_cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
         let health = self.health(pod_cidr).await;
         let now = Timestamp::now();
-        let status = node_status(&self.context.config, &self.machine, &health, node.status.as_ref(), now);
+        let mut status = node_status(&self.context.config, &self.machine, &health, node.status.as_ref(), now);
+        status.images = Some(self.context.image_keeper.list()).filter(|images| !images.is_empty());
         if must_report(node.status.as_ref(), &status, now) {
             let api: Api<Node> = Api::all(self.context.client.clone());
             let patch = json!({ "status": status });
@@ -184,15 +186,7 @@ impl NodeKeeper {
     }
 
     fn tell(&self, reason: &str, message: String) {
-        let name = &self.context.config.node_name;
-        // Upstream's kubelet uses the name for the uid, and kubectl looks for that.
-        let regarding = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Node".into()),
-            name: Some(name.clone()),
-            uid: Some(name.clone()),
-            ..ObjectReference::default()
-        };
+        let regarding = node_reference(&self.context.config.node_name);
         self.context.events.event(regarding, EventType::Normal, reason, message);
     }
 }

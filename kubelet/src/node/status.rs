@@ -147,6 +147,7 @@ pub fn must_report(before: Option<&NodeStatus>, status: &NodeStatus, now: Timest
         || before.capacity != status.capacity
         || before.allocatable != status.allocatable
         || before.node_info != status.node_info
+        || before.images != status.images
 }
 
 const KINDS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];

@@ -260,7 +260,8 @@ impl Start {
     fn fail(&self, reason: &'static str, message: impl ToString) -> StartError {
         let message = message.to_string();
         let event = match reason {
-            "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" => reason.to_string(),
+            "ErrImageNeverPull" | "InvalidImageName" => reason.to_string(),
+            _ if image::is_pull_failure(reason) => reason.to_string(),
             _ => message.clone(),
         };
         self.tell(EventType::Warning, "Failed", format!("Error: {event}"));

@@ -101,6 +101,8 @@ async fn serve_one_pod() -> Served {
         client: client.clone(),
         runtime: runtime.clone(),
         images: runtime.clone(),
+        pulls: crate::image::Pulls::new(config.pull_limit),
+        image_keeper: crate::image::keeper::Images::channel().0,
         sources,
         config,
     });

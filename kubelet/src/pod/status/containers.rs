@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::whole_seconds;
+use crate::image::is_pull_failure;
 use crate::pod::backoff::go_duration;
 use crate::pod::memory::{ContainerOperation, StartFailure};
 use crate::pod::observed::{ContainerState, ObservedContainer};
@@ -215,12 +216,12 @@ fn waiting_after(
     let StartFailure { reason, message, .. } = failure;
     let before = situation.pod.told(&container.name);
     let told = before.and_then(|before| before.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
-    let was_told = matches!(told, Some("ErrImagePull" | "ImagePullBackOff"));
-    if *reason != "ErrImagePull" || !was_told {
+    let was_told = told.is_some_and(|told| is_pull_failure(told) || told == "ImagePullBackOff");
+    if !is_pull_failure(reason) || !was_told {
         return waiting_for(reason, Some(message.clone()));
     }
     let image = container.image.as_deref().unwrap_or_default();
-    let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {message}");
+    let message = format!("Back-off pulling image \"{image}\": {reason}: {message}");
     waiting_for("ImagePullBackOff", Some(message))
 }
 

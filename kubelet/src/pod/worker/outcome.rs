@@ -12,6 +12,7 @@ use tokio::task::JoinError;
 
 use super::Worker;
 use crate::events::container_reference;
+use crate::image::is_pull_failure;
 use crate::pod::Signal;
 use crate::pod::memory::{StartFailure, Volumes};
 use crate::pod::start::StartError;
@@ -168,7 +169,7 @@ impl Worker {
             Err(StartError::Cancelled) => {}
             Err(StartError::Failed { reason, message }) => {
                 let delay = match reason {
-                    "ErrImagePull" => {
+                    _ if is_pull_failure(reason) => {
                         memory.pulls.advance(now);
                         memory.pulls.delay()
                     }

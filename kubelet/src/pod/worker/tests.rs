@@ -53,6 +53,8 @@ impl Kubelet {
             client: client.clone(),
             runtime: runtime.clone(),
             images: runtime.clone(),
+            pulls: crate::image::Pulls::new(config.pull_limit),
+            image_keeper: crate::image::keeper::Images::channel().0,
             sources,
             config,
         });

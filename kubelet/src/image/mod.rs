@@ -1,19 +1,25 @@
-//! Images: whether to pull, how to name them, with whose password.
+//! Images: whether to pull, how to name them, with whose password, and when they go again.
+//!
+//! - [`credentials`] finds the passwords for an image's registry;
+//! - [`garbage`] decides which images have to go when the disk fills up, [`keeper`] removes them and tells the
+//!   node which ones it has.
 
-use std::collections::HashMap;
-use std::time::Instant;
+mod credentials;
+pub mod garbage;
+pub mod keeper;
 
-use base64::Engine;
+use std::time::{Duration, Instant};
+
 use client::events::EventType;
-use cri::v1::{AuthConfig, Image, ImageSpec, ImageStatusRequest, PodSandboxConfig, PullImageRequest};
+use cri::v1::{Image, ImageSpec, ImageStatusRequest, PodSandboxConfig, PullImageRequest};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use serde::Deserialize;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use crate::config::PullLimit;
 use crate::container::config::ImageUser;
 use crate::context::Context;
 use crate::events::container_reference;
-use crate::pod::view::PodView;
-use crate::source::{Data, Reference};
+use crate::pod::backoff::go_duration;
 
 /// An image that is there.
 pub struct LocalImage {
@@ -30,6 +36,44 @@ pub struct ImageFailure {
     pub reason: &'static str,
     /// The words for people.
     pub message: String,
+}
+
+/// How many images are pulled at the same time, and word of those that have been.
+pub struct Pulls {
+    turns: Option<Semaphore>,
+    pulled: watch::Sender<u64>,
+}
+
+impl Pulls {
+    /// As many at once as `limit` says.
+    pub fn new(limit: PullLimit) -> Pulls {
+        let turns = match limit {
+            PullLimit::Serialized => Some(Semaphore::new(1)),
+            PullLimit::AtMost(count) => Some(Semaphore::new(count.get())),
+            PullLimit::None => None,
+        };
+        Pulls { turns, pulled: watch::Sender::new(0) }
+    }
+
+    /// Waits in line. The turn lasts as long as what is returned.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.turns.as_ref()?.acquire().await.ok()
+    }
+
+    fn has_pulled(&self) {
+        self.pulled.send_modify(|count| *count += 1);
+    }
+
+    /// Moves with each image that has been pulled.
+    pub fn pulled(&self) -> watch::Receiver<u64> {
+        self.pulled.subscribe()
+    }
+}
+
+/// Whether a waiting reason says that an image could not be had from its registry.
+pub fn is_pull_failure(reason: &str) -> bool {
+    matches!(reason, "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed")
 }
 
 /// What an imagePullPolicy asks for.
@@ -143,11 +187,14 @@ async fn pull(
     name: &str,
 ) -> Result<LocalImage, ImageFailure> {
     tell(context, pod, container, EventType::Normal, "Pulling", &format!("Pulling image \"{asked}\""));
-    let started = Instant::now();
-    let mut last = String::new();
-    let credentials = credentials(context, pod, name).await;
+    let queued = Instant::now();
+    let credentials = credentials::for_image(context, pod, name).await;
+    // Without any the registry is asked all the same: it may not want one, or know the node.
     let tries: Vec<_> =
         if credentials.is_empty() { vec![None] } else { credentials.into_iter().map(Some).collect() };
+    let _turn = context.pulls.turn().await;
+    let started = Instant::now();
+    let mut failure = pull_failure(String::new());
     for auth in tries {
         let image = Some(ImageSpec { image: name.to_string(), ..ImageSpec::default() });
         let request = PullImageRequest { image, auth, sandbox_config: Some(sandbox.clone()) };
@@ -156,19 +203,43 @@ async fn pull(
                 let image = find(context, name).await?;
                 let image = image
                     .ok_or_else(|| pull_failure("the image is gone right after it was pulled".into()))?;
-                let (took, size) = (started.elapsed().as_millis(), image.size);
-                let message = format!(
-                    "Successfully pulled image \"{asked}\" in {took}ms ({took}ms including waiting). \
-                     Image size: {size} bytes."
-                );
+                context.pulls.has_pulled();
+                let message = pulled(asked, started.elapsed(), queued.elapsed(), image.size);
                 tell(context, pod, container, EventType::Normal, "Pulled", &message);
                 return Ok(local(image));
             }
-            Err(error) => last = error.message,
+            Err(error) => failure = why(name, error.message),
         }
     }
-    warn(context, pod, container, "Failed", &format!("Failed to pull image \"{asked}\": {last}"));
-    Err(pull_failure(last))
+    let message = format!("Failed to pull image \"{asked}\": {}", failure.message);
+    warn(context, pod, container, "Failed", &message);
+    Err(failure)
+}
+
+fn pulled(image: &str, took: Duration, waited: Duration, size: u64) -> String {
+    let in_milliseconds = |time: Duration| {
+        go_duration(Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+    };
+    let (took, waited) = (in_milliseconds(took), in_milliseconds(waited));
+    format!(
+        "Successfully pulled image \"{image}\" in {took} ({waited} including waiting). Image size: {size} bytes."
+    )
+}
+
+/// Reasons that the runtime gives by the first word of its message; upstream makes its own of them.
+fn why(image: &str, message: String) -> ImageFailure {
+    const KNOWN: [(&str, &str); 2] = [
+        ("RegistryUnavailable", "the registry is unavailable"),
+        ("SignatureValidationFailed", "the signature validation failed"),
+    ];
+    let known =
+        KNOWN.iter().find_map(|(reason, words)| Some((*reason, *words, message.strip_prefix(reason)?)));
+    match known {
+        Some((reason, words, rest)) => {
+            ImageFailure { reason, message: format!("image pull failed for {image} because {words}{rest}") }
+        }
+        None => pull_failure(message),
+    }
 }
 
 fn pull_failure(message: String) -> ImageFailure {
@@ -200,88 +271,8 @@ fn warn(context: &Context, pod: &Pod, container: &Container, reason: &str, messa
     tell(context, pod, container, EventType::Warning, reason, message);
 }
 
-/// What the pod's imagePullSecrets say about the image's registry.
-async fn credentials(context: &Context, pod: &Pod, image: &str) -> Vec<AuthConfig> {
-    let named = pod.spec().image_pull_secrets.iter().flatten();
-    let references: Vec<Reference> = named.map(|secret| Reference::secret(&secret.name)).collect();
-    if references.is_empty() {
-        return Vec::new();
-    }
-    match context.sources.read(pod.namespace(), &references).await {
-        Ok(fetched) => references
-            .iter()
-            .filter_map(|reference| fetched.get(reference))
-            .filter_map(|data| auth_for(data, image))
-            .collect(),
-        Err(error) => {
-            tracing::warn!(pod = pod.name(), %error, "cannot read the pod's imagePullSecrets, pulling without");
-            Vec::new()
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: HashMap<String, DockerAuth>,
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-#[derive(Default)]
-struct DockerAuth {
-    username: String,
-    password: String,
-    auth: String,
-    #[serde(rename = "identitytoken")]
-    identity_token: String,
-}
-
-/// The entry for the image's registry in a `.dockerconfigjson` or `.dockercfg`.
-fn auth_for(data: &Data, image: &str) -> Option<AuthConfig> {
-    let auths = match data.get(".dockerconfigjson") {
-        Some(json) => serde_json::from_slice::<DockerConfig>(json).ok()?.auths,
-        None => serde_json::from_slice(data.get(".dockercfg")?).ok()?,
-    };
-    let registry = registry(image);
-    let (server, entry) = auths.into_iter().find(|(server, _)| host_of(server) == registry)?;
-    let mut auth = AuthConfig {
-        username: entry.username,
-        password: entry.password,
-        server_address: server,
-        identity_token: entry.identity_token,
-        ..AuthConfig::default()
-    };
-    if let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(&entry.auth)
-        && let Some((username, password)) = String::from_utf8_lossy(&bytes).split_once(':')
-    {
-        auth.username = username.to_string();
-        auth.password = password.to_string();
-    }
-    Some(auth)
-}
-
-fn registry(image: &str) -> String {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host.to_string(),
-        _ => "docker.io".to_string(),
-    }
-}
-
-fn host_of(server: &str) -> String {
-    let bare = server.trim_start_matches("https://").trim_start_matches("http://");
-    let host = bare.split('/').next().unwrap_or_default();
-    match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_string(),
-        host => host.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Secret;
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -314,18 +305,33 @@ mod tests {
     }
 
     #[test]
-    fn the_registrys_password_is_found() {
-        let config = json!({ "auths": {
-            "https://index.docker.io/v1/": { "auth": "bWU6c2VjcmV0" },
-            "registry.example:5000": { "username": "you", "password": "pw" },
-        } });
-        let text = serde_json::to_vec(&config).unwrap();
-        let data = [(".dockerconfigjson".to_string(), k8s_openapi::ByteString(text))].into();
-        let secret = Secret { data: Some(data), ..Secret::default() };
-        let data = Data::from(&secret);
-        let found = auth_for(&data, "busybox:1").unwrap();
-        assert_eq!((found.username.as_str(), found.password.as_str()), ("me", "secret"));
-        assert_eq!(auth_for(&data, "registry.example:5000/a:1").unwrap().username, "you");
-        assert!(auth_for(&data, "other.example/a:1").is_none());
+    fn a_pull_tells_how_long_it_took_and_how_long_it_waited() {
+        let told = pulled("a:1", Duration::from_micros(1_234_567), Duration::from_secs(61), 42);
+        let expected =
+            "Successfully pulled image \"a:1\" in 1.234s (1m1s including waiting). Image size: 42 bytes.";
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn the_runtimes_reason_becomes_the_containers() {
+        let failure = why("a:1", "RegistryUnavailable: no route".into());
+        assert_eq!(failure.reason, "RegistryUnavailable");
+        assert_eq!(
+            failure.message,
+            "image pull failed for a:1 because the registry is unavailable: no route"
+        );
+        assert_eq!(why("a:1", "no such tag".into()).reason, "ErrImagePull");
+    }
+
+    #[tokio::test]
+    async fn pulls_wait_for_their_turn() {
+        let pulls = Pulls::new(PullLimit::Serialized);
+        let first = pulls.turn().await;
+        let mut second = std::pin::pin!(pulls.turn());
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(futures::poll!(&mut second).is_ready());
+        let free = Pulls::new(PullLimit::None);
+        assert!(free.turn().await.is_none());
     }
 }
