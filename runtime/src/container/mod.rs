@@ -10,7 +10,7 @@ pub mod plan;
 pub mod seccomp;
 pub mod setup;
 pub mod spec;
-mod user;
+pub mod user;
 
 pub use plan::{PlanError, Planned};
 pub use setup::{SetupStep, container_setup, process_setup};

@@ -4,12 +4,16 @@ use super::spec::User;
 
 /// Who is asked for, by the pod and by the image.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wanted<'a> {
+pub struct Wanted<'a> {
+    /// By number.
     pub uid: Option<i64>,
+    /// By name.
     pub name: &'a str,
+    /// The group, by number.
     pub gid: Option<i64>,
     /// `user`, `uid`, `user:group` or `uid:gid`, from the image.
     pub of_image: &'a str,
+    /// More groups.
     pub supplemental: &'a [i64],
     /// Only the groups given count, not those of `/etc/group`.
     pub strict_groups: bool,
@@ -17,13 +21,15 @@ pub(super) struct Wanted<'a> {
 
 /// Who the process is, and where its home is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Resolved {
+pub struct Resolved {
+    /// User and groups.
     pub user: User,
+    /// The home directory.
     pub home: String,
 }
 
 /// Finds out user, group, groups and home.
-pub(super) fn resolve(wanted: &Wanted<'_>, passwd: &str, group: &str) -> Result<Resolved, String> {
+pub fn resolve(wanted: &Wanted<'_>, passwd: &str, group: &str) -> Result<Resolved, String> {
     let (image_user, image_group) = wanted.of_image.split_once(':').unwrap_or((wanted.of_image, ""));
     let asked = match (wanted.uid, wanted.name) {
         (Some(uid), _) => uid.to_string(),

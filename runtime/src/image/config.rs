@@ -43,6 +43,12 @@ pub struct Execution {
     /// The signal that asks it to stop.
     #[serde(deserialize_with = "null_is_empty")]
     pub stop_signal: String,
+    /// `80/tcp`: where its program listens.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub exposed_ports: BTreeMap<String, serde_json::Value>,
+    /// Where its program keeps what is to outlive a container.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub volumes: BTreeMap<String, serde_json::Value>,
     /// Words about the image.
     #[serde(deserialize_with = "null_is_empty")]
     pub labels: BTreeMap<String, String>,

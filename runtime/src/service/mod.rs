@@ -19,6 +19,7 @@ mod sessions;
 mod state;
 mod statistics;
 
+pub use containers::read_in_layers;
 pub use daemonless::{Daemonless, Ended, Engine};
 pub use reset::reset;
 

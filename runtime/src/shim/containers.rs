@@ -52,7 +52,10 @@ pub enum Role {
     /// The first process of a container.
     First(String),
     /// One more, by exec.
-    Exec,
+    Exec {
+        /// Nobody waits for its end.
+        detached: bool,
+    },
 }
 
 /// What a setting-up process told.

@@ -44,6 +44,9 @@ pub enum Request {
         container: String,
         /// What.
         process: Process,
+        /// Nobody waits for its end: it goes on when the connection ends.
+        #[serde(default)]
+        detached: bool,
     },
     /// Asks for streams to and from the first process: up to three sockets come back, in the order of the fields.
     Attach {

@@ -260,7 +260,7 @@ impl Shim {
         for forked in &mut self.processes {
             if forked.waiting == Some(id) {
                 forked.waiting = None;
-                if forked.role == Role::Exec {
+                if matches!(forked.role, Role::Exec { .. }) {
                     // It leads a session, and with it a group, of its own.
                     let group = nix::unistd::Pid::from_raw(forked.pid);
                     nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)
@@ -284,8 +284,8 @@ impl Shim {
             Request::Start { container, attach, size } => {
                 self.start(id, container, attach, size).map(|()| None)
             }
-            Request::Exec { container, process } => {
-                self.exec(id, &container, process, descriptors).map(|()| None)
+            Request::Exec { container, process, detached } => {
+                self.exec(id, &container, process, detached, descriptors).map(|()| None)
             }
             Request::Signal { container, signal } => {
                 self.signal(&container, signal).map(|()| Some(Vec::new()))
@@ -356,6 +356,7 @@ impl Shim {
         id: u64,
         name: &str,
         process: Process,
+        detached: bool,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
         let container = running(&self.containers, name)?;
@@ -370,7 +371,7 @@ impl Shim {
         let (child, channel) = containers::exec(container, process, streams, &self.shared)?;
         self.processes.push(Forked {
             pid: child.pid,
-            role: Role::Exec,
+            role: Role::Exec { detached },
             channel: Some(channel),
             terminal: None,
             attached: Vec::new(),
@@ -456,7 +457,12 @@ impl Shim {
                 }
                 write_json(&self.directory.container(&name).started(), &started)?;
             }
-            Role::Exec => descriptors.extend(terminal),
+            Role::Exec { detached } => {
+                descriptors.extend(terminal);
+                if detached {
+                    forked.waiting = None;
+                }
+            }
         }
         if let Some(id) = waiting {
             self.answer(id, Reply::Started(started), descriptors);
