@@ -5,10 +5,13 @@
 
 #![allow(clippy::unwrap_used)] // A test may end where it is.
 
+mod census;
+mod crashes;
 mod images;
 mod lifecycle;
 mod limits;
 mod network;
 mod sessions;
+mod socket;
 mod survival;
 mod world;
