@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::image::Pulls;
 use crate::image::keeper::Images;
 use crate::source::Sources;
+use crate::userns::UserNamespaces;
 use crate::volume::VolumeManager;
 
 /// The kubelet's hands: set up once, used by every pod's worker.
@@ -29,6 +30,8 @@ pub struct Context {
     pub images: Arc<dyn ImageService>,
     /// Whose turn it is to pull an image.
     pub pulls: Pulls,
+    /// The user ids of pods that have their own.
+    pub user_namespaces: UserNamespaces,
     /// The keeper of the node's images.
     pub image_keeper: Images,
     /// Volumes.
@@ -63,6 +66,19 @@ pub struct RuntimeName {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// What it can do.
+    pub features: RuntimeFeatures,
+}
+
+/// What not every runtime can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeFeatures {
+    /// Mounts that are read-only to the last leaf.
+    pub recursive_read_only: bool,
+    /// Pods with users of their own.
+    pub user_namespaces: bool,
+    /// `supplementalGroupsPolicy`.
+    pub supplemental_groups_policy: bool,
 }
 
 impl RuntimeName {

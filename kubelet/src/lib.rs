@@ -26,6 +26,7 @@ pub mod sandbox;
 mod server;
 mod source;
 mod sys;
+mod userns;
 pub mod volume;
 
 use std::path::PathBuf;
@@ -34,14 +35,14 @@ use std::time::Duration;
 
 use client::events::Recorder;
 use client::{Informers, Selection, informer};
-use cri::v1::VersionRequest;
+use cri::v1::{StatusRequest, VersionRequest};
 use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, PullLimit, TlsFiles};
-use context::{Context, RuntimeName};
+use context::{Context, RuntimeFeatures, RuntimeName};
 use image::keeper::Images;
 use node::NodeKeeper;
 use pod::Pods;
@@ -105,6 +106,9 @@ pub async fn run(
     let selection =
         Selection { fields: Some(format!("spec.nodeName={}", config.node_name)), ..Selection::default() };
     let pods = informer::start::<Pod>(client.clone(), selection, stop.clone());
+    let pods_directory = config.root.join("pods");
+    let user_namespaces = userns::UserNamespaces::load(&pods_directory)
+        .map_err(|source| KubeletError::Directory { path: pods_directory, source })?;
     let (image_keeper, desk) = Images::channel();
     let context = Arc::new(Context {
         volumes: volume::VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
@@ -115,6 +119,7 @@ pub async fn run(
         images,
         pulls: image::Pulls::new(config.pull_limit),
         image_keeper,
+        user_namespaces,
         sources,
         services,
         config,
@@ -147,13 +152,27 @@ pub async fn run(
     everything.await
 }
 
+async fn runtime_name(runtime: &dyn RuntimeService) -> Result<RuntimeName, cri::Error> {
+    let version = runtime.version(VersionRequest::default()).await?;
+    let status = runtime.status(StatusRequest::default()).await?;
+    // The handler without a name is the one that pods get who name none.
+    let handler = status.runtime_handlers.into_iter().find(|handler| handler.name.is_empty());
+    let of_handler = handler.and_then(|handler| handler.features).unwrap_or_default();
+    let features = RuntimeFeatures {
+        recursive_read_only: of_handler.recursive_read_only_mounts,
+        user_namespaces: of_handler.user_namespaces,
+        supplemental_groups_policy: status
+            .features
+            .is_some_and(|features| features.supplemental_groups_policy),
+    };
+    Ok(RuntimeName { name: version.runtime_name, version: version.runtime_version, features })
+}
+
 /// Who runs the containers. One in another process may come up after us.
 async fn first_answer(runtime: &dyn RuntimeService) -> RuntimeName {
     loop {
-        match runtime.version(VersionRequest::default()).await {
-            Ok(answer) => {
-                return RuntimeName { name: answer.runtime_name, version: answer.runtime_version };
-            }
+        match runtime_name(runtime).await {
+            Ok(name) => return name,
             Err(error) => tracing::warn!(%error, "the container runtime does not answer yet"),
         }
         tokio::time::sleep(RUNTIME_RETRY).await;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use cri::v1::{
     Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
     LinuxContainerResources, LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode,
-    NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
+    NamespaceOption, SecurityProfile, SupplementalGroupsPolicy, UserNamespace, security_profile::ProfileType,
 };
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile, SecurityContext, VolumeMount};
 
 use super::env::ConfigError;
 use super::expansion::expand;
@@ -43,11 +43,27 @@ pub struct ImageUser {
     pub name: String,
 }
 
+/// What appears in a container.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    /// A place on the node.
+    Path(PathBuf),
+    /// What an image holds.
+    Image {
+        /// The runtime's name for it.
+        id: String,
+        /// As the volume names it.
+        asked: String,
+        /// The part of it.
+        sub_path: String,
+    },
+}
+
 /// A place in the container and what appears there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostMount {
-    /// On the node.
-    pub host: PathBuf,
+    /// What appears.
+    pub origin: Origin,
     /// In the container.
     pub container: String,
     /// Whether the container may not write to it.
@@ -74,6 +90,8 @@ pub struct Ingredients<'a> {
     pub attempt: u32,
     /// The container whose processes it sees.
     pub target: Option<String>,
+    /// The pod's users.
+    pub users: UserNamespace,
 }
 
 /// The whole description.
@@ -102,7 +120,7 @@ pub fn container_config(
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: envs.map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
-        mounts: ingredients.mounts.into_iter().map(cri_mount).collect(),
+        mounts: ingredients.mounts.into_iter().map(|mount| cri_mount(mount, &ingredients.users)).collect(),
         labels: HashMap::from([
             (labels::POD_NAME.to_string(), pod.name().to_string()),
             (labels::POD_NAMESPACE.to_string(), pod.namespace().to_string()),
@@ -117,7 +135,7 @@ pub fn container_config(
         linux: Some(LinuxContainerConfig {
             resources: Some(ingredients.resources),
             security_context: Some(LinuxContainerSecurityContext {
-                namespace_options: Some(namespaces(pod, ingredients.target)),
+                namespace_options: Some(namespaces(pod, ingredients.target, ingredients.users)),
                 ..security_context(pod, container, ingredients.image_user)
             }),
         }),
@@ -126,12 +144,11 @@ pub fn container_config(
     })
 }
 
-fn namespaces(pod: &Pod, target: Option<String>) -> NamespaceOption {
+fn namespaces(pod: &Pod, target: Option<String>, users: UserNamespace) -> NamespaceOption {
+    let options = namespace_options(pod, users);
     match target {
-        None => namespace_options(pod),
-        Some(target_id) => {
-            NamespaceOption { pid: NamespaceMode::Target as i32, target_id, ..namespace_options(pod) }
-        }
+        None => options,
+        Some(target_id) => NamespaceOption { pid: NamespaceMode::Target as i32, target_id, ..options },
     }
 }
 
@@ -157,10 +174,22 @@ fn stop_signal(container: &Container) -> i32 {
     signal.unwrap_or(cri::v1::Signal::RuntimeDefault) as i32
 }
 
-fn cri_mount(mount: HostMount) -> Mount {
+/// Files belong to the same ids inside as outside: the pod's users are mapped on each mount.
+fn cri_mount(mount: HostMount, users: &UserNamespace) -> Mount {
+    let (host_path, image, image_sub_path) = match mount.origin {
+        Origin::Path(path) => (path.to_string_lossy().into_owned(), None, String::new()),
+        Origin::Image { id, asked, sub_path } => {
+            let image = ImageSpec { image: id, user_specified_image: asked, ..ImageSpec::default() };
+            (String::new(), Some(image), sub_path)
+        }
+    };
     Mount {
         container_path: mount.container,
-        host_path: mount.host.to_string_lossy().into_owned(),
+        host_path,
+        image,
+        image_sub_path,
+        uid_mappings: users.uids.clone(),
+        gid_mappings: users.gids.clone(),
         readonly: mount.read_only,
         propagation: mount.propagation as i32,
         recursive_read_only: mount.recursive_read_only,
@@ -168,12 +197,13 @@ fn cri_mount(mount: HostMount) -> Mount {
     }
 }
 
-/// Where the container's volumes appear. `host_path` gives the place of a volume on the node, with the
-/// sub path that is asked for.
+/// Where the container's volumes appear. `origin` gives what a volume is on the node, with the sub path that
+/// is asked for; `can_recurse` says whether the runtime has mounts that are read-only to the last leaf.
 pub fn volume_mounts(
     container: &Container,
     environment: &[(String, String)],
-    mut host_path: impl FnMut(usize, &str, &str) -> Result<PathBuf, ConfigError>,
+    can_recurse: bool,
+    mut origin: impl FnMut(usize, &str, &str) -> Result<Origin, ConfigError>,
 ) -> Result<Vec<HostMount>, ConfigError> {
     let value =
         |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
@@ -187,7 +217,7 @@ pub fn volume_mounts(
             check_sub_path(&sub_path)?;
             let path = &mount.mount_path;
             Ok(HostMount {
-                host: host_path(index, &mount.name, &sub_path)?,
+                origin: origin(index, &mount.name, &sub_path)?,
                 container: if path.starts_with('/') { path.clone() } else { format!("/{path}") },
                 read_only: mount.read_only == Some(true),
                 propagation: match mount.mount_propagation.as_deref() {
@@ -195,10 +225,22 @@ pub fn volume_mounts(
                     Some("Bidirectional") => MountPropagation::PropagationBidirectional,
                     _ => MountPropagation::PropagationPrivate,
                 },
-                recursive_read_only: mount.recursive_read_only.as_deref() == Some("Enabled"),
+                recursive_read_only: is_recursive(mount, can_recurse)?,
             })
         })
         .collect()
+}
+
+fn is_recursive(mount: &VolumeMount, can_recurse: bool) -> Result<bool, ConfigError> {
+    match mount.recursive_read_only.as_deref() {
+        Some("Enabled") if !can_recurse => Err(ConfigError::Mount(format!(
+            "volume \"{}\" requested recursive read-only mode, but it is not supported by the runtime",
+            mount.name
+        ))),
+        Some("Enabled") => Ok(true),
+        Some("IfPossible") => Ok(can_recurse),
+        _ => Ok(false),
+    }
 }
 
 fn check_sub_path(sub_path: &str) -> Result<(), ConfigError> {
@@ -350,6 +392,7 @@ mod tests {
             resources: LinuxContainerResources::default(),
             attempt: 2,
             target: None,
+            users: UserNamespace::default(),
         };
         container_config(&pod, &pod.spec().containers[0], ingredients)
     }
@@ -408,16 +451,54 @@ mod tests {
         let mounts = |mount: Value| {
             let container: Container =
                 serde_json::from_value(json!({ "name": "c", "volumeMounts": [mount] })).unwrap();
-            volume_mounts(&container, &[("POD".into(), "p".into())], |_, volume, sub_path| {
-                Ok(Path::new("/v").join(volume).join(sub_path))
+            volume_mounts(&container, &[("POD".into(), "p".into())], false, |_, volume, sub_path| {
+                Ok(Origin::Path(Path::new("/v").join(volume).join(sub_path)))
             })
         };
         let found =
             mounts(json!({ "name": "data", "mountPath": "d", "subPathExpr": "a/$(POD)", "readOnly": true }));
         let found = found.unwrap().remove(0);
-        assert_eq!((found.host, found.container.as_str()), (PathBuf::from("/v/data/a/p"), "/d"));
+        let origin = Origin::Path(PathBuf::from("/v/data/a/p"));
+        assert_eq!((found.origin, found.container.as_str()), (origin, "/d"));
         assert!(found.read_only);
         assert!(mounts(json!({ "name": "data", "mountPath": "/d", "subPath": "a/../../b" })).is_err());
         assert!(mounts(json!({ "name": "data", "mountPath": "/d", "subPath": "/etc" })).is_err());
+    }
+
+    #[test]
+    fn read_only_to_the_last_leaf_is_had_where_the_runtime_can() {
+        let recursive = |asked: Value, can_recurse: bool| {
+            let mount =
+                json!({ "name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": asked });
+            let container: Container =
+                serde_json::from_value(json!({ "name": "c", "volumeMounts": [mount] })).unwrap();
+            let mounts = volume_mounts(&container, &[], can_recurse, |_, _, _| Ok(Origin::Path("/h".into())));
+            mounts.map(|mounts| mounts[0].recursive_read_only).map_err(|error| error.to_string())
+        };
+        assert_eq!(recursive(json!("IfPossible"), true), Ok(true));
+        assert_eq!(recursive(json!("IfPossible"), false), Ok(false));
+        assert_eq!(recursive(json!("Enabled"), true), Ok(true));
+        assert_eq!(recursive(json!(null), true), Ok(false));
+        let refused =
+            "volume \"v\" requested recursive read-only mode, but it is not supported by the runtime";
+        assert_eq!(recursive(json!("Enabled"), false), Err(refused.into()));
+    }
+
+    #[test]
+    fn mounts_carry_the_pods_users_and_images_their_names() {
+        let ids = cri::v1::IdMapping { host_id: 65_536, container_id: 0, length: 65_536 };
+        let users = UserNamespace { uids: vec![ids], gids: vec![ids], ..UserNamespace::default() };
+        let mount = HostMount {
+            origin: Origin::Image { id: "sha256:1".into(), asked: "data:1".into(), sub_path: "etc".into() },
+            container: "/v".into(),
+            read_only: true,
+            propagation: MountPropagation::PropagationPrivate,
+            recursive_read_only: false,
+        };
+        let mount = cri_mount(mount, &users);
+        assert_eq!((mount.uid_mappings, mount.gid_mappings), (vec![ids], vec![ids]));
+        assert_eq!((mount.host_path.as_str(), mount.image_sub_path.as_str()), ("", "etc"));
+        let image = mount.image.unwrap();
+        assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:1", "data:1"));
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::utsname::uname;
 
 use crate::KubeletError;
 use crate::config::Config;
-use crate::context::{NodeFacts, RuntimeName};
+use crate::context::{NodeFacts, RuntimeFeatures, RuntimeName};
 use crate::sandbox::dns::parse_resolv_conf;
 
 const VERSION: &str = "v1.37.0+coracle";
@@ -28,6 +28,8 @@ pub struct Machine {
     disk: u64,
     max_pods: u32,
     root: PathBuf,
+    /// What the runtime can do.
+    pub features: RuntimeFeatures,
     /// `status.nodeInfo` of the Node.
     pub info: NodeSystemInfo,
 }
@@ -53,6 +55,7 @@ impl Machine {
             disk: disk.blocks() * disk.fragment_size(),
             max_pods: config.max_pods,
             root: config.root.clone(),
+            features: runtime.features,
             info: system_info(runtime),
         })
     }
@@ -168,6 +171,7 @@ mod tests {
             disk: 1000 * 1024,
             max_pods: 110,
             root: PathBuf::new(),
+            features: RuntimeFeatures::default(),
             info: NodeSystemInfo::default(),
         };
         assert_eq!(machine.capacity()["memory"].0, "1048576Ki");

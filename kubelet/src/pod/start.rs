@@ -1,5 +1,6 @@
 //! Makes a sandbox, and makes and starts a container in it: the long steps, each one a task beside the worker.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use client::events::EventType;
 use cri::v1::{
     CreateContainerRequest, MountPropagation, PodSandboxConfig, RunPodSandboxRequest, StartContainerRequest,
-    StopContainerRequest,
+    StopContainerRequest, UserNamespace,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::hook;
 use super::view::PodView;
 use crate::cgroup;
-use crate::container::config::{HostMount, Ingredients, container_config, volume_mounts};
+use crate::container::config::{HostMount, Ingredients, Origin, container_config, volume_mounts};
 use crate::container::env::{ConfigError, Place, environment, references};
 use crate::container::qos::container_resources;
 use crate::context::Context;
@@ -25,6 +26,7 @@ use crate::image;
 use crate::sandbox::dns::{ClusterDns, pod_dns};
 use crate::sandbox::hosts::hosts_file;
 use crate::sandbox::{Surroundings, sandbox_config};
+use crate::userns;
 use crate::volume::PodVolumes;
 
 /// The longest that a postStart hook may keep the containers behind it waiting.
@@ -49,6 +51,9 @@ impl StartError {
         StartError::Failed { reason, message: message.to_string() }
     }
 }
+
+/// The image and its name for each volume that is one.
+type ImageVolumes = BTreeMap<String, (String, String)>;
 
 /// One container to start.
 pub struct Start {
@@ -75,7 +80,7 @@ pub struct Start {
 }
 
 /// What the runtime is asked for to make the pod's sandbox.
-pub fn sandbox_request(context: &Context, pod: &Pod, attempt: u32) -> PodSandboxConfig {
+pub fn sandbox_request(context: &Context, pod: &Pod, attempt: u32) -> Result<PodSandboxConfig, String> {
     let config = &context.config;
     let cluster =
         ClusterDns { servers: &config.cluster_dns, domain: &config.cluster_domain, host: &context.node.dns };
@@ -84,13 +89,27 @@ pub fn sandbox_request(context: &Context, pod: &Pod, attempt: u32) -> PodSandbox
         log_dir: &config.log_dir,
         cluster_domain: &config.cluster_domain,
         dns: pod_dns(pod, &cluster),
+        users: users(context, pod)?,
     };
-    sandbox_config(pod, attempt, around)
+    Ok(sandbox_config(pod, attempt, around))
+}
+
+/// The pod's own users where it asks for some, else the node's.
+fn users(context: &Context, pod: &Pod) -> Result<UserNamespace, String> {
+    if pod.spec().host_users != Some(false) {
+        return Ok(userns::of_the_node());
+    }
+    if !context.node.runtime.features.user_namespaces {
+        return Err("the runtime does not support user namespaces, which hostUsers: false asks for".into());
+    }
+    let directory = context.volumes.pod_directory(pod.uid());
+    let allocated = context.user_namespaces.of(pod.uid(), &directory);
+    allocated.map_err(|error| format!("cannot allocate user ids for the pod: {error}"))
 }
 
 /// Makes the pod's sandbox.
 pub async fn create_sandbox(context: &Context, pod: &Pod, attempt: u32) -> Result<(), String> {
-    let config = sandbox_request(context, pod, attempt);
+    let config = sandbox_request(context, pod, attempt)?;
     tokio::fs::create_dir_all(&config.log_directory).await.map_err(|error| error.to_string())?;
     if let Some(linux) = config.linux.as_ref().filter(|_| !context.node.runtime.keeps_pod_groups()) {
         let resources = linux.resources.clone().unwrap_or_default();
@@ -122,12 +141,18 @@ impl Start {
             ));
         };
         let sandbox = sandbox_request(&self.context, &pod, self.sandbox_attempt);
+        let sandbox = sandbox.map_err(|error| self.fail("CreateContainerConfigError", error))?;
         let image = tokio::select! {
             image = image::ensure(&self.context, &pod, &container, &sandbox) => image,
             () = self.cancel.cancelled() => return Err(StartError::Cancelled),
         };
         let image = image.map_err(|failure| self.fail(failure.reason, failure.message))?;
-        let config = self.configure(&container, &image).await;
+        let volumes = tokio::select! {
+            volumes = self.image_volumes(&container, &sandbox) => volumes,
+            () = self.cancel.cancelled() => return Err(StartError::Cancelled),
+        };
+        let volumes = volumes.map_err(|failure| self.fail(failure.reason, failure.message))?;
+        let config = self.configure(&container, &image, &volumes).await;
         let config = config.map_err(|error| self.fail("CreateContainerConfigError", error))?;
         if self.cancel.is_cancelled() {
             return Err(StartError::Cancelled);
@@ -152,6 +177,7 @@ impl Start {
         &self,
         container: &Container,
         image: &image::LocalImage,
+        image_volumes: &ImageVolumes,
     ) -> Result<cri::v1::ContainerConfig, ConfigError> {
         let fetched = self.context.sources.read(self.pod.namespace(), &references(container)).await;
         let fetched = fetched.map_err(|error| ConfigError::Mount(error.to_string()))?;
@@ -160,7 +186,8 @@ impl Start {
         let target = self.target.clone().map_err(ConfigError::Target)?;
         let place = place(&self.context, self.pod_ips.clone());
         let environment = environment(&self.pod, container, &fetched, &services, &place)?;
-        let mounts = self.mounts(container, &environment)?;
+        let mounts = self.mounts(container, &environment, image_volumes)?;
+        let users = users(&self.context, &self.pod).map_err(ConfigError::Mount)?;
         let ingredients = Ingredients {
             image_ref: &image.id,
             image_user: &image.user,
@@ -169,8 +196,36 @@ impl Start {
             environment,
             mounts,
             target,
+            users,
         };
         container_config(&self.pod, container, ingredients)
+    }
+
+    /// Pulls what the container mounts of images, under each volume's own policy.
+    async fn image_volumes(
+        &self,
+        container: &Container,
+        sandbox: &PodSandboxConfig,
+    ) -> Result<ImageVolumes, image::ImageFailure> {
+        let mounted = container.volume_mounts.iter().flatten().map(|mount| mount.name.as_str());
+        let mounted: BTreeSet<&str> = mounted.collect();
+        let mut found = ImageVolumes::new();
+        for volume in self.pod.spec().volumes.iter().flatten() {
+            let Some(source) = volume.image.as_ref().filter(|_| mounted.contains(volume.name.as_str()))
+            else {
+                continue;
+            };
+            let wanted = Container {
+                name: container.name.clone(),
+                image: source.reference.clone(),
+                image_pull_policy: source.pull_policy.clone(),
+                ..Container::default()
+            };
+            let image = image::ensure(&self.context, &self.pod, &wanted, sandbox).await?;
+            let asked = source.reference.clone().unwrap_or_default();
+            found.insert(volume.name.clone(), (image.id, asked));
+        }
+        Ok(found)
     }
 
     /// The container's volumes, the pod's hosts file and the file for its last words.
@@ -178,10 +233,16 @@ impl Start {
         &self,
         container: &Container,
         environment: &[(String, String)],
+        images: &ImageVolumes,
     ) -> Result<Vec<HostMount>, ConfigError> {
         let uid = self.pod.uid();
         let volumes = &self.context.volumes;
-        let mut mounts = volume_mounts(container, environment, |index, name, sub_path| {
+        let can_recurse = self.context.node.runtime.features.recursive_read_only;
+        let mut mounts = volume_mounts(container, environment, can_recurse, |index, name, sub_path| {
+            if let Some((id, asked)) = images.get(name) {
+                let (id, asked, sub_path) = (id.clone(), asked.clone(), sub_path.to_string());
+                return Ok(Origin::Image { id, asked, sub_path });
+            }
             let path = self.volumes.path(name).ok_or_else(|| {
                 ConfigError::Mount(format!(
                     "cannot find volume \"{name}\" to mount into container \"{}\"",
@@ -189,10 +250,10 @@ impl Start {
                 ))
             })?;
             if sub_path.is_empty() {
-                return Ok(path.to_path_buf());
+                return Ok(Origin::Path(path.to_path_buf()));
             }
             let mounted = volumes.sub_path(uid, (name, path), &self.name, index, sub_path);
-            mounted.map_err(|error| {
+            mounted.map(Origin::Path).map_err(|error| {
                 ConfigError::Mount(format!(
                     "failed to prepare subPath for volumeMount \"{name}\" of container \"{}\": {error}",
                     self.name
@@ -283,7 +344,7 @@ pub fn first_ip(context: &Context, pod: &Pod, pod_ips: &[String]) -> Option<IpAd
 
 fn file_mount(host: PathBuf, container: &str) -> HostMount {
     HostMount {
-        host,
+        origin: Origin::Path(host),
         container: container.to_string(),
         read_only: false,
         propagation: MountPropagation::PropagationPrivate,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cri::v1::{
     DnsConfig, Int64Value, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode,
-    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, UserNamespace,
 };
 use k8s_openapi::api::core::v1::Pod;
 
@@ -30,6 +30,8 @@ pub struct Surroundings<'a> {
     pub cluster_domain: &'a str,
     /// The pod's resolver configuration, see [`dns`].
     pub dns: DnsConfig,
+    /// The pod's users.
+    pub users: UserNamespace,
 }
 
 /// The whole description.
@@ -61,7 +63,7 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, around: Surroundings<'_>) -> PodS
         annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(around.cgroup_parent, class, pod.uid()),
-            security_context: Some(security_context(pod)),
+            security_context: Some(security_context(pod, around.users)),
             sysctls: sysctls(pod),
             resources: Some(pod_resources(pod.spec())),
             ..LinuxPodSandboxConfig::default()
@@ -108,7 +110,7 @@ pub fn short_hostname(pod: &Pod) -> String {
 }
 
 /// Which namespaces the pod shares with the node or between its containers.
-pub fn namespace_options(pod: &Pod) -> NamespaceOption {
+pub fn namespace_options(pod: &Pod, users: UserNamespace) -> NamespaceOption {
     let spec = pod.spec();
     let mode = |is_node: Option<bool>| match is_node {
         Some(true) => NamespaceMode::Node as i32,
@@ -123,11 +125,12 @@ pub fn namespace_options(pod: &Pod) -> NamespaceOption {
         network: mode(spec.host_network),
         pid: pid as i32,
         ipc: mode(spec.host_ipc),
+        userns_options: Some(users),
         ..NamespaceOption::default()
     }
 }
 
-fn security_context(pod: &Pod) -> LinuxSandboxSecurityContext {
+fn security_context(pod: &Pod, users: UserNamespace) -> LinuxSandboxSecurityContext {
     let context = pod.spec().security_context.as_ref();
     let containers = pod.spec().containers.iter().chain(pod.init_containers());
     let is_privileged = containers
@@ -135,7 +138,7 @@ fn security_context(pod: &Pod) -> LinuxSandboxSecurityContext {
         .any(|context| context.privileged == Some(true));
     let number = |value: Option<i64>| value.map(|value| Int64Value { value });
     LinuxSandboxSecurityContext {
-        namespace_options: Some(namespace_options(pod)),
+        namespace_options: Some(namespace_options(pod, users)),
         run_as_user: number(context.and_then(|context| context.run_as_user)),
         run_as_group: number(context.and_then(|context| context.run_as_group)),
         supplemental_groups: supplemental_groups(pod),
@@ -197,6 +200,7 @@ mod tests {
             log_dir: Path::new("/var/log/pods"),
             cluster_domain: "cluster.local",
             dns: DnsConfig::default(),
+            users: UserNamespace::default(),
         };
         sandbox_config(&pod(spec), 3, around)
     }
@@ -222,7 +226,7 @@ mod tests {
     #[test]
     fn namespaces_are_private_unless_shared() {
         let modes = |spec: Value| {
-            let options = namespace_options(&pod(spec));
+            let options = namespace_options(&pod(spec), UserNamespace::default());
             (options.network(), options.pid(), options.ipc())
         };
         use NamespaceMode::{Container, Node, Pod};

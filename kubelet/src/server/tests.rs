@@ -103,6 +103,7 @@ async fn serve_one_pod() -> Served {
         images: runtime.clone(),
         pulls: crate::image::Pulls::new(config.pull_limit),
         image_keeper: crate::image::keeper::Images::channel().0,
+        user_namespaces: crate::userns::UserNamespaces::default(),
         sources,
         config,
     });

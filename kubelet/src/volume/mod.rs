@@ -269,7 +269,9 @@ fn used_volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
     let mounts =
         pod.all_containers().flat_map(|container| container.volume_mounts.clone().unwrap_or_default());
     let used: BTreeSet<String> = mounts.map(|mount| mount.name).collect();
-    pod.spec().volumes.iter().flatten().filter(move |volume| used.contains(&volume.name))
+    // Images are mounted by the runtime itself.
+    let prepared = pod.spec().volumes.iter().flatten().filter(|volume| volume.image.is_none());
+    prepared.filter(move |volume| used.contains(&volume.name))
 }
 
 /// The directory of a kind of volume, as upstream names it.

@@ -233,6 +233,7 @@ impl Worker {
 /// Removes what the kubelet itself has made for a pod.
 async fn remove_traces(context: &Context, uid: &str) -> io::Result<()> {
     context.volumes.remove_pod(uid).await?;
+    context.user_namespaces.release(uid);
     if context.node.runtime.keeps_pod_groups() {
         return Ok(());
     }

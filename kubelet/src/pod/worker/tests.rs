@@ -47,7 +47,7 @@ impl Kubelet {
             events: client::events::Recorder::new(client.clone(), "kubelet", Some("node")),
             services: informer::start::<Service>(client.clone(), Selection::default(), stop.clone()),
             node: NodeFacts {
-                runtime: crate::context::RuntimeName { name: "coracle".into(), version: "1".into() },
+                runtime: crate::context::RuntimeName { name: "coracle".into(), ..Default::default() },
                 ..NodeFacts::default()
             },
             client: client.clone(),
@@ -55,6 +55,7 @@ impl Kubelet {
             images: runtime.clone(),
             pulls: crate::image::Pulls::new(config.pull_limit),
             image_keeper: crate::image::keeper::Images::channel().0,
+            user_namespaces: crate::userns::UserNamespaces::default(),
             sources,
             config,
         });
