@@ -254,7 +254,8 @@ async fn what_ran_before_a_reboot_counts_as_a_restart_and_is_not_run_twice() {
         let told = |pod: &Value| {
             let container = &pod["status"]["containerStatuses"][0];
             let came_back = container["restartCount"] == 1 && lost(&container["lastState"]);
-            pod["status"]["phase"] == phase && (came_back || lost(&container["state"]))
+            let has_ended = policy == "Never" && lost(&container["state"]);
+            pod["status"]["phase"] == phase && (came_back || has_ended)
         };
         let pod = kubelet.wait(told).await;
         let runs = kubelet.runtime.calls().iter().filter(|call| call.starts_with("start")).count();
