@@ -18,7 +18,7 @@ use crate::{
     model::{NodeInfo, PodInfo},
     preempt::{Preemption, preempt},
     queue::Queue,
-    schedule::{Unschedulable, schedule},
+    schedule::{Cursor, Unschedulable, schedule},
     snapshot::Snapshot,
 };
 
@@ -45,8 +45,14 @@ pub async fn run(config: Config, client: Client, flight: FlightRecorder, stop: C
     let events = Recorder::new(client.clone(), config.scheduler_name.clone(), None);
     let (outcomes, bound) = mpsc::channel(BINDINGS);
     let binder = Binder { client, events, name: config.scheduler_name.clone().into(), outcomes };
-    let scheduler =
-        Scheduler { config, flight, binder, snapshot: Snapshot::default(), queue: Queue::default(), turn: 0 };
+    let scheduler = Scheduler {
+        config,
+        flight,
+        binder,
+        snapshot: Snapshot::default(),
+        queue: Queue::default(),
+        cursor: Cursor::default(),
+    };
     stop.run_until_cancelled_owned(async move {
         nodes.wait_synced().await;
         pods.wait_synced().await;
@@ -62,7 +68,7 @@ struct Scheduler {
     snapshot: Snapshot,
     queue: Queue,
     /// Counts decisions; spreads pods over nodes that are equally good.
-    turn: usize,
+    cursor: Cursor,
 }
 
 /// What became of a binding.
@@ -151,9 +157,8 @@ impl Scheduler {
 
     async fn place(&mut self, pod: PodInfo) {
         let started = Timestamp::now();
-        self.turn = self.turn.wrapping_add(1);
         let timer = metrics::DECISION_SECONDS.start_timer();
-        let decision = schedule(&pod, &self.snapshot, self.turn);
+        let decision = schedule(&pod, &self.snapshot, &mut self.cursor);
         timer.observe_duration();
         let (observed, action) = match decision {
             Ok(node) => {

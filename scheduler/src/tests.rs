@@ -1,6 +1,6 @@
 //! Stories about where pods go.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -10,7 +10,7 @@ use crate::{
     model::{NodeInfo, PodInfo},
     preempt::preempt,
     queue::Queue,
-    schedule::{Unschedulable, schedule},
+    schedule::{Cursor, Unschedulable, schedule},
     snapshot::Snapshot,
 };
 
@@ -53,21 +53,38 @@ fn two_nodes() -> Snapshot {
 }
 
 fn refusal(pod: &PodInfo, snapshot: &Snapshot) -> Unschedulable {
-    schedule(pod, snapshot, 0).unwrap_err()
+    schedule(pod, snapshot, &mut Cursor::default()).unwrap_err()
 }
 
 #[test]
 fn the_emptier_node_wins() {
     let mut snapshot = two_nodes();
     snapshot.place(asking("first", "1"), "a");
-    assert_eq!(schedule(&asking("second", "500m"), &snapshot, 0).unwrap(), "b");
+    assert_eq!(schedule(&asking("second", "500m"), &snapshot, &mut Cursor::default()).unwrap(), "b");
 }
 
 #[test]
 fn equal_nodes_take_turns() {
     let snapshot = two_nodes();
-    let at = |tie| schedule(&asking("x", "100m"), &snapshot, tie).unwrap();
-    assert_ne!(at(0), at(1));
+    let mut cursor = Cursor::default();
+    let mut next = || schedule(&asking("x", "100m"), &snapshot, &mut cursor).unwrap();
+    assert_ne!(next(), next());
+}
+
+#[test]
+fn in_a_large_cluster_each_pod_is_tried_on_a_part_of_the_nodes_and_all_get_their_turn() {
+    let name = |number: usize| format!("node-{number:04}");
+    let mut snapshot = cluster((0..1000).map(|number| node(&name(number), |_| {})));
+    let mut cursor = Cursor::default();
+    let mut used = BTreeSet::new();
+    for number in 0..1000 {
+        let pod = asking(&format!("pod-{number}"), "2");
+        let chosen = schedule(&pod, &snapshot, &mut cursor).unwrap();
+        snapshot.place(pod, &chosen);
+        assert!(used.insert(chosen), "the others are empty");
+    }
+    let refused = schedule(&asking("late", "2"), &snapshot, &mut cursor).unwrap_err();
+    assert_eq!(refused.nodes, 1000, "before a pod is refused every node is looked at");
 }
 
 #[test]
@@ -100,14 +117,14 @@ fn selectors_and_affinity_pick_nodes() {
     let snapshot =
         cluster([node("a", |_| {}), node("b", |node| node["metadata"]["labels"]["disk"] = "ssd".into())]);
     let by_selector = pod("x", json!({"nodeSelector": {"disk": "ssd"}}));
-    assert_eq!(schedule(&by_selector, &snapshot, 0).unwrap(), "b");
+    assert_eq!(schedule(&by_selector, &snapshot, &mut Cursor::default()).unwrap(), "b");
     let elsewhere = pod(
         "x",
         json!({"affinity": {"nodeAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]}}}}),
     );
-    assert_eq!(schedule(&elsewhere, &snapshot, 0).unwrap(), "a");
+    assert_eq!(schedule(&elsewhere, &snapshot, &mut Cursor::default()).unwrap(), "a");
     let nowhere = pod("x", json!({"nodeSelector": {"disk": "tape"}}));
     assert_eq!(
         refusal(&nowhere, &snapshot).to_string(),
@@ -157,10 +174,11 @@ fn the_first_of_a_group_that_wants_to_be_together_may_go_anywhere() {
         )
     };
     let mut snapshot = two_nodes();
-    let first = schedule(&together("first"), &snapshot, 0).unwrap();
+    let first = schedule(&together("first"), &snapshot, &mut Cursor::default()).unwrap();
     snapshot.place(together("first"), &first);
-    for tie in 0..2 {
-        assert_eq!(schedule(&together("second"), &snapshot, tie).unwrap(), first);
+    let mut cursor = Cursor::default();
+    for _ in 0..2 {
+        assert_eq!(schedule(&together("second"), &snapshot, &mut cursor).unwrap(), first);
     }
 }
 
@@ -176,7 +194,7 @@ fn required_spreading_keeps_the_difference_small() {
     };
     let mut snapshot = two_nodes();
     snapshot.place(even("first"), "a");
-    assert_eq!(schedule(&even("second"), &snapshot, 0).unwrap(), "b");
+    assert_eq!(schedule(&even("second"), &snapshot, &mut Cursor::default()).unwrap(), "b");
 }
 
 #[test]
@@ -205,9 +223,9 @@ fn a_node_forgets_what_its_pods_took_when_they_are_gone() {
     let mut snapshot = cluster([node("a", |_| {})]);
     for round in 0..3 {
         let pod = asking(&format!("pod-{round}"), "2");
-        assert_eq!(schedule(&pod, &snapshot, 0).unwrap(), "a");
+        assert_eq!(schedule(&pod, &snapshot, &mut Cursor::default()).unwrap(), "a");
         snapshot.place(pod.clone(), "a");
-        assert!(schedule(&asking("other", "1"), &snapshot, 0).is_err());
+        assert!(schedule(&asking("other", "1"), &snapshot, &mut Cursor::default()).is_err());
         assert!(snapshot.remove_pod(&pod.uid));
     }
     assert_eq!(snapshot.node("a").unwrap().requested, crate::resources::Resources::default());
