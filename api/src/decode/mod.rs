@@ -81,6 +81,19 @@ pub fn json(body: &[u8]) -> Result<Value, String> {
         .map_err(|error| syntax::error(body).unwrap_or_else(|| plain(&error.to_string())))
 }
 
+/// Reads YAML, or JSON, that is a map but no object of a kind: a configuration to apply. The error is Go's
+/// message.
+pub fn yaml(body: &[u8]) -> Result<Decoded, String> {
+    let (value, report) = read_yaml(body, None)?;
+    if !value.is_object() {
+        let found = reader::go_kind(&value);
+        return Err(format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        ));
+    }
+    report.finish(value)
+}
+
 /// Fills in `apiVersion` and `kind` where the client left them out; 400 when they name another kind than
 /// the one that the URL does.
 pub fn expect_kind(object: &mut Object, kind: &Kind) -> Result<(), Status> {

@@ -12,8 +12,12 @@ use super::{
 use crate::Kind;
 
 const FORMATS: [&str; 2] = ["application/json", "application/yaml"];
-const PATCHES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
 
 /// Every path with its operations.
 pub(super) fn paths(kinds: &[Kind], edition: Edition) -> BTreeMap<String, Value> {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::Revision;
 
-/// What is never stored: the revision is the store's, the others are not kept.
-const NOT_STORED: [&str; 3] = ["resourceVersion", "selfLink", "managedFields"];
+/// What is never stored: the revision is the store's, the link is not kept.
+const NOT_STORED: [&str; 2] = ["resourceVersion", "selfLink"];
 
 /// What happened to an object, padded to one length, so that an event's bytes do not depend on it.
 const ADDED: &[u8] = br#"{"type":"ADDED"   ,"object":"#;

@@ -40,6 +40,9 @@ use entry::Entry;
 pub(crate) const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
+/// The name under which the server itself owns fields.
+const APISERVER: &str = "kube-apiserver";
+
 /// How long events are kept.
 const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -88,7 +91,7 @@ impl Registry {
     pub async fn create(&self, kind: &'static Kind, object: Object) -> Result<Object, Status> {
         let user = User::new("system:apiserver", &["system:masters"]);
         let namespace = object.namespace().to_string();
-        let write = Write::internal(self, &user, kind, &namespace, "");
+        let write = Write::internal(self, &user, kind, &namespace, "").managed_by(APISERVER);
         write::create(&write, object).await?.entry.decode_as(kind)
     }
 
@@ -102,7 +105,7 @@ impl Registry {
         change: impl FnMut(Object) -> Result<Object, Status> + Send,
     ) -> Result<Object, Status> {
         let user = User::new("system:apiserver", &["system:masters"]);
-        let write = Write::internal(self, &user, kind, namespace, name);
+        let write = Write::internal(self, &user, kind, namespace, name).managed_by(APISERVER);
         write::update(&write, change).await?.entry.decode_as(kind)
     }
 
@@ -116,7 +119,8 @@ impl Registry {
         change: impl FnMut(Object) -> Result<Object, Status> + Send,
     ) -> Result<Object, Status> {
         let user = User::new("system:apiserver", &["system:masters"]);
-        let write = Write { subresource, ..Write::internal(self, &user, kind, namespace, name) };
+        let write = Write::internal(self, &user, kind, namespace, name).managed_by(APISERVER);
+        let write = Write { subresource, ..write };
         write::update(&write, change).await?.entry.decode_as(kind)
     }
 

@@ -7,6 +7,7 @@ mod options;
 use std::collections::BTreeMap;
 
 pub use info::RequestInfo;
+pub(crate) use options::FIELD_MANAGER_LIMIT;
 pub use options::{
     DeleteOptions, FieldValidation, ListOptions, Propagation, Query, VersionMatch, WriteOptions,
 };

@@ -164,12 +164,16 @@ pub enum FieldValidation {
 }
 
 /// What create, update and patch ask for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WriteOptions {
     /// Everything happens but the write.
     pub dry_run: bool,
     /// What to do about fields that the schema does not know.
     pub validation: FieldValidation,
+    /// The name under which the client owns what it writes, where it gives one.
+    pub field_manager: Option<String>,
+    /// Whether an apply patch takes what others own; `None` when the client does not say.
+    pub force: Option<bool>,
 }
 
 impl WriteOptions {
@@ -190,7 +194,43 @@ impl WriteOptions {
                 return Err(unsupported(kind, "fieldValidation", value, &allowed));
             }
         };
-        Ok(WriteOptions { dry_run: dry_run(query.all("dryRun"), kind)?, validation })
+        let field_manager = query.get("fieldManager").map(str::to_string);
+        if let Some(name) = &field_manager {
+            check_field_manager(name).map_err(|error| invalid(kind, error))?;
+        }
+        let force = query.0.iter().any(|(key, _)| key == "force").then(|| query.is_true("force"));
+        Ok(WriteOptions { dry_run: dry_run(query.all("dryRun"), kind)?, validation, field_manager, force })
+    }
+
+    /// Checks what depends on the sort of patch: who applies says who he is.
+    pub fn check_patch(&self, is_apply: bool) -> Result<(), Status> {
+        const OPTIONS: &str = "PatchOptions";
+        if is_apply && self.field_manager.is_none() {
+            return Err(invalid(
+                OPTIONS,
+                FieldError::required("fieldManager", "is required for apply patch"),
+            ));
+        }
+        if !is_apply && self.force.is_some() {
+            return Err(forbidden(OPTIONS, "force", "may not be specified for non-apply patch"));
+        }
+        Ok(())
+    }
+}
+
+/// The longest name of a field manager, in bytes.
+pub(crate) const FIELD_MANAGER_LIMIT: usize = 128;
+
+fn check_field_manager(name: &str) -> Result<(), FieldError> {
+    if name.len() > FIELD_MANAGER_LIMIT {
+        return Err(FieldError::too_long("fieldManager", FIELD_MANAGER_LIMIT));
+    }
+    match name.char_indices().find(|(_, letter)| letter.is_control()) {
+        Some((at, letter)) => {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(letter));
+            Err(FieldError::invalid("fieldManager", &name.into(), why))
+        }
+        None => Ok(()),
     }
 }
 

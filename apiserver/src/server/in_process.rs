@@ -9,7 +9,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use tower::{BoxError, Service};
 
 use super::State;
@@ -20,11 +20,28 @@ use crate::request::User;
 pub struct InProcess {
     state: Arc<State>,
     user: Arc<User>,
+    /// The name of the component that asks, where it is one of the cluster's own.
+    agent: Option<HeaderValue>,
 }
 
 impl InProcess {
     pub(super) fn new(state: Arc<State>, user: User) -> InProcess {
-        InProcess { state, user: Arc::new(user) }
+        let agent = component(&user.name).map(HeaderValue::from_static);
+        InProcess { state, user: Arc::new(user), agent }
+    }
+}
+
+/// The component behind a user: all parts of the cluster live in one process, and each owns what it writes
+/// under the name that it has in upstream's clusters.
+fn component(user: &str) -> Option<&'static str> {
+    match user {
+        "system:apiserver" => Some("kube-apiserver"),
+        "system:kube-controller-manager" => Some("kube-controller-manager"),
+        "system:kube-scheduler" => Some("kube-scheduler"),
+        "system:kube-proxy" => Some("kube-proxy"),
+        user if user.starts_with("system:serviceaccount:kube-system:") => Some("kube-controller-manager"),
+        user if user.starts_with("system:node:") => Some("kubelet"),
+        _ => None,
     }
 }
 
@@ -44,6 +61,9 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.user.clone());
+        if let (Some(agent), false) = (&self.agent, request.headers().contains_key(header::USER_AGENT)) {
+            request.headers_mut().insert(header::USER_AGENT, agent.clone());
+        }
         let state = self.state.clone();
         Box::pin(async move { Ok(state.handle(request).await) })
     }

@@ -11,7 +11,7 @@ use crate::{
     registry::now,
     request::WriteOptions,
     verbs::Call,
-    write::{self, Write},
+    write::{self, Manager, Write},
 };
 
 /// POST to a pod's `binding`.
@@ -32,7 +32,7 @@ pub(crate) async fn bind(call: &Call<'_>, binding: &Object, dry_run: bool) -> Re
     check(binding, name)?;
     write.validate_admission(Operation::Create, Some(binding), None).await?;
     // The pod itself changes by the server's own hand: who may bind may do this.
-    let write = Write { hooks: None, ..write };
+    let write = Write { hooks: None, manager: Manager::Nobody, ..write };
     write::update(&write, |pod| bound(pod, binding)).await?;
     let answer =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});

@@ -1,6 +1,6 @@
 //! `scale`: the number of replicas of any kind that has one, as an `autoscaling/v1` Scale.
 
-use api::{Object, Scale, Status, selector::LabelSelector};
+use api::{Kind, Object, Scale, Status, fields::ApplyError, selector::LabelSelector};
 use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -8,9 +8,11 @@ use serde_json::{Map, Value, json};
 use crate::{
     answer,
     request::WriteOptions,
-    verbs::{Call, object_without_kind},
-    write,
+    verbs::{AnyPatch, Call, Configuration, object_without_kind},
+    write::{self, Manager, Write},
 };
+
+const API_VERSION: &str = "autoscaling/v1";
 
 /// get, update and patch.
 pub(crate) async fn serve(
@@ -29,10 +31,16 @@ pub(crate) async fn serve(
             let wanted = object_without_kind(call, body).await?;
             set(call, options.dry_run, paths, |_| Ok(wanted.clone())).await?
         }
-        "patch" => {
-            let patch = call.patch_of(body).await?;
-            set(call, options.dry_run, paths, |scale| patch.apply_plain(scale)).await?
-        }
+        "patch" => match call.patch_of(body).await? {
+            AnyPatch::Configuration(config) => {
+                options.check_patch(true)?;
+                apply(call, &options, paths, &config).await?
+            }
+            AnyPatch::Plain(patch) => {
+                options.check_patch(false)?;
+                set(call, options.dry_run, paths, |scale| patch.apply_plain(scale)).await?
+            }
+        },
         _ => return Err(Status::method_not_allowed()),
     };
     answer::value(StatusCode::OK, &scale.into_value(), &call.view()?.wanted)
@@ -59,6 +67,60 @@ async fn set(
         Ok(object)
     });
     Ok(scale_of(&written.await?.entry.decode_as(call.kind)?, paths))
+}
+
+/// Server-side apply of a Scale: its number of replicas, applied to the object.
+async fn apply(
+    call: &Call<'_>,
+    options: &WriteOptions,
+    paths: &'static Scale,
+    config: &Configuration,
+) -> Result<Object, Status> {
+    config.expect(API_VERSION, "Scale")?;
+    check(call, &config.object)?;
+    let own = config_of_object(call, paths, &config.object);
+    let write = Write { manager: Manager::Settled, ..call.write(options.dry_run) };
+    let written = write::update(&write, |old| {
+        write::apply_part(&write, &call.manager, Some(&old), &own, options.force.unwrap_or_default())
+            .map_err(|error| in_terms_of_scale(error, call.kind))
+    });
+    let written = written.await?;
+    config.warnings(options.validation)?;
+    Ok(scale_of(&written.entry.decode_as(call.kind)?, paths))
+}
+
+/// The part of the object that the Scale stands for.
+fn config_of_object(call: &Call<'_>, paths: &Scale, scale: &Object) -> Object {
+    let mut own = Object::default();
+    own.set(&["apiVersion"], call.kind.api_version());
+    own.set(&["kind"], call.kind.kind);
+    for field in ["name", "namespace", "resourceVersion", "uid"] {
+        if let Some(value) = scale.at(&["metadata", field]) {
+            own.set(&["metadata", field], value.clone());
+        }
+    }
+    if let Some(replicas) = scale.at(&["spec", "replicas"]) {
+        own.set(paths.spec_replicas, replicas.clone());
+    }
+    own
+}
+
+/// Conflicts are about the Scale that the client sees.
+fn in_terms_of_scale(error: ApplyError, kind: &Kind) -> Status {
+    match error {
+        ApplyError::Conflicts(mut conflicts) => {
+            let api_version = kind.api_version();
+            for conflict in &mut conflicts.0 {
+                if conflict.manager.api_version == api_version {
+                    conflict.manager.api_version = API_VERSION.into();
+                }
+                conflict.field = ".spec.replicas".into();
+            }
+            conflicts.into_status()
+        }
+        ApplyError::HasManagers => Status::bad_request(error.to_string()),
+        error => Status::new(500, "", error.to_string()),
+    }
 }
 
 fn check(call: &Call<'_>, scale: &Object) -> Result<(), Status> {
@@ -96,7 +158,7 @@ fn scale_of(object: &Object, paths: &Scale) -> Object {
     }
     let scale = json!({
         "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
+        "apiVersion": API_VERSION,
         "metadata": metadata,
         "spec": {"replicas": object.number(paths.spec_replicas).unwrap_or_default()},
         "status": status,

@@ -1,10 +1,15 @@
 //! What can be done with a resource: one function a verb, for all kinds.
 
+mod apply;
 mod body;
+mod manager;
 mod page;
 mod read;
 mod watch;
 mod write;
+
+pub(crate) use apply::Configuration;
+pub(crate) use write::AnyPatch;
 
 use api::{Kind, Scope, Status, Verbs, kinds};
 use axum::body::Body;
@@ -17,7 +22,7 @@ use crate::{
     request::{Query, RequestInfo, User},
     server::State,
     subresources,
-    write::Write,
+    write::{Manager, Write},
 };
 
 /// A request about a resource, with everything that is needed to answer it.
@@ -28,6 +33,8 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a Query,
     pub(crate) user: &'a User,
     pub(crate) headers: HeaderMap,
+    /// The name under which the client owns what it writes; empty for what is no write.
+    pub(crate) manager: String,
 }
 
 /// Answers a request about a resource, whatever kind it is.
@@ -65,7 +72,8 @@ async fn answered(
         request
     };
     let (parts, body) = request.into_parts();
-    let call = Call { state, kind, info, query, user, headers: parts.headers };
+    let manager = manager::name(info.verb, query, &parts.headers);
+    let call = Call { state, kind, info, query, user, headers: parts.headers, manager };
     match (info.verb, info.subresource.as_str()) {
         ("list", "") => read::list(&call).await,
         ("watch", "") => read::watch(&call).await,
@@ -112,7 +120,7 @@ impl<'a> Call<'a> {
     }
 
     /// A write to what the URL names.
-    pub(crate) fn write(&self, dry_run: bool) -> Write<'a> {
+    pub(crate) fn write(&self, dry_run: bool) -> Write<'_> {
         Write {
             registry: self.registry(),
             hooks: Some(self.hooks()),
@@ -122,6 +130,7 @@ impl<'a> Call<'a> {
             namespace: self.namespace(),
             name: &self.info.name,
             dry_run,
+            manager: Manager::Named(&self.manager),
         }
     }
 
@@ -136,9 +145,9 @@ impl<'a> Call<'a> {
         body::object(kind, &self.headers, &bytes, validation)
     }
 
-    /// The body as a patch of `original`.
-    pub(crate) async fn patch_of(&self, body: Body) -> Result<write::Patch, Status> {
-        write::Patch::read(&self.headers, body::read(body).await?)
+    /// The body as a patch.
+    pub(crate) async fn patch_of(&self, body: Body) -> Result<AnyPatch, Status> {
+        AnyPatch::read(&self.headers, &body::read(body).await?)
     }
 }
 

@@ -7,11 +7,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Call, body, page::Listing};
+use super::{
+    Call,
+    apply::{self, Configuration},
+    body,
+    page::Listing,
+};
 use crate::{
-    answer,
+    answer, authz,
     registry::selection::Selection,
-    request::{DeleteOptions, FieldValidation, ListOptions, WriteOptions},
+    request::{DeleteOptions, FieldValidation, ListOptions, RequestInfo, WriteOptions},
     write::{self as store_write, Deleted, Write, Written},
 };
 
@@ -88,12 +93,13 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
     }
     let write = call.write(options.dry_run);
     let updated = store_write::update(&write, |_| Ok(object.clone())).await;
-    let may_create = call.info.subresource.is_empty()
+    let creates = call.info.subresource.is_empty()
         && CREATED_BY_UPDATE.contains(&call.kind.plural)
         && object.resource_version().is_empty()
         && object.uid().is_empty();
     match updated {
-        Err(status) if status.code == 404 && may_create && object.name() == call.info.name => {
+        Err(status) if status.code == 404 && creates && object.name() == call.info.name => {
+            may_create(call).await?;
             let written = store_write::create(&Write { name: "", ..write }, object).await?;
             respond(call, StatusCode::CREATED, written, warnings)
         }
@@ -105,7 +111,14 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
 pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
     call.view()?;
-    let patch = call.patch_of(body).await?;
+    let patch = match call.patch_of(body).await? {
+        AnyPatch::Configuration(config) => {
+            options.check_patch(true)?;
+            return apply::serve(call, &options, &config).await;
+        }
+        AnyPatch::Plain(patch) => patch,
+    };
+    options.check_patch(false)?;
     let mut warnings = Vec::new();
     let write = call.write(options.dry_run);
     let written = store_write::update(&write, |old| {
@@ -116,6 +129,16 @@ pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>,
     });
     let written = written.await?;
     respond(call, StatusCode::OK, written, warnings)
+}
+
+/// Whether the client may create what a PUT or an apply patch finds absent.
+pub(super) async fn may_create(call: &Call<'_>) -> Result<(), Status> {
+    let info = RequestInfo { verb: "create", ..call.info.clone() };
+    let decision = call.hooks().authorizer.authorize(call.user, &info).await;
+    match decision.allowed {
+        true => Ok(()),
+        false => Err(authz::forbidden(call.user, &authz::Question::from(&info), &decision.reason)),
+    }
 }
 
 /// DELETE of one object.
@@ -193,7 +216,7 @@ pub(crate) fn success(details: Value) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
-fn respond(
+pub(super) fn respond(
     call: &Call<'_>,
     code: StatusCode,
     written: Written,
@@ -222,7 +245,40 @@ fn checked(
     Ok((decoded.object, warnings))
 }
 
-/// A patch, of one of the three sorts that need nobody's memory.
+/// A patch of any sort.
+pub(crate) enum AnyPatch {
+    /// That needs nobody's memory.
+    Plain(Patch),
+    /// For server-side apply.
+    Configuration(Configuration),
+}
+
+/// The content types of patches.
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
+impl AnyPatch {
+    /// Reads a patch by its content type; 415 for others.
+    pub(crate) fn read(headers: &HeaderMap, body: &Bytes) -> Result<AnyPatch, Status> {
+        let sort = match body::content_type(headers).as_str() {
+            APPLY_PATCH => return Configuration::read(body).map(AnyPatch::Configuration),
+            JSON_PATCH => Sort::Json,
+            MERGE_PATCH => Sort::Merge,
+            STRATEGIC_PATCH => Sort::Strategic,
+            _ => {
+                let known = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
+                return Err(decode::unsupported_media_type(&known));
+            }
+        };
+        let value = decode::json(body)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        Ok(AnyPatch::Plain(Patch { sort, value }))
+    }
+}
+
+/// A patch of one of the three sorts that need nobody's memory.
 pub(crate) struct Patch {
     sort: Sort,
     value: Value,
@@ -236,25 +292,6 @@ enum Sort {
 }
 
 impl Patch {
-    /// Reads a patch by its content type; 415 for others, server-side apply among them.
-    pub(crate) fn read(headers: &HeaderMap, body: Bytes) -> Result<Patch, Status> {
-        let sort = match body::content_type(headers).as_str() {
-            "application/json-patch+json" => Sort::Json,
-            "application/merge-patch+json" => Sort::Merge,
-            "application/strategic-merge-patch+json" => Sort::Strategic,
-            _ => {
-                return Err(decode::unsupported_media_type(&[
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    "application/strategic-merge-patch+json",
-                ]));
-            }
-        };
-        let value = serde_json::from_slice(&body)
-            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
-        Ok(Patch { sort, value })
-    }
-
     /// The patched object, where no schema says how lists merge.
     pub(crate) fn apply_plain(&self, old: Object) -> Result<Object, Status> {
         let original = old.into_value();
@@ -273,8 +310,7 @@ impl Patch {
             (Sort::Json, _) => patch::json_patch(&original, &self.value)?,
             (Sort::Strategic, Some(schema)) => patch::strategic_merge(schema, &original, &self.value)?,
             (Sort::Strategic, None) => {
-                let known = ["application/json-patch+json", "application/merge-patch+json"];
-                return Err(decode::unsupported_media_type(&known));
+                return Err(decode::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH]));
             }
             (Sort::Merge, _) => patch::merge_patch(&original, &self.value)?,
         };

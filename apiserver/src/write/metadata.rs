@@ -39,7 +39,6 @@ pub(super) fn set_namespace(write: &Write<'_>, object: &mut Object) -> Result<()
 pub(super) fn begin(kind: &Kind, object: &mut Object, now: Timestamp) {
     meta::stamp_new(object, &uuid::Uuid::new_v4().to_string(), now);
     let metadata = object.map_mut(&["metadata"]);
-    metadata.remove("managedFields");
     metadata.remove("generation");
     if has_generation(kind) {
         metadata.insert("generation".into(), 1.into());
@@ -55,9 +54,7 @@ pub(super) fn carry_over(object: &mut Object, old: &Object) {
     object.0.insert("kind".into(), old.kind().into());
     let old = old.0.get("metadata").and_then(Value::as_object);
     let metadata = object.map_mut(&["metadata"]);
-    for field in ["managedFields", "selfLink"] {
-        metadata.remove(field);
-    }
+    metadata.remove("selfLink");
     for field in ["generation", "resourceVersion"] {
         match old.and_then(|old| old.get(field)) {
             Some(value) => metadata.insert(field.into(), value.clone()),

@@ -8,6 +8,7 @@
 mod create;
 mod delete;
 mod deletion;
+mod managed;
 mod metadata;
 mod part;
 mod update;
@@ -24,6 +25,7 @@ use crate::{
 
 pub(crate) use create::create;
 pub(crate) use delete::{Deleted, delete};
+pub(crate) use managed::{apply, apply_part};
 pub(crate) use update::update;
 
 /// Who writes to what, and how.
@@ -39,6 +41,18 @@ pub(crate) struct Write<'a> {
     /// As the URL has it; empty on create.
     pub(crate) name: &'a str,
     pub(crate) dry_run: bool,
+    pub(crate) manager: Manager<'a>,
+}
+
+/// Whose the fields are that a write changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Manager<'a> {
+    /// Nobody's: who owns what stays as it is.
+    Nobody,
+    /// The client's that goes by this name.
+    Named(&'a str),
+    /// The change itself says so: it comes from server-side apply.
+    Settled,
 }
 
 /// What came of a write.
@@ -59,7 +73,13 @@ impl<'a> Write<'a> {
         namespace: &'a str,
         name: &'a str,
     ) -> Write<'a> {
-        Write { registry, hooks: None, user, kind, subresource: "", namespace, name, dry_run: false }
+        let (subresource, dry_run, manager) = ("", false, Manager::Nobody);
+        Write { registry, hooks: None, user, kind, subresource, namespace, name, dry_run, manager }
+    }
+
+    /// The same write in somebody's name.
+    pub(crate) fn managed_by(self, name: &'a str) -> Write<'a> {
+        Write { manager: Manager::Named(name), ..self }
     }
 
     fn attributes(&self, operation: Operation, name: &'a str) -> Attributes<'a> {
@@ -74,7 +94,7 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// Defaults and mutating admission.
+    /// Defaults, owners of fields, and mutating admission: what admission adds belongs to nobody.
     async fn mutate(
         &self,
         operation: Operation,
@@ -82,6 +102,7 @@ impl<'a> Write<'a> {
         old: Option<&Object>,
     ) -> Result<Vec<String>, Status> {
         self.kind.strategy.set_defaults(object);
+        managed::attribute(self, old, object);
         let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
         let attributes = self.attributes(operation, self.name);
         let warnings = hooks.admission.mutate(self.registry, &attributes, object, old).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::{Object, Status, meta};
 
-use super::{Write, Written, deletion, metadata, part::Part};
+use super::{Write, Written, deletion, managed, metadata, part::Part};
 use crate::{
     hooks::Operation,
     registry::{MODIFIED, entry::Entry, unstored},
@@ -60,6 +60,7 @@ async fn attempt(
     };
     warnings.extend(kind.strategy.warnings(&object));
     warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
+    managed::keep_times_of_idle_writes(&mut object, old);
 
     let entry = match object {
         _ if object == *old => entry.clone(),

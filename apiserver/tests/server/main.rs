@@ -10,6 +10,7 @@ mod documents;
 mod identity;
 mod kubelet;
 mod network;
+mod ownership;
 mod permissive;
 mod subresources;
 mod verbs;

@@ -130,8 +130,8 @@ async fn every_sort_of_patch_is_applied() {
     let patched = server.patch(&path, STRATEGIC, &image).await.ok();
     assert_eq!(patched["spec"]["containers"][0]["image"], "busybox:2");
     assert_eq!(patched["spec"]["containers"][0]["terminationMessagePolicy"], "File");
-    let applied = server.raw(Method::PATCH, &path, "application/apply-patch+yaml", "{}").await.failure();
-    assert_eq!((applied.0, applied.1.as_str()), (415, "UnsupportedMediaType"));
+    let unknown = server.raw(Method::PATCH, &path, "application/x-patch", "{}").await.failure();
+    assert_eq!((unknown.0, unknown.1.as_str()), (415, "UnsupportedMediaType"));
     let stale = json!({"metadata": {"resourceVersion": "1", "labels": {"x": "3"}}});
     assert_eq!(server.patch(&path, MERGE, &stale).await.failure().0, 409);
     let missing = server.patch(&format!("{PODS}/nobody"), MERGE, &json!({})).await.failure();
