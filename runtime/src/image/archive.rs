@@ -2,35 +2,102 @@
 //!
 //! Both formats are a table of files: first the tar is indexed, then `manifest.json` (docker-archive)
 //! or `index.json` (OCI layout) says which file is what. Every digest is verified before an image gets
-//! its name.
+//! its name. An archive may itself be packed by gzip or zstd.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
+use jiff::Timestamp;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use super::store::{Named, checked_digest, digest_of, sync_directory};
-use super::{ImageConfig, ImageError, Reference, Store, layer};
+use super::manifest::{self, Descriptor, Document, Manifest, Platform};
+use super::packed::{self, Expected, decompressed, expect_digest};
+use super::store::{Lease, Named, checked_digest, digest_of};
+use super::{ImageConfig, ImageError, Reference, Store};
 
 /// Manifests and configurations are small; nothing larger is read into memory.
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+pub(super) const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+/// How many indexes may lead to each other.
+const DEEPEST_INDEX: usize = 2;
+
+/// How an archive is to be taken.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Options<'a> {
+    /// Stands in for the archive's own names.
+    pub name: Option<&'a str>,
+    /// The images stay although nobody uses them.
+    pub pinned: bool,
+    /// Where the images are to run; on this machine unless told.
+    pub platform: Option<Platform>,
+}
 
 /// Imports all images of the archive and tells their names.
 pub(super) fn import(
     store: &Store,
-    file: impl Read + Seek,
-    name: Option<&str>,
+    mut file: impl Read + Seek,
+    options: &Options,
 ) -> Result<Vec<String>, ImageError> {
-    let mut archive = Archive::index(file)?;
-    let images = archive.images()?;
+    let lease = store.lease()?;
+    let mut magic = Vec::with_capacity(4);
+    file.by_ref().take(4).read_to_end(&mut magic).map_err(ImageError::Read)?;
+    file.rewind().map_err(ImageError::Read)?;
+    if matches!(magic.as_slice(), [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]) {
+        let unpacked = spool(&lease, decompressed(file).map_err(ImageError::Read)?)?;
+        return import_all(store, &lease, Archive::index(unpacked)?, options);
+    }
+    import_all(store, &lease, Archive::index(file)?, options)
+}
+
+/// As [`import`], for what can only be read once.
+pub(super) fn import_stream(
+    store: &Store,
+    stream: impl Read,
+    options: &Options,
+) -> Result<Vec<String>, ImageError> {
+    let lease = store.lease()?;
+    let spooled = spool(&lease, decompressed(stream).map_err(ImageError::Read)?)?;
+    import_all(store, &lease, Archive::index(spooled)?, options)
+}
+
+/// The bytes as a file that can be sought in and has no name.
+fn spool(lease: &Lease, mut from: impl Read) -> Result<File, ImageError> {
+    let path = lease.directory().join("archive");
+    let mut file = File::options()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(ImageError::storage("create", &path))?;
+    fs::remove_file(&path).map_err(ImageError::storage("remove", &path))?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let length = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(ImageError::Read(error)),
+        };
+        file.write_all(&buffer[..length]).map_err(ImageError::storage("write", &path))?;
+    }
+    file.rewind().map_err(ImageError::storage("read", path))?;
+    Ok(file)
+}
+
+fn import_all(
+    store: &Store,
+    lease: &Lease,
+    mut archive: Archive<impl Read + Seek>,
+    options: &Options,
+) -> Result<Vec<String>, ImageError> {
+    let machine = options.platform.clone().unwrap_or_else(Platform::host);
+    let images = archive.images(&machine)?;
     if images.is_empty() {
         return Err(ImageError::invalid("it holds no image"));
     }
-    if name.is_some() && images.len() > 1 {
+    if options.name.is_some() && images.len() > 1 {
         return Err(ImageError::invalid(format!(
             "it holds {} images, so one name cannot stand for them",
             images.len()
@@ -38,7 +105,7 @@ pub(super) fn import(
     }
     let mut names = Vec::new();
     for image in images {
-        names.extend(import_image(store, &mut archive, image, name)?);
+        names.extend(import_image(store, lease, &mut archive, image, options, &machine)?);
     }
     Ok(names)
 }
@@ -54,132 +121,122 @@ struct Described {
 
 fn import_image(
     store: &Store,
+    lease: &Lease,
     archive: &mut Archive<impl Read + Seek>,
     image: Described,
-    name: Option<&str>,
+    options: &Options,
+    machine: &Platform,
 ) -> Result<Vec<String>, ImageError> {
     let config_bytes = archive.document(&image.config)?;
     let id = digest_of(&config_bytes);
-    let config: ImageConfig = serde_json::from_slice(&config_bytes)
-        .map_err(|error| ImageError::invalid(format!("{}: {error}", image.config)))?;
+    let config = ImageConfig::parse(&config_bytes, &image.config)?;
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != image.layers.len() {
-        return Err(ImageError::invalid(format!(
-            "{} lists {} layers, the manifest {}",
-            image.config,
-            diff_ids.len(),
-            image.layers.len()
-        )));
+        return Err(ImageError::InvalidConfig {
+            what: image.config,
+            reason: format!("it lists {} layers, the manifest {}", diff_ids.len(), image.layers.len()),
+        });
     }
     let given: Vec<&str> =
-        name.map_or_else(|| image.names.iter().map(String::as_str).collect(), |name| vec![name]);
+        options.name.map_or_else(|| image.names.iter().map(String::as_str).collect(), |name| vec![name]);
     if given.is_empty() {
         return Err(ImageError::invalid(
             "it does not say what its image is called; give the name with --name",
         ));
     }
+    manifest::check_platform(&config, machine, given[0])?;
     let mut references: Vec<Reference> = given.into_iter().map(Reference::parse).collect::<Result<_, _>>()?;
 
-    let mut size = 0;
+    let (mut layers, mut layer_sizes) = (Vec::new(), Vec::new());
     for ((file, digest), diff_id) in image.layers.iter().zip(diff_ids) {
-        size += import_layer(store, archive, file, digest.as_deref(), checked_digest(diff_id)?)?;
+        let expected =
+            Expected { name: file, digest: digest.as_deref(), diff_id: Some(checked_digest(diff_id)?) };
+        let (layer, size) = import_layer(store, lease, archive, &expected)?;
+        layers.push(layer);
+        layer_sizes.push(size);
     }
+    lease.keep(&id)?;
     store.write_blob(&id, &config_bytes)?;
-    if let Some(manifest) = &image.manifest {
-        let digest = digest_of(manifest);
-        store.write_blob(&digest, manifest)?;
-        let pinned: Vec<Reference> = references
-            .iter()
-            .filter(|reference| reference.digest().is_none())
-            .map(|reference| Reference::parse(&format!("{}@{digest}", reference.name())))
-            .collect::<Result<_, _>>()?;
-        references.extend(pinned);
-    }
-    let imported_at = jiff::Timestamp::now();
+    let manifest_bytes = match image.manifest {
+        Some(manifest) => {
+            let digest = digest_of(&manifest);
+            let pinned: Vec<Reference> = references
+                .iter()
+                .filter(|reference| reference.digest().is_none())
+                .map(|reference| Reference::parse(&format!("{}@{digest}", reference.name())))
+                .collect::<Result<_, _>>()?;
+            references.splice(0..0, pinned);
+            manifest
+        }
+        // Docker's archives have none; ours says where the layers are.
+        None => Manifest::of(&id, config_bytes.len() as u64, layers).to_bytes(),
+    };
+    let manifest = digest_of(&manifest_bytes);
+    lease.keep(&manifest)?;
+    store.write_blob(&manifest, &manifest_bytes)?;
+    let named = Named {
+        reference: String::new(),
+        image: id,
+        size: layer_sizes.iter().sum(),
+        imported_at: Timestamp::now(),
+        layer_sizes,
+        manifest: Some(manifest),
+        pinned: options.pinned,
+        imported: true,
+    };
     let names: Vec<String> = references.iter().map(Reference::to_string).collect();
     for reference in &names {
-        store.write_named(&Named { reference: reference.clone(), image: id.clone(), size, imported_at })?;
+        store.write_named(&Named { reference: reference.clone(), ..named.clone() })?;
     }
     Ok(names)
 }
 
-/// Unpacks a layer under its diff id, unless it is there; tells its size.
+/// Unpacks a layer under its diff id and keeps it as it came; tells what it is and how many bytes its files have.
 fn import_layer(
     store: &Store,
+    lease: &Lease,
     archive: &mut Archive<impl Read + Seek>,
-    file: &str,
-    digest: Option<&str>,
-    diff_id: &str,
-) -> Result<u64, ImageError> {
-    let target = store.layer_path(diff_id);
-    let temporary = target.with_file_name(format!(".{}", uuid::Uuid::new_v4().simple()));
-    fs::create_dir(&temporary).map_err(ImageError::storage("create", &temporary))?;
-    let finished = unpack_verified(archive, file, digest, diff_id, &temporary).and_then(|size| {
-        publish_layer(&temporary, &target).map_err(ImageError::storage("write", &target))?;
-        Ok(size)
-    });
-    if finished.is_err() {
-        fs::remove_dir_all(&temporary).map_err(ImageError::storage("remove", &temporary))?;
+    expected: &Expected,
+) -> Result<(Descriptor, u64), ImageError> {
+    if let Some(diff_id) = expected.diff_id {
+        lease.keep(diff_id)?;
     }
-    finished
+    let kept = lease.directory().join("packed");
+    let mut copy = Copied::new(archive.open(expected.name)?, &kept)?;
+    let unpacked = packed::unpack(&mut copy, lease, expected)?;
+    copy.file.sync_all().map_err(ImageError::storage("write", &kept))?;
+    let (size, beginning) = (copy.length, copy.beginning);
+    lease.keep(&unpacked.digest)?;
+    let blob = store.blob_path(&unpacked.digest);
+    fs::rename(&kept, &blob).map_err(ImageError::storage("write", blob))?;
+    packed::publish(&unpacked, store)?;
+    let media_type = manifest::layer_type(&beginning);
+    Ok((Descriptor { media_type, digest: unpacked.digest, size, ..Descriptor::default() }, unpacked.size))
 }
 
-fn unpack_verified(
-    archive: &mut Archive<impl Read + Seek>,
-    file: &str,
-    digest: Option<&str>,
-    diff_id: &str,
-    directory: &Path,
-) -> Result<u64, ImageError> {
-    let mut packed = Hashed::new(archive.open(file)?);
-    let mut plain = Hashed::new(decompressed(&mut packed, file)?);
-    let size = layer::unpack(&mut plain, directory, file)?;
-    // A tar may end before its file does; the digests are those of whole files.
-    io::copy(&mut plain, &mut io::sink()).map_err(ImageError::Read)?;
-    let actual = plain.digest();
-    io::copy(&mut packed, &mut io::sink()).map_err(ImageError::Read)?;
-    expect_digest(file, digest, packed.digest())?;
-    expect_digest(file, Some(diff_id), actual)?;
-    Ok(size)
+/// A reader that writes down what goes through it.
+struct Copied<R> {
+    reader: R,
+    file: File,
+    length: u64,
+    beginning: Vec<u8>,
 }
 
-fn publish_layer(temporary: &Path, target: &Path) -> io::Result<()> {
-    if target.exists() {
-        return fs::remove_dir_all(temporary);
-    }
-    let directory = fs::File::open(temporary)?;
-    // One call makes the whole unpacked tree durable, whatever the number of files.
-    nix::unistd::syncfs(&directory)?;
-    match fs::rename(temporary, target) {
-        // Another import was faster with the same layer.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-            fs::remove_dir_all(temporary)?
-        }
-        result => result?,
-    }
-    sync_directory(target.parent().unwrap_or(Path::new("/")))
-}
-
-fn expect_digest(what: &str, expected: Option<&str>, actual: String) -> Result<(), ImageError> {
-    match expected {
-        Some(expected) if expected != actual => {
-            Err(ImageError::DigestMismatch { what: what.to_owned(), expected: expected.to_owned(), actual })
-        }
-        _ => Ok(()),
+impl<R: Read> Copied<R> {
+    fn new(reader: R, path: &Path) -> Result<Copied<R>, ImageError> {
+        let file = File::create(path).map_err(ImageError::storage("create", path))?;
+        Ok(Copied { reader, file, length: 0, beginning: Vec::new() })
     }
 }
 
-/// The layer's tar, whether it is packed by gzip or not at all.
-fn decompressed<'a>(mut packed: impl Read + 'a, file: &str) -> Result<Box<dyn Read + 'a>, ImageError> {
-    let mut magic = Vec::with_capacity(4);
-    packed.by_ref().take(4).read_to_end(&mut magic).map_err(ImageError::Read)?;
-    let whole = io::Cursor::new(magic.clone()).chain(packed);
-    match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Ok(Box::new(MultiGzDecoder::new(whole))),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            Err(ImageError::invalid(format!("layer {file} is packed by zstd; export the image with gzip")))
-        }
-        _ => Ok(Box::new(whole)),
+impl<R: Read> Read for Copied<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        let wanted = 4_usize.saturating_sub(self.beginning.len()).min(length);
+        self.beginning.extend(&buffer[..wanted]);
+        self.file.write_all(&buffer[..length])?;
+        self.length += length as u64;
+        Ok(length)
     }
 }
 
@@ -257,10 +314,10 @@ impl<File: Read + Seek> Archive<File> {
         serde_json::from_slice(&content).map_err(|error| ImageError::invalid(format!("{name}: {error}")))
     }
 
-    fn images(&mut self) -> Result<Vec<Described>, ImageError> {
+    fn images(&mut self, machine: &Platform) -> Result<Vec<Described>, ImageError> {
         // New archives of docker hold both forms; the OCI one says more (digests, the manifest).
         if self.has("index.json") && self.has("oci-layout") {
-            let images = self.oci_images("index.json", None, None)?;
+            let images = self.oci_images(machine)?;
             let named = |image: &Described| !image.names.is_empty();
             if !self.has("manifest.json") || images.iter().all(named) {
                 return Ok(images);
@@ -292,91 +349,74 @@ impl<File: Read + Seek> Archive<File> {
         Ok(described.collect())
     }
 
-    /// The images that an index leads to, for this machine's platform.
-    fn oci_images(
-        &mut self,
-        file: &str,
-        digest: Option<&str>,
-        name: Option<String>,
-    ) -> Result<Vec<Described>, ImageError> {
-        let content = self.document(file)?;
-        expect_digest(file, digest, digest_of(&content))?;
-        let document: OciDocument = serde_json::from_slice(&content)
-            .map_err(|error| ImageError::invalid(format!("{file}: {error}")))?;
-        let mut images = Vec::new();
-        for descriptor in document.manifests {
-            if !descriptor.is_for_this_machine() {
-                continue;
+    /// The images of an OCI layout that run on this machine.
+    fn oci_images(&mut self, machine: &Platform) -> Result<Vec<Described>, ImageError> {
+        let content = self.document("index.json")?;
+        let Document::Index(entries) = Document::parse(&content, "index.json")? else {
+            return Err(ImageError::invalid("index.json is no index"));
+        };
+        let mut images: Vec<Described> = Vec::new();
+        for entry in &entries {
+            // Entries without a name belong to the image before, such as its signature.
+            let runs_here = manifest::choose(std::slice::from_ref(entry), machine).is_some();
+            if runs_here && let Some(found) = self.oci_image(entry, machine, 0)? {
+                let named_again = images.iter_mut().find(|image| image.manifest == found.manifest);
+                match named_again {
+                    Some(image) => image.names.extend(found.names),
+                    None => images.push(found),
+                }
             }
-            let name = descriptor.name().or(name.clone());
-            let file = blob_path(&descriptor.digest)?;
-            images.extend(self.oci_images(&file, Some(&descriptor.digest), name)?);
         }
-        if let Some(config) = document.config {
-            let config = blob_path(&config.digest).and_then(|file| {
-                expect_digest(&file, Some(&config.digest), digest_of(&self.document(&file)?))?;
-                Ok(file)
-            })?;
-            let layers =
-                document.layers.into_iter().map(|layer| Ok((blob_path(&layer.digest)?, Some(layer.digest))));
-            let layers = layers.collect::<Result<_, ImageError>>()?;
-            images.push(Described {
-                config,
-                layers,
-                names: name.into_iter().collect(),
-                manifest: Some(content),
+        if images.is_empty() && !entries.is_empty() {
+            return Err(ImageError::WrongPlatform {
+                what: "the archive".to_owned(),
+                machine: machine.to_string(),
+                available: manifest::platforms(&entries),
             });
         }
         Ok(images)
     }
-}
 
-/// An OCI index (which has manifests) or manifest (which has a config and layers).
-#[derive(Deserialize)]
-struct OciDocument {
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    platform: Option<Platform>,
-    #[serde(default)]
-    annotations: HashMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-impl Descriptor {
-    fn is_for_this_machine(&self) -> bool {
-        self.platform
-            .as_ref()
-            .is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture())
-    }
-
-    /// containerd and docker give the whole name; a bare tag, as skopeo writes it, names nothing.
-    fn name(&self) -> Option<String> {
-        let given = self.annotations.get("io.containerd.image.name");
-        let reference = self.annotations.get("org.opencontainers.image.ref.name");
-        given.or(reference.filter(|name| name.contains(['/', ':']))).cloned()
+    /// The image that an entry leads to, through an index by platform or straight; none for what is no image.
+    fn oci_image(
+        &mut self,
+        entry: &Descriptor,
+        machine: &Platform,
+        depth: usize,
+    ) -> Result<Option<Described>, ImageError> {
+        let file = blob_path(&entry.digest)?;
+        let content = self.document(&file)?;
+        expect_digest(&file, Some(&entry.digest), &digest_of(&content))?;
+        let manifest = match Document::parse(&content, &file)? {
+            Document::Index(entries) => {
+                let Some(chosen) = manifest::choose(&entries, machine) else { return Ok(None) };
+                if depth == DEEPEST_INDEX {
+                    return Err(ImageError::invalid(format!("{file} is an index in an index in an index")));
+                }
+                // The name is said at the top.
+                let annotations = entry.annotations.clone();
+                return self.oci_image(&Descriptor { annotations, ..chosen.clone() }, machine, depth + 1);
+            }
+            Document::Manifest(manifest) => manifest,
+        };
+        let config = blob_path(&manifest.config.digest)?;
+        expect_digest(&config, Some(&manifest.config.digest), &digest_of(&self.document(&config)?))?;
+        let layers = manifest.layers.into_iter();
+        let layers = layers.map(|layer| Ok((blob_path(&layer.digest)?, Some(layer.digest))));
+        Ok(Some(Described {
+            config,
+            layers: layers.collect::<Result<_, ImageError>>()?,
+            names: name_of(entry).into_iter().collect(),
+            manifest: Some(content),
+        }))
     }
 }
 
-/// This machine's architecture by Go's name.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+/// containerd and docker give the whole name; a bare tag, as skopeo writes it, names nothing.
+fn name_of(entry: &Descriptor) -> Option<String> {
+    let given = entry.annotations.get("io.containerd.image.name");
+    let reference = entry.annotations.get("org.opencontainers.image.ref.name");
+    given.or(reference.filter(|name| name.contains(['/', ':']))).cloned()
 }
 
 fn blob_path(digest: &str) -> Result<String, ImageError> {
@@ -396,28 +436,4 @@ fn normal(path: &Path) -> String {
         }
     }
     parts.to_string_lossy().into_owned()
-}
-
-/// A reader that knows the digest of what went through it.
-struct Hashed<R> {
-    reader: R,
-    hash: Sha256,
-}
-
-impl<R: Read> Hashed<R> {
-    fn new(reader: R) -> Hashed<R> {
-        Hashed { reader, hash: Sha256::new() }
-    }
-
-    fn digest(self) -> String {
-        format!("sha256:{}", hex::encode(self.hash.finalize()))
-    }
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.reader.read(buffer)?;
-        self.hash.update(&buffer[..length]);
-        Ok(length)
-    }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::ImageError;
+use super::reference::is_digest;
+
 /// The configuration blob of an image; its digest is the image's id.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct ImageConfig {
@@ -14,11 +17,24 @@ pub struct ImageConfig {
     #[serde(default)]
     pub os: String,
     /// How containers run, unless they are told otherwise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub config: Execution,
     /// The layers, lowest first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub rootfs: RootFilesystem,
+}
+
+impl ImageConfig {
+    /// Reads a configuration; `what` names it in the error.
+    pub fn parse(content: &[u8], what: &str) -> Result<ImageConfig, ImageError> {
+        let invalid = |reason| ImageError::InvalidConfig { what: what.to_owned(), reason };
+        let config: ImageConfig =
+            serde_json::from_slice(content).map_err(|error| invalid(error.to_string()))?;
+        match config.rootfs.diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
+            Some(diff_id) => Err(invalid(format!("{diff_id:?} is no sha256 digest"))),
+            None => Ok(config),
+        }
+    }
 }
 
 /// How containers of an image run, unless they are told otherwise.

@@ -61,6 +61,23 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
+    /// The registry's host, with its port if it has one.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The path in the registry.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag or the digest.
+    pub fn version(&self) -> &str {
+        match &self.version {
+            Version::Tag(version) | Version::Digest(version) => version,
+        }
+    }
+
     /// The digest, for a name that pins one.
     pub fn digest(&self) -> Option<&str> {
         match &self.version {

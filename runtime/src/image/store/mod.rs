@@ -1,12 +1,21 @@
 //! The directory where images live.
 //!
 //! ```text
-//! blobs/sha256/<digest>      image configurations and manifests
+//! blobs/sha256/<digest>      manifests, image configurations and packed layers, as they came
 //! layers/<diff id>/          unpacked layers, in overlayfs' own form
 //! references/<hash>.json     one name each: which image it means
+//! used/<image>               touched when a container is made of the image
 //! snapshots/<container>/     writable layers; `layers` in it names the layers that it stands on
 //! snapshots-<owner>/         the same of another runtime beside the node's
+//! downloads/<digest>         what has come of a packed layer so far; locked while somebody fetches it
+//! leases/<random>/           a running import or pull: what it needs, what it has not finished ([`lease`])
 //! ```
+//!
+//! Short changes are made under a shared lock on `lock`; [`collect`] takes it alone to decide what goes.
+
+mod collect;
+mod download;
+mod lease;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -14,9 +23,16 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+use nix::fcntl::FlockArg;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use collect::{Candidate, Collected, DiskUse, Policy, Removal, Share, plan};
+pub(super) use download::{Download, Started};
+pub(super) use lease::Lease;
+
+use super::manifest::{Document, Manifest};
 use super::{ImageConfig, ImageError, Reference, archive, reference};
 
 /// Where the writable layers of the node's own containers are.
@@ -40,8 +56,19 @@ pub struct Image {
     pub digests: Vec<String>,
     /// Bytes of its layers, unpacked.
     pub size: u64,
-    /// When it was imported.
-    pub imported_at: jiff::Timestamp,
+    /// Bytes of each layer, lowest first; empty where an earlier version did not write it down.
+    pub layer_sizes: Vec<u64>,
+    /// When it was imported or pulled.
+    pub imported_at: Timestamp,
+    /// When the last container was made of it, or it came here.
+    pub last_used_at: Timestamp,
+    /// Whether it must stay although nobody uses it: it came from the folder of archives, and no registry may
+    /// have it.
+    pub pinned: bool,
+    /// Whether it came from an archive and not from a registry.
+    pub imported: bool,
+    /// The digest of its manifest, whose layers are kept as they came.
+    pub manifest: Option<String>,
     /// What it says about itself.
     pub config: ImageConfig,
 }
@@ -52,7 +79,20 @@ pub(super) struct Named {
     pub reference: String,
     pub image: String,
     pub size: u64,
-    pub imported_at: jiff::Timestamp,
+    pub imported_at: Timestamp,
+    #[serde(default)]
+    pub layer_sizes: Vec<u64>,
+    #[serde(default)]
+    pub manifest: Option<String>,
+    #[serde(default)]
+    pub pinned: bool,
+    /// Names from before images could be pulled were all imported.
+    #[serde(default = "yes")]
+    pub imported: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Store {
@@ -60,8 +100,9 @@ impl Store {
     pub fn open(root: impl Into<PathBuf>) -> Result<Store, ImageError> {
         let root = root.into();
         let store = Store { snapshots: root.join(SNAPSHOTS), root };
-        for directory in [store.blobs(), store.layers(), store.references(), store.snapshots()] {
-            fs::create_dir_all(&directory).map_err(ImageError::storage("create", &directory))?;
+        let own = ["blobs/sha256", "layers", "references", "used", "downloads", "leases"];
+        for directory in own.map(|name| store.root.join(name)).iter().chain([&store.snapshots]) {
+            fs::create_dir_all(directory).map_err(ImageError::storage("create", directory))?;
         }
         Ok(store)
     }
@@ -73,12 +114,23 @@ impl Store {
         Ok(self)
     }
 
-    /// Imports every image of a docker-archive or OCI-layout tar; `name` replaces the archive's own names.
+    /// Imports every image of a docker-archive or OCI-layout tar, plain or packed by gzip or zstd; `name` replaces
+    /// the archive's own names.
     pub fn import(&self, file: impl Read + Seek, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
-        let _importing = self.lock(nix::fcntl::FlockArg::LockShared)?;
-        let names = archive::import(self, file, name)?;
+        let names = archive::import(self, file, &archive::Options { name, ..Default::default() })?;
+        self.images_called(&names)
+    }
+
+    /// As [`Store::import`], for what can only be read once, such as a pipe.
+    pub fn import_stream(&self, stream: impl Read, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
+        let names = archive::import_stream(self, stream, &archive::Options { name, ..Default::default() })?;
+        self.images_called(&names)
+    }
+
+    /// The images that have one of these names.
+    pub(super) fn images_called(&self, names: &[String]) -> Result<Vec<Image>, ImageError> {
         let images = self.list()?;
-        Ok(images.into_iter().filter(|image| image.tags.iter().any(|tag| names.contains(tag))).collect())
+        Ok(images.into_iter().filter(|image| image.names().any(|name| names.contains(name))).collect())
     }
 
     /// All images, by id.
@@ -87,7 +139,16 @@ impl Store {
         for named in self.all_named()? {
             by_id.entry(named.image.clone()).or_default().push(named);
         }
-        by_id.into_values().map(|names| self.image(names)).collect()
+        let mut images = Vec::with_capacity(by_id.len());
+        for names in by_id.into_values() {
+            match self.image(names) {
+                Ok(image) => images.push(image),
+                // Removed since its names were read.
+                Err(ImageError::Storage { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(images)
     }
 
     /// The image that a name, an id or an id's beginning means.
@@ -101,8 +162,7 @@ impl Store {
                 None => return Ok(None),
             },
         };
-        let names: Vec<Named> = self.all_named()?.into_iter().filter(|named| named.image == image).collect();
-        if names.is_empty() { Ok(None) } else { self.image(names).map(Some) }
+        self.names_of(&image)?.map(|names| self.image(names)).transpose()
     }
 
     /// Takes a name from its image, or all names when it is given by id; false when there is no such image.
@@ -120,30 +180,42 @@ impl Store {
         Ok(true)
     }
 
-    /// Deletes layers and blobs that no image and no container needs.
-    pub fn collect_garbage(&self) -> Result<(), ImageError> {
-        let _alone = self.lock(nix::fcntl::FlockArg::LockExclusive)?;
-        let mut needed: BTreeSet<String> = BTreeSet::new();
-        for image in self.list()? {
-            needed.insert(hex_of(&image.id).to_owned());
-            needed.extend(image.config.rootfs.diff_ids.iter().map(|id| hex_of(id).to_owned()));
-            needed.extend(
-                image.digests.iter().filter_map(|name| Some(hex_of(name.split_once('@')?.1).to_owned())),
-            );
+    /// Gives an image one more name; what the name meant before, it means no longer.
+    pub fn tag(&self, image: &Image, reference: &Reference) -> Result<(), ImageError> {
+        let lease = self.lease()?;
+        lease.keep_image(image)?;
+        // Asked again now that nobody can take it away.
+        let Some(names) = self.names_of(&image.id)? else {
+            return Err(ImageError::Gone { id: image.id.clone() });
+        };
+        self.write_named(&Named { reference: reference.to_string(), ..names[0].clone() })
+    }
+
+    /// The manifest of an image, if it is known.
+    pub fn manifest(&self, image: &Image) -> Result<Option<Manifest>, ImageError> {
+        let Some(digest) = &image.manifest else { return Ok(None) };
+        let content = self.read_blob(digest)?;
+        match Document::parse(&content, digest)? {
+            Document::Manifest(manifest) => Ok(Some(manifest)),
+            Document::Index(_) => Ok(None),
         }
+    }
+
+    /// A small blob: a manifest or a configuration.
+    pub fn read_blob(&self, digest: &str) -> Result<Vec<u8>, ImageError> {
+        let path = self.blob_path(digest);
+        fs::read(&path).map_err(ImageError::storage("read", path))
+    }
+
+    /// Which containers are made of which image, by the image's id.
+    pub fn containers_by_image(&self) -> Result<BTreeMap<String, Vec<String>>, ImageError> {
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for snapshot in self.all_snapshots()? {
-            let layers = fs::read_to_string(snapshot.join("layers")).unwrap_or_default();
-            needed.extend(layers.lines().map(str::to_owned));
+            let Ok(image) = fs::read_to_string(snapshot.join("image")) else { continue };
+            let container = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            users.entry(image).or_default().push(container);
         }
-        for path in entries(&self.layers())?.into_iter().chain(entries(&self.blobs())?) {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if needed.contains(&name) {
-                continue;
-            }
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.or_not_found().map_err(ImageError::storage("remove", path))?;
-        }
-        Ok(())
+        Ok(users)
     }
 
     /// The unpacked layers of an image as overlayfs wants them: topmost first.
@@ -153,16 +225,35 @@ impl Store {
 
     /// Makes the writable layer of a container on top of an image; until it is removed, so do its layers stay.
     pub fn create_snapshot(&self, container: &str, image: &Image) -> Result<PathBuf, ImageError> {
-        let _not_collecting = self.lock(nix::fcntl::FlockArg::LockShared)?;
+        let _not_collecting = self.lock(FlockArg::LockShared)?;
+        if !self.layer_paths(image).iter().all(|layer| layer.is_dir()) {
+            return Err(ImageError::Gone { id: image.id.clone() });
+        }
+        let used = self.used_path(&image.id);
+        File::create(&used).map_err(ImageError::storage("write", used))?;
         let directory = self.snapshot_path(container);
         let create = || {
             fs::create_dir_all(directory.join("upper"))?;
             fs::create_dir_all(directory.join("work"))?;
             let layers: Vec<&str> = image.config.rootfs.diff_ids.iter().map(|id| hex_of(id)).collect();
+            fs::write(directory.join("image"), &image.id)?;
             fs::write(directory.join("layers"), layers.join("\n"))
         };
         create().map_err(ImageError::storage("create", &directory))?;
         Ok(directory)
+    }
+
+    /// Keeps the layers of one more image, which a container has as a volume, for as long as its writable layer.
+    pub fn keep_layers(&self, container: &str, image: &Image) -> Result<(), ImageError> {
+        let _not_collecting = self.lock(FlockArg::LockShared)?;
+        let path = self.snapshot_path(container).join("layers");
+        let layers: String =
+            image.config.rootfs.diff_ids.iter().map(|id| format!("\n{}", hex_of(id))).collect();
+        let append = || {
+            let mut file = fs::OpenOptions::new().append(true).open(&path)?;
+            io::Write::write_all(&mut file, layers.as_bytes())
+        };
+        append().map_err(ImageError::storage("write", &path))
     }
 
     /// Deletes the writable layer of a container; that it is gone already is no error.
@@ -202,17 +293,24 @@ impl Store {
 
     /// Writes a blob under its digest.
     pub(super) fn write_blob(&self, digest: &str, content: &[u8]) -> Result<(), ImageError> {
-        let path = self.blobs().join(hex_of(digest));
+        let path = self.blob_path(digest);
         if path.exists() {
             return Ok(());
         }
+        let _not_collecting = self.lock(FlockArg::LockShared)?;
         write_atomically(&path, content)
+    }
+
+    /// Where a blob is, if it is there.
+    pub(super) fn blob_path(&self, digest: &str) -> PathBuf {
+        self.blobs().join(hex_of(digest))
     }
 
     /// Makes a name mean an image.
     pub(super) fn write_named(&self, named: &Named) -> Result<(), ImageError> {
         let path = self.reference_path(&named.reference);
         let content = serde_json::to_vec(named).expect("a reference is always serialisable");
+        let _not_collecting = self.lock(FlockArg::LockShared)?;
         write_atomically(&path, &content)
     }
 
@@ -264,13 +362,34 @@ impl Store {
         let content = fs::read(&path).map_err(ImageError::storage("read", &path))?;
         let config = serde_json::from_slice(&content)
             .map_err(|error| ImageError::storage("read", path)(error.into()))?;
-        let (size, imported_at) = (names[0].size, names[0].imported_at);
+        let newest = names.iter().max_by_key(|named| named.imported_at).unwrap_or(&names[0]).clone();
+        let used = fs::metadata(self.used_path(&id)).and_then(|file| file.modified()).ok();
+        let used = used.and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(newest.imported_at);
+        let pinned = names.iter().any(|named| named.pinned);
         let (digests, tags) =
             names.into_iter().map(|named| named.reference).partition(|name| name.contains('@'));
-        Ok(Image { id, tags, digests, size, imported_at, config })
+        Ok(Image {
+            id,
+            tags,
+            digests,
+            size: newest.size,
+            layer_sizes: newest.layer_sizes,
+            imported_at: newest.imported_at,
+            last_used_at: used.max(newest.imported_at),
+            pinned,
+            imported: newest.imported,
+            manifest: newest.manifest,
+            config,
+        })
     }
 
-    fn lock(&self, kind: nix::fcntl::FlockArg) -> Result<nix::fcntl::Flock<File>, ImageError> {
+    /// All that is written about an image, by its id.
+    fn names_of(&self, id: &str) -> Result<Option<Vec<Named>>, ImageError> {
+        let names: Vec<Named> = self.all_named()?.into_iter().filter(|named| named.image == id).collect();
+        Ok(Some(names).filter(|names| !names.is_empty()))
+    }
+
+    fn lock(&self, kind: FlockArg) -> Result<nix::fcntl::Flock<File>, ImageError> {
         let path = self.root.join("lock");
         let file = File::create(&path).map_err(ImageError::storage("open", &path))?;
         nix::fcntl::Flock::lock(file, kind)
@@ -293,6 +412,18 @@ impl Store {
         self.root.join("references")
     }
 
+    fn used_path(&self, image: &str) -> PathBuf {
+        self.root.join("used").join(hex_of(image))
+    }
+
+    fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
     fn snapshots(&self) -> PathBuf {
         self.snapshots.clone()
     }
@@ -301,12 +432,20 @@ impl Store {
     fn all_snapshots(&self) -> Result<Vec<PathBuf>, ImageError> {
         let mut all = Vec::new();
         for directory in entries(&self.root)? {
-            let is_one = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SNAPSHOTS));
+            let is_one =
+                directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SNAPSHOTS));
             if is_one {
                 all.extend(entries(&directory)?);
             }
         }
         Ok(all)
+    }
+}
+
+impl Image {
+    /// All its names.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.tags.iter().chain(&self.digests)
     }
 }
 
@@ -371,8 +510,29 @@ pub(crate) fn disk_usage(directory: &Path) -> io::Result<(u64, u64)> {
     Ok((bytes, inodes))
 }
 
+/// Bytes of the files below an unpacked layer, each counted once however many names it has.
+pub(super) fn layer_size(directory: &Path) -> Result<u64, ImageError> {
+    use std::os::unix::fs::MetadataExt;
+    let mut linked = BTreeSet::new();
+    let mut pending = vec![directory.to_owned()];
+    let mut bytes = 0;
+    while let Some(directory) = pending.pop() {
+        let failed = || ImageError::storage("measure", &directory);
+        for entry in fs::read_dir(&directory).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let metadata = entry.metadata().map_err(failed())?;
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            } else if metadata.is_file() && (metadata.nlink() == 1 || linked.insert(metadata.ino())) {
+                bytes += metadata.len();
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// The content appears under `path` whole or not at all, also after a power failure.
-fn write_atomically(path: &Path, content: &[u8]) -> Result<(), ImageError> {
+pub(super) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), ImageError> {
     let temporary = path.with_file_name(format!(".{}", uuid::Uuid::new_v4().simple()));
     let write = || {
         let mut file = File::create(&temporary)?;
