@@ -216,6 +216,8 @@ pub(crate) fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) ->
         shim: runtime::ShimCommand::default(),
         network,
         streaming_address: runtime::Config::LOOPBACK,
+        registries: Default::default(),
+        archives: None,
     }
 }
 

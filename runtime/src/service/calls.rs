@@ -204,8 +204,11 @@ impl RuntimeService for Runtime {
                 sandbox.id
             )));
         }
-        let url =
-            self.streaming.port_forward(streaming::PortForwardRequest { sandbox_id: sandbox.id.clone() });
+        let ports = request.port.into_iter().map(u16::try_from).collect::<Result<_, _>>();
+        let ports = ports.map_err(|_| Error::invalid_argument("a port is a number from 1 to 65535"))?;
+        let url = self
+            .streaming
+            .port_forward(streaming::PortForwardRequest { sandbox_id: sandbox.id.clone(), ports });
         Ok(PortForwardResponse { url: url.map_err(too_many)? })
     }
 
@@ -266,7 +269,7 @@ impl ImageService for Runtime {
     }
 
     async fn pull_image(&self, request: PullImageRequest) -> Result<PullImageResponse, Error> {
-        Ok(PullImageResponse { image_ref: self.shared.pull_image(request.image)? })
+        Ok(PullImageResponse { image_ref: self.shared.pull_image(request.image, request.auth).await? })
     }
 
     async fn remove_image(&self, request: RemoveImageRequest) -> Result<RemoveImageResponse, Error> {

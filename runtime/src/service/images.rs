@@ -1,12 +1,21 @@
 //! Images as CRI tells them.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use cri::{Code, Error, v1};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::info::image_info;
 use super::sandboxes::source_of;
 use super::{Shared, nanoseconds};
+use crate::image::pull::{self, progress::Progress};
+use crate::image::registry::{self, Credentials, RegistryError};
 use crate::image::{Image, ImageError, Reference, Usage};
+
+/// How often a long pull is mentioned in the log.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 impl Shared {
     pub(super) fn list_images(&self, filter: Option<v1::ImageFilter>) -> Result<Vec<v1::Image>, Error> {
@@ -31,22 +40,48 @@ impl Shared {
         Ok(v1::ImageStatusResponse { image: image.as_ref().map(cri_image), info })
     }
 
-    /// An image that is there need not be pulled; others have to be imported.
-    pub(super) fn pull_image(&self, spec: Option<v1::ImageSpec>) -> Result<String, Error> {
+    /// Asks the registry, also when there is an image of this name: the caller has decided that it may be old.
+    pub(super) async fn pull_image(
+        &self,
+        spec: Option<v1::ImageSpec>,
+        auth: Option<v1::AuthConfig>,
+    ) -> Result<String, Error> {
         let name = spec.unwrap_or_default().image;
-        if let Some(image) = self.images.find(&name).map_err(unreadable)? {
-            return Ok(image.digests.first().unwrap_or(&image.id).clone());
-        }
         let reference =
             Reference::parse(&name).map_err(|error| Error::invalid_argument(error.to_string()))?;
-        Err(Error::new(
-            Code::NotFound,
-            format!(
-                "failed to pull and unpack image {name:?}: failed to resolve reference {name:?}: {reference}: not found: \
-                 this node does not pull from registries, import the image with `coracle image import`",
-                name = reference.to_string(),
-            ),
-        ))
+        let credentials = auth.and_then(|auth| Credentials::of_cri(&auth, reference.registry()));
+        let (progress, watched) = watch::channel(Progress::default());
+        let options = pull::Options {
+            registry: registry::Options { credentials, ..Default::default() },
+            progress: Some(progress),
+            ..Default::default()
+        };
+        let pulled = tokio::select! {
+            pulled = self.puller.pull(&reference, &options) => pulled,
+            never = tell_progress(watched) => match never {},
+        };
+        match pulled {
+            Ok(image) => Ok(reference_of(&image, &reference)),
+            Err(error) => match self.imported(&reference, &error)? {
+                Some(image) => Ok(reference_of(&image, &reference)),
+                None => Err(refusal(&error)),
+            },
+        }
+    }
+
+    /// An image that somebody has imported stands in where its registry does not answer at all: who brings images
+    /// by hand has none, and yet the default policy for `latest` is to pull.
+    fn imported(&self, reference: &Reference, error: &ImageError) -> Result<Option<Image>, Error> {
+        if !error.registry().is_some_and(RegistryError::is_unreachable) {
+            return Ok(None);
+        }
+        let image = self.images.find(&reference.to_string()).map_err(unreadable)?;
+        let image = image.filter(|image| image.imported);
+        if image.is_some() {
+            let (image, error) = (reference.to_string(), error.chain());
+            tracing::warn!(image, error, "the registry does not answer, the imported image is used");
+        }
+        Ok(image)
     }
 
     pub(super) fn remove_image(&self, spec: Option<v1::ImageSpec>) -> Result<(), Error> {
@@ -75,6 +110,30 @@ impl Shared {
     }
 }
 
+/// Says once in a while how far a pull is.
+async fn tell_progress(watched: watch::Receiver<Progress>) -> Infallible {
+    loop {
+        tokio::time::sleep(PROGRESS).await;
+        let progress = watched.borrow().clone();
+        let (received, size) = progress.bytes();
+        tracing::info!(image = progress.reference, received, size, "pulling an image");
+    }
+}
+
+/// How containers are told their image: pinned by digest where that is known.
+fn reference_of(image: &Image, asked: &Reference) -> String {
+    let own = format!("{}@", asked.name());
+    let digests = &image.digests;
+    digests.iter().find(|name| name.starts_with(&own)).or(digests.first()).unwrap_or(&image.id).clone()
+}
+
+/// Why a pull failed, with the code that containerd gives it.
+fn refusal(error: &ImageError) -> Error {
+    let is_missing = error.registry().is_some_and(RegistryError::is_not_found);
+    let code = if is_missing { Code::NotFound } else { Code::Unknown };
+    Error::new(code, error.chain())
+}
+
 fn unreadable(error: ImageError) -> Error {
     let source = source_of(&error);
     Error::unknown(if source.is_empty() { error.to_string() } else { format!("{error}: {source}") })
@@ -91,6 +150,6 @@ fn cri_image(image: &Image) -> v1::Image {
         uid: uid.map(|value| v1::Int64Value { value }),
         username: if uid.is_some() { String::new() } else { user.to_owned() },
         spec: Some(v1::ImageSpec { image: image.id.clone(), ..Default::default() }),
-        pinned: false,
+        pinned: image.pinned,
     }
 }

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cgroup::{Cgroup, Layout};
-use crate::image::{ImageError, Store};
+use crate::image::{ImageError, Puller, Store, airgap, registry};
 use crate::streaming::{Backend, Server};
 use executable::Executable;
 use state::Pods;
@@ -52,6 +52,10 @@ pub struct Config {
     /// Where clients of exec, attach and port-forward connect to; port 0 is any free one. Whoever has got a URL
     /// may use it, so that an address other than the loopback opens containers to whoever can listen on the way.
     pub streaming_address: SocketAddr,
+    /// How registries are met.
+    pub registries: registry::Settings,
+    /// A folder whose archives of images are imported at the start.
+    pub archives: Option<PathBuf>,
 }
 
 impl Config {
@@ -109,6 +113,7 @@ pub(crate) struct Shared {
     config: Config,
     layout: Layout,
     images: Store,
+    puller: Puller,
     executable: Executable,
     /// Set where processes come and go and none stays with the pods.
     daemonless: Option<Daemonless>,
@@ -125,6 +130,7 @@ impl Runtime {
         let stop = CancellationToken::new();
         let shared = Shared::open(config, None, stop.clone())?;
         adoption::adopt(&shared).await?;
+        shared.prepare_images().await?;
         let sessions = Arc::new(sessions::Sessions(shared.clone()));
         let address = shared.config.streaming_address;
         let streaming = Server::start(address, sessions, stop.clone()).await;
@@ -161,6 +167,7 @@ impl Shared {
         let executable =
             Executable::protect(&config.shim).map_err(RuntimeError::system("protect the shim's binary"))?;
         Ok(Arc::new(Shared {
+            puller: Puller::new(images.clone(), config.registries.clone()),
             config,
             layout,
             images,
@@ -171,6 +178,25 @@ impl Shared {
             events: events::Events::default(),
             stop,
         }))
+    }
+
+    /// Imports what lies in the folder of archives, and takes away what imports that died have left.
+    async fn prepare_images(&self) -> Result<(), RuntimeError> {
+        let (store, archives) = (self.images.clone(), self.config.archives.clone());
+        let prepare = move || -> Result<(), ImageError> {
+            store.collect_garbage()?;
+            let Some(folder) = archives else { return Ok(()) };
+            for airgap::Outcome { archive, imported } in airgap::import(&store, &folder)? {
+                let archive = archive.display();
+                match imported {
+                    Ok(names) => tracing::info!(%archive, ?names, "imported images"),
+                    Err(error) => tracing::error!(%archive, error = error.chain(), "an archive of images cannot be imported"),
+                }
+            }
+            Ok(())
+        };
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        prepared.map_err(|error| RuntimeError::system("prepare the images")(error.into()))?.map_err(RuntimeError::from)
     }
 
     /// Pods and containers; never held across an await.

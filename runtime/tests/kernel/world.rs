@@ -96,6 +96,8 @@ impl World {
             },
             network: None,
             streaming_address: Config::LOOPBACK,
+            registries: Default::default(),
+            archives: None,
         };
         let runtime = Runtime::start(config.clone()).await.unwrap();
         World { runtime, config, directory }
