@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
 
-use super::{session::Version, websocket::accept_key};
+use super::{
+    session::Version,
+    websocket::{Encoding, accept_key},
+};
 
 /// What a URL is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(super) enum Kind {
 pub(super) struct Agreement {
     pub transport: Transport,
     pub version: Version,
+    /// How the messages of a WebSocket are to be read.
+    pub encoding: Encoding,
     /// What the client calls the protocol; empty if it has not named any.
     name: String,
     /// The proof for a WebSocket client.
@@ -56,10 +61,18 @@ fn websocket_protocols(kind: Kind) -> &'static [(&'static str, u8, Transport)] {
         Kind::Session => &[
             ("v5.channel.k8s.io", 5, Transport::WebSocket),
             ("v4.channel.k8s.io", 4, Transport::WebSocket),
+            ("v4.base64.channel.k8s.io", 4, Transport::WebSocket),
             ("channel.k8s.io", 1, Transport::WebSocket),
+            ("base64.channel.k8s.io", 1, Transport::WebSocket),
             ("", 1, Transport::WebSocket),
         ],
-        Kind::PortForward => &[("SPDY/3.1+portforward.k8s.io", 1, Transport::SpdyInWebSocket)],
+        Kind::PortForward => &[
+            ("SPDY/3.1+portforward.k8s.io", 1, Transport::SpdyInWebSocket),
+            // Before SPDY was carried in messages: two channels for each port that was asked for.
+            ("v4.channel.k8s.io", 4, Transport::WebSocket),
+            ("v4.base64.channel.k8s.io", 4, Transport::WebSocket),
+            ("", 4, Transport::WebSocket),
+        ],
     }
 }
 
@@ -98,7 +111,7 @@ fn agree_on_spdy(headers: &HeaderMap, kind: Kind) -> Result<Agreement, Box<Respo
         return Err(refusal);
     };
     let (transport, name) = (Transport::Spdy, name.to_string());
-    Ok(Agreement { transport, version: Version(*version), name, accept: None })
+    Ok(Agreement { transport, version: Version(*version), encoding: Encoding::Binary, name, accept: None })
 }
 
 fn agree_on_websocket(headers: &HeaderMap, kind: Kind) -> Result<Agreement, Box<Response<String>>> {
@@ -122,7 +135,8 @@ fn agree_on_websocket(headers: &HeaderMap, kind: Kind) -> Result<Agreement, Box<
         return Err(refusal(StatusCode::BAD_REQUEST, message));
     };
     let (transport, version, name) = (*transport, Version(*version), name.to_string());
-    Ok(Agreement { transport, version, name, accept: Some(accept_key(key)) })
+    let encoding = if name.contains("base64") { Encoding::Base64 } else { Encoding::Binary };
+    Ok(Agreement { transport, version, encoding, name, accept: Some(accept_key(key)) })
 }
 
 impl Agreement {

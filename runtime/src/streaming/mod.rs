@@ -2,13 +2,15 @@
 //!
 //! The CRI answers a request for one of these with a URL of this server, on loopback, good for one
 //! connection. A client (the kubelet, which passes on what kubectl sends) redeems it with an HTTP/1.1
-//! Upgrade to SPDY/3.1 or WebSocket. [`handshake`] finds the protocol, [`session`] and [`port_forward`]
-//! serve it; what they do is left to a [`Backend`].
+//! Upgrade to SPDY/3.1 or WebSocket. [`handshake`] finds the protocol, [`session`], [`port_forward`]
+//! and [`port_channels`] serve it; what they do is left to a [`Backend`].
 
 mod backend;
 mod handshake;
+mod idle;
 mod link;
 mod pipe;
+mod port_channels;
 mod port_forward;
 mod session;
 mod spdy;
@@ -23,7 +25,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use daemon::listen;
@@ -39,9 +41,13 @@ pub use self::{
 };
 use self::{
     handshake::{Agreement, Kind, Transport, agree, refusal},
+    idle::Attended,
     session::Session,
     tokens::Tokens,
 };
+
+/// How long a connection may be silent before it ends; as upstream's kubelet has it.
+const IDLE: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// What a client will be connected to when it redeems the URL made for this request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +81,13 @@ pub struct AttachRequest {
     pub stderr: bool,
 }
 
-/// As [`ExecRequest`], for the ports of a sandbox. The client says which ports when it is connected.
+/// As [`ExecRequest`], for the ports of a sandbox. Most clients say which ports when they are connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortForwardRequest {
     /// The sandbox to connect to.
     pub sandbox_id: String,
+    /// The ports, for clients of the old protocol, which do not name them.
+    pub ports: Vec<u16>,
 }
 
 /// The server. It serves until its token is cancelled.
@@ -220,14 +228,20 @@ async fn serve(upgrade: OnUpgrade, agreement: Agreement, requested: Requested, b
         Ok(upgraded) => TokioIo::new(upgraded),
         Err(error) => return tracing::debug!(%error, "a streaming client left while it was being connected"),
     };
-    let Agreement { transport, version, .. } = agreement;
+    let io = Attended::new(io, IDLE);
+    let Agreement { transport, version, encoding, .. } = agreement;
     match (requested, transport) {
         (Requested::Session(session), Transport::Spdy) => {
             session::serve_spdy(io, session, version, backend).await
         }
-        (Requested::Session(session), _) => session::serve_websocket(io, session, version, backend).await,
+        (Requested::Session(session), _) => {
+            session::serve_websocket(io, session, version, encoding, backend).await
+        }
         (Requested::PortForward(request), Transport::Spdy) => port_forward::serve(io, request, backend).await,
-        (Requested::PortForward(request), _) => {
+        (Requested::PortForward(request), Transport::WebSocket) => {
+            port_channels::serve(io, request, encoding, backend).await
+        }
+        (Requested::PortForward(request), Transport::SpdyInWebSocket) => {
             let (inside, carry) = websocket::tunnel(io);
             tokio::join!(port_forward::serve(inside, request, backend), carry);
         }

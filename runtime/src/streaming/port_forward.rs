@@ -101,7 +101,8 @@ async fn forward(pair: Pair, sandbox_id: String, backend: Arc<dyn Backend>) {
     errors.shutdown().await.ok();
 }
 
-async fn connect(
+/// Connects to a port and passes on both directions until they have ended.
+pub(super) async fn connect(
     port: &str,
     sandbox_id: &str,
     backend: &dyn Backend,

@@ -158,10 +158,12 @@ pub(super) async fn serve_websocket(
     io: impl AsyncRead + AsyncWrite + Send + 'static,
     session: Session,
     version: Version,
+    encoding: websocket::Encoding,
     backend: Arc<dyn Backend>,
 ) {
     let wanted = session.wanted();
-    let mut connection = websocket::Connection::start(io, &[channel::STDIN, channel::RESIZE]);
+    let from_client = [channel::STDIN, channel::RESIZE];
+    let mut connection = websocket::Connection::start(io, &from_client, encoding);
     let outputs =
         [(wanted.stdout, channel::STDOUT), (wanted.stderr, channel::STDERR), (true, channel::ERROR)];
     if let Some((_, lowest)) = outputs.into_iter().find(|(wanted, _)| *wanted) {

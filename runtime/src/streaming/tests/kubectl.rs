@@ -46,7 +46,7 @@ async fn serve_api(mut client: TcpStream, server: Arc<Server>) {
             let request = ExecRequest { command, stdin, stderr: asked("stderr"), ..exec("", tty) };
             server.exec(request).unwrap()
         } else if path.contains("/portforward") {
-            server.port_forward(PortForwardRequest { sandbox_id: "box".into() }).unwrap()
+            server.port_forward(PortForwardRequest { sandbox_id: "box".into(), ports: Vec::new() }).unwrap()
         } else {
             let body = answer(path).to_string();
             let head = format!(

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     spdy::{self, Compressor, Decompressor, Frame},
-    websocket::{self, Opcode, decode_any, encode_masked},
+    websocket::{self, Encoding, Opcode, decode_any, encode_masked},
     *,
 };
 
@@ -43,6 +43,12 @@ impl Backend for Fake {
         match command[0].as_str() {
             "cat" => {
                 tokio::io::copy(&mut stdin.unwrap(), &mut stdout.unwrap()).await.unwrap();
+                Ok(0)
+            }
+            "line" => {
+                let mut typed = [0; 5];
+                stdin.unwrap().read_exact(&mut typed).await.unwrap();
+                stdout.unwrap().write_all(&typed).await.unwrap();
                 Ok(0)
             }
             "complain" => {
@@ -82,6 +88,12 @@ impl Backend for Fake {
     }
 
     async fn port_forward(&self, _: &str, port: u16) -> Result<Box<dyn Connection>, BackendError> {
+        if port == 9 {
+            // Never reads; the other end is kept for ever.
+            let (ours, theirs) = tokio::io::duplex(1);
+            std::mem::forget(ours);
+            return Ok(Box::new(theirs));
+        }
         if port != 7 {
             let source = io::Error::from(io::ErrorKind::ConnectionRefused).into();
             return Err(BackendError::Failed { what: format!("connect to port {port}"), source });
@@ -464,7 +476,8 @@ async fn forward_ports(mut client: SpdyClient<impl AsyncRead + AsyncWrite + Unpi
 #[tokio::test]
 async fn ports_are_forwarded_over_spdy() {
     let (server, _ended, _stop) = server().await;
-    let url = server.port_forward(PortForwardRequest { sandbox_id: "box".into() }).unwrap();
+    let url =
+        server.port_forward(PortForwardRequest { sandbox_id: "box".into(), ports: Vec::new() }).unwrap();
     let (stream, head) = connect(&url, SPDY_PORTS).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     forward_ports(SpdyClient::new(stream)).await;
@@ -473,7 +486,8 @@ async fn ports_are_forwarded_over_spdy() {
 #[tokio::test]
 async fn ports_are_forwarded_over_spdy_in_websocket() {
     let (server, _ended, _stop) = server().await;
-    let url = server.port_forward(PortForwardRequest { sandbox_id: "box".into() }).unwrap();
+    let url =
+        server.port_forward(PortForwardRequest { sandbox_id: "box".into(), ports: Vec::new() }).unwrap();
     let (stream, head) = connect(&url, &websocket_headers("SPDY/3.1+portforward.k8s.io")).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     // The client's end of the tunnel.
@@ -507,6 +521,104 @@ async fn ports_are_forwarded_over_spdy_in_websocket() {
     let close = websocket::Frame { last: true, opcode: Opcode::Close, payload: Bytes::new() };
     write.write_all(&encode_masked(&close, [0; 4])).await.unwrap();
     timeout(PATIENCE, receiving).await.unwrap().unwrap();
+}
+
+/// All messages of a channel, each with its first byte, up to the close message.
+async fn messages(client: &mut WebSocketClient<TcpStream>) -> Vec<Bytes> {
+    let mut messages = Vec::new();
+    let receiving = async {
+        loop {
+            while let Some(frame) = decode_any(&mut client.buffer).unwrap() {
+                match frame.opcode {
+                    Opcode::Close => return,
+                    _ => messages.push(frame.payload),
+                }
+            }
+            assert_ne!(client.io.read_buf(&mut client.buffer).await.unwrap(), 0, "no close message");
+        }
+    };
+    timeout(PATIENCE, receiving).await.unwrap();
+    messages
+}
+
+#[tokio::test]
+async fn old_clients_forward_the_ports_that_they_asked_for() {
+    let (server, _ended, _stop) = server().await;
+    let request = PortForwardRequest { sandbox_id: "box".into(), ports: vec![7, 8] };
+    let (io, head) =
+        connect(&server.port_forward(request).unwrap(), &websocket_headers("v4.channel.k8s.io")).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let mut client = WebSocketClient { io, buffer: BytesMut::new() };
+    client.send(Bytes::from_static(b"\0hello")).await;
+    client.send(Bytes::from_static(&[255, 0])).await;
+    let mut received: HashMap<u8, Vec<u8>> = HashMap::new();
+    for message in messages(&mut client).await {
+        received.entry(message[0]).or_default().extend(&message[1..]);
+    }
+    assert_eq!(received[&0], b"\x07\0hello and goodbye");
+    assert_eq!(received[&1], b"\x07\0");
+    assert_eq!(received[&2], b"\x08\0");
+    let fault = "error forwarding port 8 to pod box: failed to connect to port 8: connection refused";
+    assert_eq!(received[&3], [b"\x08\0", fault.as_bytes()].concat());
+}
+
+#[tokio::test]
+async fn clients_of_text_are_answered_in_base64() {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let (server, _ended, _stop) = server().await;
+    for protocol in ["v4.base64.channel.k8s.io", "base64.channel.k8s.io"] {
+        // Its stdin has no end in these versions: what reads one line is what they are for.
+        let url = server.exec(exec("line", false)).unwrap();
+        let (io, head) = connect(&url, &websocket_headers(protocol)).await;
+        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains(protocol), "{head}");
+        let mut client = WebSocketClient { io, buffer: BytesMut::new() };
+        // One message in two frames.
+        let text = format!("0{}", STANDARD.encode("typed"));
+        let (first, second) = text.split_at(4);
+        let frame = |last, opcode, payload: &str| websocket::Frame {
+            last,
+            opcode,
+            payload: payload.to_owned().into(),
+        };
+        for frame in [frame(false, Opcode::Text, first), frame(true, Opcode::Continuation, second)] {
+            client.io.write_all(&encode_masked(&frame, [1, 2, 3, 4])).await.unwrap();
+        }
+        let received = messages(&mut client).await;
+        let of = |channel: u8| {
+            let of_channel = received.iter().filter(|message| message[0] == channel);
+            of_channel.flat_map(|message| STANDARD.decode(&message[1..]).unwrap()).collect::<Vec<u8>>()
+        };
+        assert_eq!(of(b'1'), b"typed");
+        let told = String::from_utf8(of(b'3')).unwrap();
+        assert_eq!(told.contains("Success"), protocol.starts_with("v4"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_stops_nobody_else() {
+    let (server, _ended, _stop) = server().await;
+    let slow = Client::spdy(&server.exec(exec("flood", false)).unwrap(), false).await;
+    let mut quick = Client::websocket(&server.exec(exec("complain", false)).unwrap()).await;
+    assert_eq!(quick.receive().await["stdout"], b"fine");
+
+    // One connection: a port whose other side does not read, and one that goes on.
+    let request = PortForwardRequest { sandbox_id: "box".into(), ports: Vec::new() };
+    let (stream, _) = connect(&server.port_forward(request).unwrap(), SPDY_PORTS).await;
+    let mut client = SpdyClient::new(stream);
+    for kind in ["error", "data"] {
+        for port in ["9", "7"] {
+            let headers = [("streamType", kind), ("port", port), ("requestID", port)];
+            client.open(&format!("{kind} {port}"), &headers).await;
+        }
+    }
+    let (stuck, going) = (client.id("data 9"), client.id("data 7"));
+    for _ in 0..16 {
+        client.send(Frame::Data { stream: stuck, fin: false, data: vec![0; 32 << 10].into() }).await;
+    }
+    client.send(Frame::Data { stream: going, fin: true, data: Bytes::from_static(b"hello") }).await;
+    let received = timeout(PATIENCE, client.receive_until_ended(&[going])).await.unwrap();
+    assert_eq!(received["data 7"], b"hello and goodbye");
+    drop(slow);
 }
 
 #[tokio::test]
@@ -546,7 +658,8 @@ proptest::proptest! {
                         while connection.accept().await.is_some() {}
                         connection.gone().await;
                     } else {
-                        websocket::Connection::start(server, &[0, 4]).gone().await;
+                        let encoding = if opens { Encoding::Binary } else { Encoding::Base64 };
+                        websocket::Connection::start(server, &[0, 4], encoding).gone().await;
                     }
                 };
                 timeout(PATIENCE, gone).await.unwrap();

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
@@ -20,15 +21,41 @@ use crate::streaming::{
 /// The channel on which a client says, from v5 on, that nothing follows on another.
 const CLOSE: u8 = 255;
 
+/// The longest message of text; binary ones are passed on as they come.
+const LONGEST_TEXT: usize = 4 << 20;
+
+/// How a message carries a channel's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::streaming) enum Encoding {
+    /// The channel's number, then the bytes.
+    Binary,
+    /// The channel's digit, then the bytes as base64: for clients that can only send text.
+    Base64,
+}
+
+impl Encoding {
+    fn encode(self, channel: u8, data: &[u8]) -> Bytes {
+        match self {
+            Encoding::Binary => encode(Opcode::Binary, &[channel], data),
+            Encoding::Base64 => encode(Opcode::Text, &[b'0' + channel], STANDARD.encode(data).as_bytes()),
+        }
+    }
+}
+
 /// A connection that carries numbered channels.
 pub(in crate::streaming) struct Connection {
     link: Link,
     readers: HashMap<u8, Reader>,
+    encoding: Encoding,
 }
 
 impl Connection {
     /// Starts to serve a client that may send on the channels `from_client`.
-    pub fn start(io: impl AsyncRead + AsyncWrite + Send + 'static, from_client: &[u8]) -> Connection {
+    pub fn start(
+        io: impl AsyncRead + AsyncWrite + Send + 'static,
+        from_client: &[u8],
+        encoding: Encoding,
+    ) -> Connection {
         let (read, write) = tokio::io::split(io);
         let (mut readers, mut inboxes) = (HashMap::new(), HashMap::new());
         for &channel in from_client {
@@ -36,9 +63,11 @@ impl Connection {
             readers.insert(channel, reader);
             inboxes.insert(channel, sender);
         }
-        let link =
-            Link::start(write, |frames| Box::pin(Reading { frames, inboxes, current: None }.run(read)));
-        Connection { link, readers }
+        let link = Link::start(write, |frames| {
+            let reading = Reading { frames, inboxes, encoding, current: None, text: BytesMut::new() };
+            Box::pin(reading.run(read))
+        });
+        Connection { link, readers, encoding }
     }
 
     /// What the client sends on a channel. Each can be taken once.
@@ -48,14 +77,15 @@ impl Connection {
 
     /// Sends to the client on a channel.
     pub fn writer(&self, channel: u8) -> Writer {
-        let framing = move |data: &[u8]| encode(Opcode::Binary, &[channel], data);
+        let encoding = self.encoding;
+        let framing = move |data: &[u8]| encoding.encode(channel, data);
         Writer::new(self.link.frames().clone(), Box::new(framing), Arc::new(AtomicBool::new(false)))
     }
 
     /// Tells a client, by an empty message, that it is connected.
     pub async fn greet(&self, channel: u8) {
         // If it is gone already, that shows elsewhere.
-        self.link.frames().send(encode(Opcode::Binary, &[channel], &[])).await.ok();
+        self.link.frames().send(self.encoding.encode(channel, &[])).await.ok();
     }
 
     /// Resolves when the client has left.
@@ -75,8 +105,11 @@ impl Connection {
 struct Reading {
     frames: mpsc::WeakSender<Bytes>,
     inboxes: HashMap<u8, mpsc::Sender<Bytes>>,
+    encoding: Encoding,
     /// The channel of the message whose frames are arriving.
     current: Option<u8>,
+    /// What has arrived of a message of text, which can be read only as a whole.
+    text: BytesMut,
 }
 
 impl Reading {
@@ -104,6 +137,9 @@ impl Reading {
         match opcode {
             Opcode::Ping => return self.send(encode(Opcode::Pong, &[], &payload)).await,
             Opcode::Pong | Opcode::Close => return,
+            Opcode::Text | Opcode::Binary | Opcode::Continuation if self.encoding == Encoding::Base64 => {
+                return self.collect(&payload, last).await;
+            }
             Opcode::Text | Opcode::Binary => self.current = payload.try_get_u8().ok(),
             Opcode::Continuation => {}
         }
@@ -112,6 +148,23 @@ impl Reading {
         }
         if last {
             self.current = None;
+        }
+    }
+
+    async fn collect(&mut self, payload: &[u8], last: bool) {
+        if self.text.len() + payload.len() <= LONGEST_TEXT {
+            self.text.extend_from_slice(payload);
+        }
+        if !last {
+            return;
+        }
+        let text = self.text.split();
+        let decoded =
+            text.split_first().map(|(digit, data)| (digit.wrapping_sub(b'0'), STANDARD.decode(data)));
+        match decoded {
+            Some((channel, Ok(data))) => self.deliver(channel, data.into()).await,
+            // As upstream, who passes over what is no base64.
+            _ => tracing::debug!("a streaming client sent text that cannot be read"),
         }
     }
 

@@ -9,7 +9,10 @@ use sha1::{Digest, Sha1};
 
 #[cfg(test)]
 pub(super) use self::frame::{Frame, Opcode, decode_any, encode_masked};
-pub(super) use self::{channels::Connection, tunnel::tunnel};
+pub(super) use self::{
+    channels::{Connection, Encoding},
+    tunnel::tunnel,
+};
 
 /// The proof that the server has understood the handshake, for the client's key.
 pub(super) fn accept_key(key: &str) -> String {
