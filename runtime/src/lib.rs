@@ -14,4 +14,4 @@ pub mod shim;
 pub mod streaming;
 pub mod sys;
 
-pub use service::{Config, Daemonless, Ended, Engine, Runtime, RuntimeError, ShimCommand, read_in_layers, reset};
+pub use service::{Config, Daemonless, Ended, Engine, Runtime, RuntimeError, ShimCommand, read_in_layers, reset, reset_pods};

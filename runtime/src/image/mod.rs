@@ -11,6 +11,7 @@
 
 pub mod airgap;
 mod archive;
+mod commit;
 mod config;
 mod export;
 pub mod layer;

@@ -21,7 +21,7 @@ mod statistics;
 
 pub use containers::read_in_layers;
 pub use daemonless::{Daemonless, Ended, Engine};
-pub use reset::reset;
+pub use reset::{reset, reset_pods};
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

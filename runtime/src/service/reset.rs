@@ -14,13 +14,18 @@ use crate::shim::protocol::{PodDirectory, Request};
 /// Ends all pods and removes every trace of the runtime: processes, mounts, control groups, files. The
 /// pod network is the caller's. No server may be running on the same directories.
 pub async fn reset(config: &Config) -> Result<(), RuntimeError> {
-    end_pods(&config.state).await.map_err(RuntimeError::system("end the pods"))?;
-    remove_groups(&config.cgroup_parent).await.map_err(RuntimeError::system("remove the control groups"))?;
+    reset_pods(config).await?;
     for directory in [&config.state, &config.root] {
         let removed = fs::remove_dir_all(directory).or_not_found();
         removed.map_err(RuntimeError::system("remove the runtime's files"))?;
     }
     Ok(())
+}
+
+/// Ends all pods and removes their control groups; images and files stay.
+pub async fn reset_pods(config: &Config) -> Result<(), RuntimeError> {
+    end_pods(&config.state).await.map_err(RuntimeError::system("end the pods"))?;
+    remove_groups(&config.cgroup_parent).await.map_err(RuntimeError::system("remove the control groups"))
 }
 
 async fn end_pods(state: &Path) -> io::Result<()> {

@@ -144,6 +144,21 @@ pub fn is_directory(place: impl AsFd) -> io::Result<bool> {
     Ok(status.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
+/// Whether a directory of an overlay's layer hides what is below it in others.
+pub fn is_opaque(directory: impl AsFd) -> io::Result<bool> {
+    let path = c_path(Path::new(&format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())))?;
+    let mut value = [0_u8; 1];
+    // SAFETY: strings and buffer live through the call, and the buffer's length is told.
+    let read = check(unsafe {
+        libc::getxattr(path.as_ptr(), c"trusted.overlay.opaque".as_ptr(), value.as_mut_ptr().cast(), value.len())
+    } as libc::c_long);
+    match read {
+        Ok(_) => Ok(value == *b"y"),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes to a file of a kernel file system, such as procfs or cgroupfs, in one write as they want it.
 pub fn write_kernel_file(path: &Path, value: &str) -> io::Result<()> {
     let file = nix::fcntl::open(
