@@ -4,13 +4,14 @@ use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    process::ExitCode,
 };
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use net::Cidr;
 
-use crate::{down, image, runtime_alone, server, settings::Settings, status, up, watch};
+use crate::{containers, down, image, runtime_alone, server, settings::Settings, status, up, watch};
 
 /// A whole Kubernetes cluster in one program: API server, store, scheduler, controllers, kubelet with its own
 /// container runtime, service proxy and DNS.
@@ -43,6 +44,8 @@ enum Command {
     /// Images of the embedded container runtime.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Containers by hand, without a cluster or beside one: run, ps, exec, logs and the rest of docker's words.
+    Ctr(CtrArgs),
     /// Show what the control loops decide, as it happens: who was woken by what, saw what, did what.
     Watch(WatchArgs),
     /// Print the version.
@@ -120,6 +123,17 @@ pub(crate) struct WatchArgs {
     /// Also show turns in which nothing had to be done.
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CtrArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// The addresses of containers that have one.
+    #[arg(long, value_name = "CIDR", default_value = ctr::DEFAULT_CIDR, global = true)]
+    pub(crate) bridge_cidr: Cidr,
+    #[command(subcommand)]
+    pub(crate) command: ctr::Command,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -214,8 +228,9 @@ fn runtime_endpoint(text: &str) -> Result<String, String> {
 
 impl Cli {
     /// Carries out what was said.
-    pub(crate) fn run(self) -> Result<()> {
-        match self.command {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let done = match self.command {
+            Command::Ctr(args) => return containers::run(&args),
             Command::Up(args) => up::up(&args),
             Command::Down(args) => down::down(&args),
             Command::Reset(args) => down::reset(&args),
@@ -228,7 +243,8 @@ impl Cli {
                 println!("coracle {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), server::KUBERNETES_VERSION);
                 Ok(())
             }
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 

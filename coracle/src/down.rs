@@ -19,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{checks, cli::DownArgs, kubeconfig, progress::Progress, server, settings::Place};
+use crate::{checks, cli::DownArgs, containers, kubeconfig, progress::Progress, server, settings::Place};
 
 /// The word beside the pid of a runtime that runs alone.
 const RUNTIME: &str = "runtime";
@@ -132,6 +132,8 @@ pub(crate) fn reset(args: &DownArgs) -> Result<()> {
     let mut progress = Progress::new();
     stop_server(&place, &mut progress)?;
     progress.step("Removing pods, images and control groups");
+    let containers = containers::place(&place, ctr::DEFAULT_CIDR.parse()?)?;
+    runtime()?.block_on(ctr::reset(&containers)).context("cannot remove the containers")?;
     runtime()?.block_on(server::reset_runtime(&place)).context("cannot remove the pods")?;
     progress.step("Removing links, addresses and packet filter rules");
     runtime()?.block_on(async {

@@ -2,6 +2,7 @@
 
 mod checks;
 mod cli;
+mod containers;
 mod down;
 mod image;
 mod kubeconfig;
@@ -22,11 +23,27 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "shim") {
         return runtime::shim::main();
     }
-    match cli::Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
+    match cli.run() {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says what is wrong with the command line, or how it is used. ctr's exit codes are docker's.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    // Nobody can be told that telling has failed.
+    error.print().ok();
+    let is_ctr = std::env::args_os().nth(1).is_some_and(|arg| arg == "ctr");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_ctr => ExitCode::from(ctr::Command::usage_code()),
+        _ => ExitCode::from(2),
     }
 }

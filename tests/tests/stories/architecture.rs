@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 /// docs/ARCHITECTURE.md draws this table; a new arrow is a design change and belongs there first.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("api", &[]),
     ("store", &[]),
     ("daemon", &[]),
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("kube-proxy", &["api", "client", "net"]),
     ("dns", &["api", "client", "daemon"]),
     ("runtime", &["cri", "daemon", "net"]),
+    ("ctr", &["cri", "net", "runtime"]),
     (
         "coracle",
         &[
@@ -30,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "client",
             "controller-manager",
             "cri",
+            "ctr",
             "daemon",
             "dns",
             "kube-proxy",
