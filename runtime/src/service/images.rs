@@ -41,6 +41,7 @@ impl Shared {
     }
 
     /// Asks the registry, also when there is an image of this name: the caller has decided that it may be old.
+    /// The answer is the image's id, whatever registry it came from: containers and lists tell the same.
     pub(super) async fn pull_image(
         &self,
         spec: Option<v1::ImageSpec>,
@@ -61,9 +62,9 @@ impl Shared {
             never = tell_progress(watched) => match never {},
         };
         match pulled {
-            Ok(image) => Ok(reference_of(&image, &reference)),
+            Ok(image) => Ok(image.id),
             Err(error) => match self.imported(&reference, &error)? {
-                Some(image) => Ok(reference_of(&image, &reference)),
+                Some(image) => Ok(image.id),
                 None => Err(refusal(&error)),
             },
         }
@@ -118,13 +119,6 @@ async fn tell_progress(watched: watch::Receiver<Progress>) -> Infallible {
         let (received, size) = progress.bytes();
         tracing::info!(image = progress.reference, received, size, "pulling an image");
     }
-}
-
-/// How containers are told their image: pinned by digest where that is known.
-fn reference_of(image: &Image, asked: &Reference) -> String {
-    let own = format!("{}@", asked.name());
-    let digests = &image.digests;
-    digests.iter().find(|name| name.starts_with(&own)).or(digests.first()).unwrap_or(&image.id).clone()
 }
 
 /// Why a pull failed, with the code that containerd gives it.
