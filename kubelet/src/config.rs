@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::eviction::threshold::{self, Threshold};
 use crate::image::garbage::Policy;
 
 /// Everything that differs between two kubelets.
@@ -39,6 +40,8 @@ pub struct Config {
     pub max_pods: u32,
     /// How many images are pulled at the same time.
     pub pull_limit: PullLimit,
+    /// What the node may not run short of.
+    pub eviction: Vec<Threshold>,
     /// When images that nobody uses are removed.
     pub image_policy: Policy,
 }
@@ -85,6 +88,7 @@ impl Config {
             max_pods: 110,
             // One after the other is upstream's default for the sake of storage drivers that nobody has any more.
             pull_limit: PullLimit::None,
+            eviction: threshold::defaults(),
             image_policy: Policy::default(),
         }
     }

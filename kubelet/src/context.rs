@@ -7,11 +7,13 @@ use client::Cache;
 use client::events::Recorder;
 use cri::v1::DnsConfig;
 use cri::{ImageService, RuntimeService};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
+use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::eviction::plan::Pressure;
 use crate::image::Pulls;
 use crate::image::keeper::Images;
 use crate::source::Sources;
@@ -30,6 +32,10 @@ pub struct Context {
     pub images: Arc<dyn ImageService>,
     /// Whose turn it is to pull an image.
     pub pulls: Pulls,
+    /// The pods of this node, as the API has them.
+    pub pods: Arc<Cache<Pod>>,
+    /// What the node is short of.
+    pub pressure: watch::Receiver<Pressure>,
     /// The user ids of pods that have their own.
     pub user_namespaces: UserNamespaces,
     /// The keeper of the node's images.

@@ -14,6 +14,7 @@ pub mod config;
 pub mod container;
 mod context;
 mod events;
+pub mod eviction;
 #[cfg(test)]
 mod fake;
 pub mod image;
@@ -39,13 +40,15 @@ use cri::v1::{StatusRequest, VersionRequest};
 use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, PullLimit, TlsFiles};
 use context::{Context, RuntimeFeatures, RuntimeName};
+use eviction::plan::Pressure;
 use image::keeper::Images;
 use node::NodeKeeper;
-use pod::Pods;
+use pod::{Evictions, Pods};
 use server::Server;
 pub use server::{ServeError, TlsError};
 
@@ -110,6 +113,8 @@ pub async fn run(
     let user_namespaces = userns::UserNamespaces::load(&pods_directory)
         .map_err(|source| KubeletError::Directory { path: pods_directory, source })?;
     let (image_keeper, desk) = Images::channel();
+    let (tell_pressure, pressure) = watch::channel(Pressure::default());
+    let (evictions, verdicts) = Evictions::channel();
     let context = Arc::new(Context {
         volumes: volume::VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
         events: Recorder::new(client.clone(), "kubelet", Some(&config.node_name)),
@@ -119,6 +124,8 @@ pub async fn run(
         images,
         pulls: image::Pulls::new(config.pull_limit),
         image_keeper,
+        pods: pods.clone(),
+        pressure: pressure.clone(),
         user_namespaces,
         sources,
         services,
@@ -142,9 +149,11 @@ pub async fn run(
         let health = async { health.await.map_err(|source| KubeletError::Health { address, source }) };
         let work = async {
             let rotation = logs::rotate::run(&*context.runtime, &context.config.log_dir, stop.clone());
-            let workers = Pods::run(context.clone(), pods, stop.clone());
+            let evicting =
+                eviction::run(context.clone(), pods.clone(), evictions, tell_pressure, stop.clone());
+            let workers = Pods::run(context.clone(), pods, verdicts, stop.clone());
             let images = image::keeper::run(context.clone(), desk, stop.clone());
-            tokio::join!(keeper.run(stop.clone()), workers, serving, rotation, images);
+            tokio::join!(keeper.run(stop.clone()), workers, serving, rotation, images, evicting);
             Ok(())
         };
         tokio::try_join!(health, work).map(drop)

@@ -184,7 +184,13 @@ fn amount(amounts: Option<&Amounts>, resource: &str) -> Option<Quantity> {
     parse(amounts?.get(resource)?).filter(|quantity| quantity.milli() > 0)
 }
 
-fn parse(quantity: &ApiQuantity) -> Option<Quantity> {
+/// What a container asks for; a limit alone is a request too.
+pub fn requested(container: &Container, resource: &str) -> Option<Quantity> {
+    amount(requests(container), resource).or(amount(limits(container), resource))
+}
+
+/// A quantity of the API as a number.
+pub fn parse(quantity: &ApiQuantity) -> Option<Quantity> {
     Quantity::parse(&quantity.0).ok()
 }
 

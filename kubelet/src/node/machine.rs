@@ -1,7 +1,7 @@
 //! What this machine has.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -27,20 +27,10 @@ pub struct Machine {
     memory: u64,
     disk: u64,
     max_pods: u32,
-    root: PathBuf,
     /// What the runtime can do.
     pub features: RuntimeFeatures,
     /// `status.nodeInfo` of the Node.
     pub info: NodeSystemInfo,
-}
-
-/// What the machine is short of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// Memory.
-    pub memory: bool,
-    /// Room or files on the disk.
-    pub disk: bool,
 }
 
 impl Machine {
@@ -54,7 +44,6 @@ impl Machine {
             memory: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
             disk: disk.blocks() * disk.fragment_size(),
             max_pods: config.max_pods,
-            root: config.root.clone(),
             features: runtime.features,
             info: system_info(runtime),
         })
@@ -95,16 +84,6 @@ impl Machine {
             runtime,
         }
     }
-
-    /// What it is short of now.
-    pub fn pressure(&self) -> Pressure {
-        let available = read("/proc/meminfo").ok().and_then(|text| meminfo_bytes(&text, "MemAvailable"));
-        let disk = statvfs(&self.root).is_ok_and(|disk| {
-            let is_short = |free: u64, all: u64| free * 100 < all * DISK_RESERVE_PERCENT;
-            is_short(disk.blocks_available(), disk.blocks()) || is_short(disk.files_available(), disk.files())
-        });
-        Pressure { memory: available.is_some_and(|bytes| bytes < MEMORY_RESERVE), disk }
-    }
 }
 
 fn system_info(runtime: &RuntimeName) -> NodeSystemInfo {
@@ -139,7 +118,8 @@ fn os_name(os_release: &str) -> String {
     name.unwrap_or("Linux").trim_matches('"').to_string()
 }
 
-fn meminfo_bytes(text: &str, field: &str) -> Option<u64> {
+/// A field of `/proc/meminfo`.
+pub(crate) fn meminfo_bytes(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kibibytes * 1024)
@@ -170,7 +150,6 @@ mod tests {
             memory: 1024 * MEBIBYTE,
             disk: 1000 * 1024,
             max_pods: 110,
-            root: PathBuf::new(),
             features: RuntimeFeatures::default(),
             info: NodeSystemInfo::default(),
         };

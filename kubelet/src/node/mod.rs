@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::events::node_reference;
-pub use machine::{Machine, Pressure};
+pub use machine::Machine;
+pub(crate) use machine::meminfo_bytes;
 pub use status::{Health, condition_events, must_report, new_node, node_status};
 
 /// How often the Lease is renewed, and how long others wait before they think the node dead.
@@ -65,6 +66,7 @@ impl NodeKeeper {
         let nodes = informer::start::<Node>(self.context.client.clone(), selection, stop);
         nodes.wait_synced().await;
         let mut changed = nodes.changed();
+        let mut pressure = self.context.pressure.clone();
         let mut renewal = tokio::time::interval(LEASE_RENEWAL);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pause = FIRST_PAUSE;
@@ -75,6 +77,7 @@ impl NodeKeeper {
             tokio::select! {
                 _ = renewal.tick() => self.renew_lease(&nodes).await,
                 Ok(()) = changed.changed() => {}
+                Ok(()) = pressure.changed() => {}
                 () = tokio::time::sleep(pause), if !is_settled => {}
             }
         }
@@ -134,7 +137,7 @@ impl NodeKeeper {
             Ok(fault) => fault,
             Err(error) => Some(format!("container runtime is down: {error}")),
         };
-        Health { pressure: self.machine.pressure(), fault }
+        Health { pressure: *self.context.pressure.borrow(), fault }
     }
 
     async fn runtime_fault(&mut self, pod_cidr: Option<String>) -> Result<Option<String>, cri::Error> {

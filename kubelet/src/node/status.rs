@@ -11,8 +11,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ObjectMeta;
 
-use super::machine::{Machine, Pressure, architecture};
+use super::machine::{Machine, architecture};
 use crate::config::Config;
+use crate::eviction::plan::Pressure;
 
 /// A status that has not changed is sent again after this time, as a sign of life.
 pub const REPORT_PERIOD: Duration = Duration::from_secs(300);
@@ -109,7 +110,7 @@ fn conditions(health: &Health, before: Option<&NodeStatus>, now: Timestamp) -> V
         ),
         pressure(
             "PIDPressure",
-            false,
+            health.pressure.pid,
             ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),

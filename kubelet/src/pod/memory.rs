@@ -21,8 +21,23 @@ pub struct Memory {
     pub is_sandbox_busy: bool,
     /// After a sandbox could not be made, stopped or removed.
     pub sandbox_retry: Retry,
+    /// The node has decided that the pod has to end.
+    pub verdict: Option<Verdict>,
     /// By container name.
     pub containers: BTreeMap<String, ContainerMemory>,
+}
+
+/// Why a pod has to end although nobody has deleted it: the node does not take it, or cannot keep it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `Evicted`, `OutOfcpu`, ...
+    pub reason: String,
+    /// The words for people.
+    pub message: String,
+    /// How long its containers get, at most.
+    pub grace: Duration,
+    /// Whether it had its place already and loses it.
+    pub is_disruption: bool,
 }
 
 /// Where the pod's volumes and directories stand.
@@ -157,6 +172,7 @@ impl Memory {
             volumes: Volumes::Unknown,
             is_sandbox_busy: false,
             sandbox_retry: Retry::new(),
+            verdict: None,
             containers: BTreeMap::new(),
         }
     }

@@ -3,6 +3,7 @@
 //! [`plan`] decides, [`status`] tells, both plain functions; [`worker`] does. This module starts workers,
 //! passes on what concerns them, and finds what a former kubelet has left behind.
 
+pub mod admission;
 pub mod backoff;
 pub mod hook;
 pub mod inspect;
@@ -27,7 +28,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::api::ObjectMeta;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,7 @@ use crate::context::Context;
 use crate::metrics;
 use crate::probe::ProbeKind;
 use crate::sandbox;
+use memory::Verdict;
 use view::PodView;
 use worker::Worker;
 
@@ -67,6 +69,26 @@ pub struct Desired {
     pub pod: Arc<Pod>,
     /// Whether the API no longer has it.
     pub is_gone: bool,
+    /// What the node has decided about it.
+    pub verdict: Option<Verdict>,
+}
+
+/// The way to tell pods that the node cannot keep them.
+#[derive(Clone)]
+pub struct Evictions(mpsc::Sender<(String, Verdict)>);
+
+impl Evictions {
+    /// The way, and its end.
+    pub fn channel() -> (Evictions, mpsc::Receiver<(String, Verdict)>) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Evictions(sender), receiver)
+    }
+
+    /// Tells the pod with this uid.
+    pub async fn send(&self, uid: String, verdict: Verdict) {
+        // While the kubelet stops nobody listens, and nobody is evicted.
+        self.0.send((uid, verdict)).await.ok();
+    }
 }
 
 /// The way to a worker.
@@ -86,7 +108,12 @@ pub struct Pods {
 
 impl Pods {
     /// Works for the pods in `cache`, which holds this node's and no others, until `stop`.
-    pub async fn run(context: Arc<Context>, cache: Arc<Cache<Pod>>, stop: CancellationToken) {
+    pub async fn run(
+        context: Arc<Context>,
+        cache: Arc<Cache<Pod>>,
+        mut evictions: mpsc::Receiver<(String, Verdict)>,
+        stop: CancellationToken,
+    ) {
         let (workers, tasks, uids) = (HashMap::new(), JoinSet::new(), HashMap::new());
         let mut pods = Pods { context, workers, tasks, uids, stop: stop.clone() };
         // Listening comes before looking, so that nothing happens unheard.
@@ -101,6 +128,7 @@ impl Pods {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(change) = changes.recv() => pods.take_over(change),
+                Some((uid, verdict)) = evictions.recv() => pods.judge(&uid, verdict),
                 event = events.next() => match event {
                     Some(Ok(event)) => pods.pass_on(&event),
                     Some(Err(_)) | None => events = pods.listen_again().await,
@@ -148,18 +176,24 @@ impl Pods {
     }
 
     fn desire(&mut self, pod: Arc<Pod>) {
-        let desired = Desired { pod, is_gone: false };
-        match self.workers.get(desired.pod.uid()) {
-            Some(handle) => {
-                handle.desired.send_replace(desired);
-            }
-            None => self.start(desired),
+        match self.workers.get(pod.uid()) {
+            Some(handle) => handle.desired.send_modify(|desired| desired.pod = pod),
+            None => self.start(Desired { pod, is_gone: false, verdict: None }),
+        }
+    }
+
+    fn judge(&self, uid: &str, verdict: Verdict) {
+        if let Some(handle) = self.workers.get(uid) {
+            handle.desired.send_modify(|desired| desired.verdict = Some(verdict));
         }
     }
 
     fn let_go(&mut self, pod: Arc<Pod>) {
         if let Some(handle) = self.workers.get(pod.uid()) {
-            handle.desired.send_replace(Desired { pod, is_gone: true });
+            handle.desired.send_modify(|desired| {
+                desired.pod = pod;
+                desired.is_gone = true;
+            });
         }
     }
 
@@ -218,7 +252,7 @@ impl Pods {
                     namespace = pod.namespace(),
                     "removing a pod that is gone from the API"
                 );
-                self.start(Desired { pod: Arc::new(pod), is_gone: true });
+                self.start(Desired { pod: Arc::new(pod), is_gone: true, verdict: None });
             }
         }
         let is_unknown =

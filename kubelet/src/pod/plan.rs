@@ -146,6 +146,7 @@ pub fn goal(situation: &Situation<'_>) -> Goal {
     } else if pod.is_being_deleted() {
         Goal::Delete
     } else if pod.is_finished()
+        || situation.memory.verdict.is_some()
         || deadline(pod).is_some_and(|deadline| deadline <= situation.now)
         || has_run_to_its_end(pod, situation.observed)
     {
@@ -413,7 +414,7 @@ fn plan_ending(situation: &Situation<'_>, goal: Goal) -> Vec<PodAction> {
         return cancelled;
     }
 
-    let deadline = memory.terminating_since.unwrap_or(now) + pod.grace_period();
+    let deadline = memory.terminating_since.unwrap_or(now) + grace_of_end(situation);
     let to_stop = next_to_stop(pod, observed);
     if !to_stop.is_empty() {
         return to_stop.into_iter().filter_map(|container| stop_by(situation, container, deadline)).collect();
@@ -440,6 +441,12 @@ fn plan_ending(situation: &Situation<'_>, goal: Goal) -> Vec<PodAction> {
             None => vec![PodAction::Forget],
         },
     }
+}
+
+/// The time that a pod gets to end: its own, or less where the node cannot wait.
+fn grace_of_end(situation: &Situation<'_>) -> Duration {
+    let own = situation.pod.grace_period();
+    situation.memory.verdict.as_ref().map_or(own, |verdict| verdict.grace.min(own))
 }
 
 /// All that is no sidecar at once; when that has ended, the last sidecar.
@@ -471,7 +478,7 @@ fn stop_by(
     deadline: Timestamp,
 ) -> Option<PodAction> {
     let left = Duration::try_from(deadline.duration_since(situation.now)).unwrap_or_default();
-    let grace = left.max(SHORTEST_GRACE.min(situation.pod.grace_period()));
+    let grace = left.max(SHORTEST_GRACE.min(grace_of_end(situation)));
     if let Some(ContainerOperation::Stopping { deadline: before }) =
         situation.memory.operation(&container.name)
         && before <= situation.now + grace + Duration::from_secs(1)

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus};
 
+/// The annotation of a static pod's mirror, with the hash of the file's content.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The priority of `system-cluster-critical` and above.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
 static NO_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
 static NO_STATUS: LazyLock<PodStatus> = LazyLock::new(PodStatus::default);
 
@@ -187,6 +192,16 @@ pub fn plain(ephemeral: &EphemeralContainer) -> Container {
         termination_message_policy: from.termination_message_policy,
         ..Container::default()
     }
+}
+
+/// Whether the node keeps this pod whatever it runs short of: it is its own, or the whole cluster needs it.
+pub fn is_critical(pod: &Pod) -> bool {
+    is_static(pod) || pod.spec().priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
+}
+
+/// Whether the pod comes from a file of the node; what the API has is its mirror.
+pub fn is_static(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR))
 }
 
 /// A grace period as users write it, in seconds. The API allows any number; added to a time it must give a time.

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::admission;
 use super::inspect::Inspector;
 use super::memory::{Memory, ProbeResults};
 use super::observed::Observed;
@@ -69,6 +70,8 @@ pub struct Worker {
     next_try: Option<Timestamp>,
     /// The runtime has to be asked again.
     must_look: bool,
+    /// The node has decided whether it takes the pod.
+    is_admitted: bool,
 }
 
 impl Worker {
@@ -80,7 +83,7 @@ impl Worker {
         now: Timestamp,
     ) -> Worker {
         let (own_signals, signals) = mpsc::channel(WAITING_SIGNALS);
-        let Desired { pod, is_gone } = desired.borrow_and_update().clone();
+        let Desired { pod, is_gone, verdict } = desired.borrow_and_update().clone();
         let logs = context.config.log_dir.join(log_directory(&pod));
         Worker {
             inspector: Inspector::new(pod.uid(), logs),
@@ -88,7 +91,7 @@ impl Worker {
             pod,
             is_gone,
             observed: Observed::default(),
-            memory: Memory::new(now),
+            memory: Memory { verdict, ..Memory::new(now) },
             volumes: PodVolumes::default(),
             volumes_stale: false,
             desired,
@@ -106,6 +109,7 @@ impl Worker {
             next_try: None,
             is_forgotten: false,
             must_look: true,
+            is_admitted: false,
         }
     }
 
@@ -119,6 +123,9 @@ impl Worker {
             }
             if std::mem::take(&mut is_first) {
                 self.adopt();
+            }
+            if !self.must_look && !self.is_admitted {
+                self.admit();
             }
             if !self.must_look {
                 wake = wake.min(self.turn(Timestamp::now()));
@@ -174,6 +181,23 @@ impl Worker {
                 };
             }
         }
+    }
+
+    /// Decides once whether the node takes the pod. One that has been running was taken before.
+    fn admit(&mut self) {
+        self.is_admitted = true;
+        let is_new = self.pod.status().start_time.is_none() && self.observed.sandbox().is_none();
+        if !is_new || self.is_gone || self.pod.is_being_deleted() {
+            return;
+        }
+        let (own, context) = (self.pod.uid(), &self.context);
+        let taken = |pod: &Pod| pod.uid() != own && !pod.is_finished() && pod.status().start_time.is_some();
+        let others: Vec<Arc<Pod>> = context.pods.list().into_iter().filter(|pod| taken(pod)).collect();
+        let pressure = *context.pressure.borrow();
+        let node = admission::Node { facts: &context.node, pressure, others: &others };
+        let Some(verdict) = admission::refusal(&self.pod, &node) else { return };
+        self.warn(&verdict.reason, &verdict.message);
+        self.memory.verdict = Some(verdict);
     }
 
     /// One turn: plan, act, report. Returns when the next one is due at the latest.
@@ -235,8 +259,11 @@ impl Worker {
 
     /// What has come in meanwhile belongs to the same turn.
     fn hear_the_rest(&mut self) {
-        let Desired { pod, is_gone } = self.desired.borrow_and_update().clone();
+        let Desired { pod, is_gone, verdict } = self.desired.borrow_and_update().clone();
         self.is_gone |= is_gone;
+        if self.memory.verdict.is_none() {
+            self.memory.verdict = verdict;
+        }
         self.take_newer(pod);
         while let Ok(signal) = self.signals.try_recv() {
             self.hear(signal);

@@ -93,6 +93,7 @@ async fn serve_one_pod() -> Served {
     config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.log_dir = root.path().join("logs");
     let sources = Arc::new(Sources::new(client.clone()));
+    let pods = informer::start::<Pod>(client.clone(), Selection::default(), stop.clone());
     let context = Arc::new(Context {
         volumes: VolumeManager::new(client.clone(), sources.clone(), root.path().join("kubelet")),
         events: client::events::Recorder::new(client.clone(), "kubelet", Some("node")),
@@ -104,6 +105,8 @@ async fn serve_one_pod() -> Served {
         pulls: crate::image::Pulls::new(config.pull_limit),
         image_keeper: crate::image::keeper::Images::channel().0,
         user_namespaces: crate::userns::UserNamespaces::default(),
+        pods: pods.clone(),
+        pressure: tokio::sync::watch::channel(Default::default()).1,
         sources,
         config,
     });
@@ -115,7 +118,6 @@ async fn serve_one_pod() -> Served {
         "2026-11-21T08:00:00Z stdout F hello\n2026-11-21T08:00:01Z stderr F world\n",
     )
     .unwrap();
-    let pods = informer::start::<Pod>(client, Selection::default(), stop.clone());
     pods.wait_synced().await;
     let server = Server::bind(context, pods, &tls).await.unwrap();
     let address = server.listener.local_addr().unwrap();

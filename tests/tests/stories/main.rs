@@ -8,6 +8,7 @@ mod crash;
 mod debugging;
 mod interaction;
 mod other_runtime;
+mod pod_images;
 mod pods;
 mod rollout;
 mod services;

@@ -48,6 +48,16 @@ pub(super) fn conditions(
         .into_iter()
         .map(|(kind, verdict)| condition(kind, verdict, before, pod.metadata.generation, situation.now))
         .collect();
+    let disruption =
+        situation.memory.verdict.as_ref().filter(|verdict| verdict.is_disruption).map(|verdict| {
+            let why = Verdict {
+                message: Some(verdict.message.clone()),
+                reason: Some("TerminationByKubelet"),
+                ..Verdict::yes()
+            };
+            condition("DisruptionTarget", why, before, pod.metadata.generation, situation.now)
+        });
+    let ours: Vec<PodCondition> = ours.into_iter().chain(disruption).collect();
     let others = before.iter().filter(|condition| ours.iter().all(|our| our.type_ != condition.type_));
     let others: Vec<_> = others.cloned().collect();
     ours.into_iter().chain(others).collect()

@@ -82,13 +82,20 @@ fn phase(
     }
 
     let is_overdue = deadline(pod).is_some_and(|deadline| deadline <= situation.now);
-    let computed =
-        if is_overdue { "Failed" } else { phase_of_containers(situation, init_statuses, statuses) };
+    let verdict = situation.memory.verdict.as_ref();
+    let computed = if is_overdue || verdict.is_some() {
+        "Failed"
+    } else {
+        phase_of_containers(situation, init_statuses, statuses)
+    };
     let can_run = situation.observed.is_any_running() || situation.memory.is_any_container_busy();
     if matches!(computed, "Succeeded" | "Failed") && can_run {
         let current = if pod.phase() == "Running" { "Running" } else { "Pending" };
         let (reason, message) = kept();
         return (current, reason, message);
+    }
+    if let Some(verdict) = verdict {
+        return (computed, Some(verdict.reason.clone()), Some(verdict.message.clone()));
     }
     if is_overdue {
         return (computed, Some("DeadlineExceeded".into()), Some(DEADLINE_MESSAGE.into()));

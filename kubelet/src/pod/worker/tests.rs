@@ -13,7 +13,7 @@ use super::*;
 use crate::config::Config;
 use crate::context::NodeFacts;
 use crate::fake::{FakeApi, FakeRuntime};
-use crate::pod::Pods;
+use crate::pod::{Evictions, Pods};
 use crate::source::Sources;
 use crate::volume::VolumeManager;
 
@@ -26,6 +26,7 @@ struct Kubelet {
     runtime: Arc<FakeRuntime>,
     root: TempDir,
     stop: CancellationToken,
+    evictions: Evictions,
     running: JoinHandle<()>,
 }
 
@@ -42,6 +43,7 @@ impl Kubelet {
         config.root = root.path().join("kubelet");
         config.log_dir = root.path().join("logs");
         let sources = Arc::new(Sources::new(client.clone()));
+        let pods = informer::start::<Pod>(client.clone(), Selection::default(), stop.clone());
         let context = Arc::new(Context {
             volumes: VolumeManager::new(client.clone(), sources.clone(), config.root.clone()),
             events: client::events::Recorder::new(client.clone(), "kubelet", Some("node")),
@@ -56,12 +58,14 @@ impl Kubelet {
             pulls: crate::image::Pulls::new(config.pull_limit),
             image_keeper: crate::image::keeper::Images::channel().0,
             user_namespaces: crate::userns::UserNamespaces::default(),
+            pods: pods.clone(),
+            pressure: tokio::sync::watch::channel(Default::default()).1,
             sources,
             config,
         });
-        let pods = informer::start::<Pod>(client, Selection::default(), stop.clone());
-        let running = tokio::spawn(Pods::run(context, pods, stop.clone()));
-        Kubelet { api, runtime, root, stop, running }
+        let (evictions, verdicts) = Evictions::channel();
+        let running = tokio::spawn(Pods::run(context, pods, verdicts, stop.clone()));
+        Kubelet { api, runtime, root, stop, evictions, running }
     }
 
     async fn restart(self) -> Kubelet {
@@ -341,4 +345,41 @@ async fn init_containers_hold_back_the_others() {
         kubelet.runtime.calls(),
         ["run sandbox0", "create i/0", "start i-1", "create a/0", "start a-2"]
     );
+}
+
+#[tokio::test]
+async fn an_evicted_pod_has_a_second_and_fails_with_the_reason() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    kubelet.create(one_container());
+    kubelet.wait_phase("Running").await;
+    let verdict = crate::pod::memory::Verdict {
+        reason: "Evicted".into(),
+        message: "The node was low on resource: memory. ".into(),
+        grace: Duration::from_secs(1),
+        is_disruption: true,
+    };
+    kubelet.evictions.send("u".into(), verdict).await;
+    let pod = kubelet.wait_phase("Failed").await;
+    assert_eq!(pod["status"]["reason"], "Evicted");
+    assert_eq!(pod["status"]["message"], "The node was low on resource: memory. ");
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    let disruption = conditions.iter().find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    assert_eq!(
+        (&disruption["status"], &disruption["reason"]),
+        (&json!("True"), &json!("TerminationByKubelet"))
+    );
+    assert!(kubelet.runtime.calls().contains(&"stop a-1 in 1s".to_string()), "{:?}", kubelet.runtime.calls());
+    timeout(LONG, kubelet.runtime.wait(|calls| calls.last().unwrap() == "stop sandbox0")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_the_node_does_not_take_fails_before_anything_is_made() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let mut spec = one_container();
+    spec["securityContext"] = json!({ "sysctls": [{ "name": "kernel.msgmax", "value": "1" }] });
+    kubelet.create(spec);
+    let pod = kubelet.wait_phase("Failed").await;
+    assert_eq!(pod["status"]["reason"], "SysctlForbidden");
+    assert_eq!(kubelet.runtime.calls(), Vec::<String>::new());
+    timeout(LONG, kubelet.api.wait_event("SysctlForbidden: forbidden sysctl")).await.unwrap();
 }
