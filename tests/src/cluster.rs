@@ -200,7 +200,8 @@ impl Cluster {
         found
     }
 
-    fn import_image(&self) {
+    /// Imports [`IMAGE`], with a server or without.
+    pub fn import_image(&self) {
         let image = image_file();
         self.coracle("image import", &[&image.display().to_string()]).ok();
     }

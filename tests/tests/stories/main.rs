@@ -11,5 +11,6 @@ mod other_runtime;
 mod pod_images;
 mod pods;
 mod rollout;
+mod runtime_alone;
 mod services;
 mod volumes;
