@@ -80,10 +80,28 @@ impl Running {
         }
     }
 
-    /// A process on its way out gives back its memory first, and with it its command line, then its files.
+    /// Whether the process has been killed and only has not gone yet: it holds its lock to the very end.
     fn is_ending(&self) -> bool {
-        std::fs::read(format!("/proc/{}/cmdline", self.pid)).map_or(true, |line| line.is_empty())
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid));
+        let (Ok(status), Ok(stat)) = (read("status"), read("stat")) else { return true };
+        is_killed(&status) || is_exiting(&stat)
     }
+}
+
+/// Whether SIGKILL waits for a process, by its `/proc/PID/status`.
+fn is_killed(status: &str) -> bool {
+    let pending =
+        status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    let kill = 1_u64 << (Signal::SIGKILL as u32 - 1);
+    pending.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & kill != 0)
+}
+
+/// Whether a process has begun to exit, by the flags in its `/proc/PID/stat`.
+fn is_exiting(stat: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    // After the name, which may hold anything: state, parent, group, session, terminal, its group, flags.
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6));
+    flags.and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & PF_EXITING != 0)
 }
 
 impl Lock {
@@ -217,4 +235,25 @@ fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     Ok(points.filter(|point| point.starts_with(dir)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_killed_process_is_known_from_what_waits_for_it() {
+        let status = |own: &str, shared: &str| format!("Name:\tcoracle\nSigPnd:\t{own}\nShdPnd:\t{shared}\n");
+        assert!(!is_killed(&status("0000000000000000", "0000000000004000")));
+        assert!(is_killed(&status("0000000000000100", "0000000000000000")));
+        assert!(is_killed(&status("0000000000000000", "0000000000004100")));
+    }
+
+    #[test]
+    fn a_process_on_its_way_out_is_known_from_its_flags() {
+        assert!(!is_exiting("7 (a) b) S 1 7 7 0 -1 4194560 0"));
+        assert!(is_exiting("7 (a) b) R 1 7 7 0 -1 4194564 0"));
+        let this = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(!is_exiting(&this));
+    }
 }
