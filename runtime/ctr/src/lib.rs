@@ -26,6 +26,7 @@ mod monitor;
 mod names;
 mod outcome;
 mod place;
+mod pull;
 mod request;
 mod root;
 mod run;
@@ -44,7 +45,7 @@ pub use place::{DEFAULT_CIDR, Place};
 /// Carries out a command, and tells on standard error why it could not. The exit code is docker's: the
 /// container's own where it ran in the foreground; 125, 126 or 127 where it could not.
 pub fn run(place: &Place, command: &Command) -> ExitCode {
-    let begin = trace::Trace::begin();
+    let begin = trace::Trace::begin(matches!(command, Command::Run(args) if args.trace));
     match carry_out(place, command, begin) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

@@ -85,13 +85,16 @@ async fn begin(
     renew(&snapshot.join("work")).context("cannot prepare the writable layer")?;
     trace.done("image found, writable layer ready");
 
-    let sandbox = request::sandbox(definition, container.folder());
+    let mut sandbox = request::sandbox(definition, container.folder());
+    let annotation = (runtime::trace::ANNOTATION.to_owned(), trace.is_wanted().to_string());
+    sandbox.annotations.extend([annotation.clone()]);
     engine.run_sandbox(id, sandbox).await.map_err(sentence)?;
     trace.done("shim started, namespaces made, network plugged in");
     let address = engine.address(id).map(|address| address.ip);
     fs::write(container.hosts(), request::hosts(&definition.hostname, address))
         .context("cannot write the container's /etc/hosts")?;
-    let config = request::container(definition, &container.hosts());
+    let mut config = request::container(definition, &container.hosts());
+    config.annotations.extend([annotation]);
     engine.create_container(id, config, &request::image_for(definition, &image)).map_err(sentence)?;
     trace.done("container planned, control groups made");
 
@@ -105,6 +108,12 @@ async fn begin(
     match reply {
         Reply::Started(started) => {
             trace.done("program executed");
+            if trace.is_wanted() {
+                let pod = place.pod(id);
+                let files = [pod.trace(), pod.container(id).trace()];
+                let files = files.each_ref().map(std::path::PathBuf::as_path);
+                trace.add(runtime::trace::read(&files).context("cannot read where the time went")?);
+            }
             Ok((started, Begun { events, sockets }))
         }
         Reply::Failed { message } => Err(Failure::of_start(&message)),

@@ -113,6 +113,20 @@ impl Place {
             shim: ShimCommand::default(),
             network,
             streaming_address: Config::LOOPBACK,
+            log_limit: None,
+            registries: self.registries(),
+            archives: None,
+        }
+    }
+
+    /// How registries are met: with the credentials of whoever asks.
+    pub fn registries(&self) -> runtime::image::registry::Settings {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let docker_config = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+        let docker_config = docker_config.or_else(|| home.map(|home| home.join(".docker")));
+        runtime::image::registry::Settings {
+            docker_config: docker_config.map(|folder| folder.join("config.json")),
+            ..Default::default()
         }
     }
 

@@ -43,8 +43,10 @@ pub struct Known<'a> {
     pub id: String,
     /// The name, which is taken already.
     pub name: String,
-    /// The image.
-    pub image: &'a Image,
+    /// The image's id.
+    pub image_id: &'a str,
+    /// What the image says about itself.
+    pub image: &'a ImageConfig,
     /// The container whose network is wanted.
     pub network: Network,
     /// Where named volumes are.
@@ -59,7 +61,7 @@ pub struct Known<'a> {
 
 /// What the container is to be.
 pub fn define(args: &CreateArgs, known: Known<'_>) -> Result<Definition> {
-    let image = &known.image.config;
+    let image = known.image;
     let execution = &image.config;
     let entrypoint = args.entrypoint.clone();
     let command = command(entrypoint.as_deref(), &args.command, image);
@@ -109,7 +111,7 @@ pub fn define(args: &CreateArgs, known: Known<'_>) -> Result<Definition> {
     Ok(Definition {
         created_at: known.now,
         image: args.image.clone(),
-        image_id: known.image.id.clone(),
+        image_id: known.image_id.to_owned(),
         entrypoint,
         args: args.command.clone(),
         command,
@@ -311,23 +313,16 @@ pub fn hosts(hostname: &str, address: Option<std::net::Ipv4Addr>) -> String {
 mod tests {
     use super::*;
 
-    fn image(entrypoint: &[&str], cmd: &[&str]) -> Image {
+    fn image(entrypoint: &[&str], cmd: &[&str]) -> ImageConfig {
         let words = |list: &[&str]| list.iter().map(ToString::to_string).collect();
         let mut config = ImageConfig::default();
         config.config.entrypoint = words(entrypoint);
         config.config.cmd = words(cmd);
         config.config.labels.insert("of".into(), "image".into());
-        Image {
-            id: "sha256:1".into(),
-            tags: Vec::new(),
-            digests: Vec::new(),
-            size: 0,
-            imported_at: Timestamp::UNIX_EPOCH,
-            config,
-        }
+        config
     }
 
-    fn defined(image: &Image, change: impl FnOnce(&mut CreateArgs)) -> Result<Definition> {
+    fn defined(image: &ImageConfig, change: impl FnOnce(&mut CreateArgs)) -> Result<Definition> {
         let mut args = CreateArgs { image: "busybox".into(), ..Default::default() };
         change(&mut args);
         define(
@@ -335,6 +330,7 @@ mod tests {
             Known {
                 id: "0123456789abcdef".repeat(4),
                 name: "web".into(),
+                image_id: "sha256:1",
                 image,
                 network: Network::Bridge,
                 volumes: Path::new("/volumes"),

@@ -38,20 +38,21 @@ impl Root {
         let snapshot = images.create_snapshot(container.id(), &image)?;
         let (upper, work) = (snapshot.join("upper"), snapshot.join("work"));
         let put_together = || -> std::io::Result<OwnedFd> {
+            let here = std::env::current_dir()?;
             process::unshare(libc::CLONE_NEWNS)?;
             mount::isolate_all()?;
             if work.exists() {
                 fs::remove_dir_all(&work)?;
             }
             fs::create_dir(&work)?;
-            let overlay = mount::overlay(&images.layer_paths(&image), &upper, &work, &snapshot)?;
-            open::open_in(
-                overlay,
-                Path::new("."),
-                libc::O_RDONLY | libc::O_DIRECTORY,
-                0,
-                open::Links::Refused,
-            )
+            let layers = images.layer_paths(&image);
+            let writable = Some((upper.as_path(), work.as_path()));
+            let overlay =
+                mount::Overlay { layers: &layers, writable, label: None, place: &snapshot }.mount()?;
+            // Where the user is, his relative paths count from.
+            std::env::set_current_dir(here)?;
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+            open::open_in(overlay, Path::new("."), flags, 0, open::Links::Refused)
         };
         let directory = put_together().context("cannot put the container's layers together")?;
         Ok(Root { directory, _turn: Some(turn) })

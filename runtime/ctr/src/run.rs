@@ -2,7 +2,7 @@
 
 use std::env;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use runtime::image::Image;
 use runtime::shim::protocol::Attached;
 
@@ -40,7 +40,7 @@ pub async fn run(place: &Place, args: &RunArgs, mut trace: Trace) -> Result<u8, 
     drop(turn);
     if args.detach {
         println!("{}", container.id());
-        show(args.trace, &trace);
+        show(trace);
         return Ok(0);
     }
     let left = foreground::join(place, &container, begun, keys, interactive).await?;
@@ -53,12 +53,12 @@ pub async fn run(place: &Place, args: &RunArgs, mut trace: Trace) -> Result<u8, 
             code
         }
     };
-    show(args.trace, &trace);
+    show(trace);
     Ok(code)
 }
 
-fn show(wanted: bool, trace: &Trace) {
-    if wanted {
+fn show(trace: Trace) {
+    if trace.is_wanted() {
         eprint!("{}", trace.render());
     }
 }
@@ -90,7 +90,7 @@ pub async fn start(place: &Place, args: &StartArgs) -> Result<u8, Failure> {
         }
         let turn = container.turn_or_gone()?;
         let attach = streams(&container.definition, args.interactive);
-        let begun = life::start(place, &container, &turn, attach, &mut Trace::begin()).await?;
+        let begun = life::start(place, &container, &turn, attach, &mut Trace::begin(false)).await?;
         drop(turn);
         let left = foreground::join(place, &container, begun, keys, args.interactive).await?;
         if let Left::Ended(code) = left {
@@ -113,7 +113,7 @@ pub async fn start(place: &Place, args: &StartArgs) -> Result<u8, Failure> {
 
 /// Starts a container that nobody is to be attached to.
 pub async fn start_detached(place: &Place, container: &Container, turn: &Turn) -> Result<()> {
-    let begun = life::start(place, container, turn, Attached::default(), &mut Trace::begin()).await;
+    let begun = life::start(place, container, turn, Attached::default(), &mut Trace::begin(false)).await;
     begun.map(drop).map_err(|failure| failure.error)
 }
 
@@ -125,7 +125,7 @@ fn streams(definition: &Definition, interactive: bool) -> Attached {
 /// Makes a container, and keeps its turn.
 async fn make(place: &Place, args: &CreateArgs, detached: bool) -> Result<(Container, Turn)> {
     life::repair(place).await?;
-    let image = image(place, &args.image, args.pull)?;
+    let image = image(place, &args.image, args.pull).await?;
     let network = network(place, &args.network)?;
     let id = new_id();
     let turn = containers::reserve(place, &id)?;
@@ -149,7 +149,8 @@ fn record(
     let known = Known {
         id: id.to_owned(),
         name: name(place, args.name.as_deref(), id)?,
-        image,
+        image_id: &image.id,
+        image: &image.config,
         network,
         volumes: &place.volumes(),
         detached,
@@ -188,12 +189,18 @@ fn network(place: &Place, given: &str) -> Result<Network> {
     }
 }
 
-/// The image of this name.
-fn image(place: &Place, name: &str, _pull: Pull) -> Result<Image> {
+/// The image of this name, pulled where that is wanted.
+async fn image(place: &Place, name: &str, when: Pull) -> Result<Image> {
     let found = place.images()?.find(name)?;
-    found.with_context(|| {
-        format!("Unable to find image '{name}' locally: import it with `coracle image import`")
-    })
+    match (found, when) {
+        (Some(image), Pull::Missing | Pull::Never) => Ok(image),
+        (None, Pull::Never) => bail!("No such image: {name}"),
+        (None, Pull::Missing) => {
+            eprintln!("Unable to find image '{name}' locally");
+            crate::pull::pull(place, name).await
+        }
+        (_, Pull::Always) => crate::pull::pull(place, name).await,
+    }
 }
 
 /// 64 hexadecimal digits that nobody else has.

@@ -1,42 +1,76 @@
-//! Where the time goes, from the command's beginning to its end.
+//! Where the time goes, from the command's beginning to its end: our own steps, and those of the runtime, the
+//! shim and the process that becomes the container, by the same clock.
 
-use std::time::{Duration, Instant};
+use runtime::sys::clock::monotonic;
+use runtime::trace::{Actor, Step};
 
-/// Moments of one command.
+/// The steps of one command.
 pub struct Trace {
-    begin: Instant,
-    moments: Vec<(String, Duration)>,
+    wanted: bool,
+    begin: u64,
+    last: u64,
+    lines: Vec<Line>,
+}
+
+struct Line {
+    who: &'static str,
+    what: String,
+    begin: u64,
+    end: u64,
 }
 
 impl Trace {
-    /// Now it begins.
-    pub fn begin() -> Trace {
-        Trace { begin: Instant::now(), moments: Vec::new() }
+    /// Now it begins. Without anybody who wants to know, nothing is kept.
+    pub fn begin(wanted: bool) -> Trace {
+        let begin = monotonic();
+        Trace { wanted, begin, last: begin, lines: Vec::new() }
     }
 
-    /// Something is done.
+    /// Whether anybody wants to know.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// What began with the one before is done.
     pub fn done(&mut self, what: &str) {
-        self.moments.push((what.to_owned(), self.begin.elapsed()));
+        if self.wanted {
+            let (begin, end) = (self.last, monotonic());
+            self.lines.push(Line { who: "ctr", what: what.to_owned(), begin, end });
+            self.last = end;
+        }
     }
 
-    /// All moments, with what passed between them and since the beginning.
-    pub fn render(&self) -> String {
-        let mut text = format!("{:>10}  {:>10}  {}\n", "since", "took", "done");
-        let mut before = Duration::ZERO;
-        for (what, at) in &self.moments {
-            text.push_str(&format!(
-                "{:>10}  {:>10}  {what}\n",
-                milliseconds(*at),
-                milliseconds(*at - before)
-            ));
-            before = *at;
+    /// Steps that others have taken meanwhile.
+    pub fn add(&mut self, steps: Vec<Step>) {
+        self.lines.extend(steps.into_iter().map(|step| Line {
+            who: match step.actor {
+                Actor::Server => "  runtime",
+                Actor::Shim => "    shim",
+                Actor::Container => "      container",
+            },
+            what: step.name,
+            begin: step.begin,
+            end: step.end,
+        }));
+    }
+
+    /// All steps in the order of their beginning.
+    pub fn render(mut self) -> String {
+        // Of those that begin together, the one that contains the others comes first.
+        self.lines.sort_by_key(|line| (line.begin, std::cmp::Reverse(line.end)));
+        let mut text = format!("{:>12} {:>12}  {:<16} {}\n", "AT", "TOOK", "WHO", "WHAT");
+        for line in &self.lines {
+            let at = milliseconds(line.begin.saturating_sub(self.begin));
+            let took = milliseconds(line.end.saturating_sub(line.begin));
+            text.push_str(&format!("{at:>12} {took:>12}  {:<16} {}\n", line.who, line.what));
         }
+        text.push_str(&format!("{:>12}\n", milliseconds(self.last - self.begin)));
         text
     }
 }
 
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.3} ms", duration.as_secs_f64() * 1e3)
+fn milliseconds(nanoseconds: u64) -> String {
+    format!("{:.3} ms", nanoseconds as f64 / 1e6)
 }
 
 #[cfg(test)]
@@ -44,11 +78,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_moment_tells_what_it_took() {
-        let mut trace = Trace::begin();
-        trace.moments =
-            vec![("one".into(), Duration::from_micros(1500)), ("two".into(), Duration::from_micros(4000))];
-        let lines: Vec<String> = trace.render().lines().map(|line| line.trim().to_owned()).collect();
-        assert_eq!(lines[1..], ["1.500 ms    1.500 ms  one", "4.000 ms    2.500 ms  two"]);
+    fn steps_of_others_are_told_within_ours() {
+        let mut trace = Trace::begin(true);
+        let at = trace.begin;
+        trace.done("all of it");
+        trace.lines[0].end = at + 3_000_000;
+        let name = "MountRoot".to_owned();
+        trace.add(vec![Step { actor: Actor::Container, name, begin: at + 1_000_000, end: at + 1_500_000 }]);
+        let text = trace.render();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines[1], "0.000 ms     3.000 ms  ctr              all of it");
+        assert_eq!(lines[2], "1.000 ms     0.500 ms        container  MountRoot");
+    }
+
+    #[test]
+    fn nothing_is_kept_unless_wanted() {
+        let mut trace = Trace::begin(false);
+        trace.done("something");
+        assert!(trace.lines.is_empty());
     }
 }

@@ -122,7 +122,9 @@ impl Shared {
     fn network_target(&self, sandbox: &Sandbox) -> io::Result<Option<i32>> {
         let Some(target) = network_of(&sandbox.config) else { return Ok(None) };
         let target = self.find_sandbox(target).map_err(io::Error::other)?;
-        shim::connect(&target.directory)?.peer_pid().map(Some)
+        // One that does not answer is gone, and its number may be another's.
+        shim::connect(&target.directory)?;
+        Ok(target.record().shim)
     }
 
     /// Starts the shim from the protected binary.

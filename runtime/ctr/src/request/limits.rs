@@ -21,7 +21,7 @@ pub fn memory(given: &str) -> Result<i64> {
         Some((at, 't')) => (&text[..at], 1_i64 << 40),
         _ => (text, 1),
     };
-    let number: f64 = number.trim().parse().with_context(invalid)?;
+    let number: f64 = number.trim().parse().ok().with_context(invalid)?;
     let bytes = number * unit as f64;
     if !(0.0..1e18).contains(&bytes) {
         bail!(invalid());
@@ -35,7 +35,7 @@ pub fn memory(given: &str) -> Result<i64> {
 /// Thousandths of a processor.
 pub fn milli_cpus(given: &str) -> Result<i64> {
     let invalid = || format!("invalid argument \"{given}\" for \"--cpus\" flag: not a number of processors");
-    let number: f64 = given.parse().with_context(invalid)?;
+    let number: f64 = given.parse().ok().with_context(invalid)?;
     if !(0.01..=10_000.0).contains(&number) {
         bail!("Range of CPUs is from 0.01 to the machine's number, {given} is not");
     }

@@ -1,0 +1,142 @@
+//! Files in and out: cp, export, diff, commit, volumes.
+
+use std::fs;
+use std::io::Cursor;
+
+use crate::world::{IMAGE, in_world};
+
+#[test]
+fn files_go_both_ways_whether_it_runs_or_not() {
+    in_world(|world| {
+        let here = |name: &str| world.path().join(name).to_str().unwrap().to_owned();
+        fs::create_dir_all(world.path().join("tree/deep")).unwrap();
+        fs::write(world.path().join("tree/deep/file"), "content").unwrap();
+        std::os::unix::fs::symlink("deep/file", world.path().join("tree/link")).unwrap();
+        world.detached(&["--name", "runs"], "sleep 1000");
+        world.ok(&["create", "--name", "rests", IMAGE, "true"]);
+        for name in ["runs", "rests"] {
+            world.ok(&["cp", &here("tree"), &format!("{name}:/tmp")]);
+            world.ok(&["cp", &format!("{}/.", here("tree")), &format!("{name}:/tmp/tree/copy")]);
+            world.ok(&["cp", &here("tree/deep/file"), &format!("{name}:/home/renamed")]);
+            let out = here(&format!("out-{name}"));
+            world.ok(&["cp", &format!("{name}:/tmp/tree"), &out]);
+            assert_eq!(fs::read_to_string(format!("{out}/copy/deep/file")).unwrap(), "content");
+            assert_eq!(fs::read_link(format!("{out}/link")).unwrap().to_str(), Some("deep/file"));
+            world.ok(&["cp", "-L", &format!("{name}:/tmp/tree/link"), &here("followed")]);
+            assert_eq!(fs::read_to_string(here("followed")).unwrap(), "content");
+            let done = world.run(&["cp", &format!("{name}:/nowhere"), &here("x")]);
+            assert_eq!(
+                (done.code, done.err.contains("Could not find the file /nowhere")),
+                (1, true),
+                "{done:?}"
+            );
+        }
+        assert_eq!(
+            world.ok(&["exec", "runs", "cat", "/home/renamed", "/tmp/tree/copy/deep/file"]),
+            "contentcontent"
+        );
+    });
+}
+
+#[test]
+fn trees_travel_as_tars() {
+    in_world(|world| {
+        world.detached(&["--name", "one"], "mkdir /data; echo hello > /data/file; sleep 1000");
+        world.until("its file", || world.run(&["exec", "one", "test", "-s", "/data/file"]).code == 0);
+        let tar = world.command(&["cp", "one:/data", "-"]).output().unwrap().stdout;
+        let mut archive = tar::Archive::new(Cursor::new(&tar));
+        let names: Vec<_> =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+        assert_eq!(names, [std::path::Path::new("data/"), std::path::Path::new("data/file")]);
+        assert_eq!(world.run_with(&["cp", "-", "one:/tmp"], &tar).code, 0);
+        assert_eq!(world.ok(&["exec", "one", "cat", "/tmp/data/file"]), "hello\n");
+        let whole = world.path().join("whole.tar");
+        world.ok(&["export", "-o", whole.to_str().unwrap(), "one"]);
+        let mut archive = tar::Archive::new(fs::File::open(whole).unwrap());
+        let names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert!(names.iter().any(|name| name == "data/file"), "{names:?}");
+        assert!(
+            names.iter().any(|name| name == "proc/") && !names.iter().any(|name| name.starts_with("proc/1"))
+        );
+    });
+}
+
+#[test]
+fn links_of_a_container_lead_nowhere_else() {
+    in_world(|world| {
+        let secret = world.path().join("secret");
+        fs::write(&secret, "of the machine").unwrap();
+        let script = format!("ln -s {} /out; ln -s / /root-link; sleep 1000", secret.display());
+        world.detached(&["--name", "sly"], &script);
+        world.until("its link", || world.run(&["exec", "sly", "test", "-L", "/root-link"]).code == 0);
+        let target = world.path().join("stolen");
+        let done = world.run(&["cp", "-L", "sly:/out", target.to_str().unwrap()]);
+        assert!(done.code != 0 && !target.exists(), "{done:?}");
+        // What is written through it lands in the container.
+        world.ok(&["cp", secret.to_str().unwrap(), "sly:/root-link/tmp/inside"]);
+        assert_eq!(world.ok(&["exec", "sly", "cat", "/tmp/inside"]), "of the machine");
+    });
+}
+
+#[test]
+fn what_changed_is_told_and_becomes_an_image() {
+    in_world(|world| {
+        let script =
+            "echo new > /etc/new; echo more >> /etc/motd; rm /etc/group; mkdir -p /a/b; touch /a/b/c";
+        world.ok(&["run", "--name", "worked", "-e", "MADE=1", IMAGE, "sh", "-c", script]);
+        let changes = world.ok(&["diff", "worked"]);
+        let expected = "A /a\nA /a/b\nA /a/b/c\nC /etc\nD /etc/group\nC /etc/motd\nA /etc/new\n";
+        assert_eq!(changes, expected);
+        let change =
+            r#"CMD ["sh", "-c", "cat /etc/new /etc/motd; test -e /etc/group || echo gone; echo $MADE"]"#;
+        let id = world.ok(&["commit", "-m", "words", "-c", change, "worked", "made/it:2"]);
+        assert!(id.starts_with("sha256:"));
+        assert_eq!(world.ok(&["run", "--rm", "made/it:2"]), "new\nof the image\nmore\ngone\n1\n");
+        assert_eq!(world.ok(&["run", "--rm", "made/it:2", "ls", "/a/b"]), "c\n");
+    });
+}
+
+#[test]
+fn volumes_outlive_containers_unless_nobody_named_them() {
+    in_world(|world| {
+        let host = world.path().join("host");
+        let bind = format!("{}:/host", host.display());
+        let script = "echo kept > /named/file; echo kept > /host/file; touch /anonymous/file";
+        let options = [
+            "run",
+            "--name",
+            "user",
+            "-v",
+            "store:/named",
+            "-v",
+            &bind,
+            "-v",
+            "/anonymous",
+            IMAGE,
+            "sh",
+            "-c",
+            script,
+        ];
+        world.ok(&options);
+        assert_eq!(fs::read_to_string(host.join("file")).unwrap(), "kept\n");
+        let volumes = || fs::read_dir(world.path().join("data/volumes")).unwrap().count();
+        assert_eq!(volumes(), 2);
+        world.ok(&["rm", "-v", "user"]);
+        assert_eq!(volumes(), 1);
+        let read_only = [
+            "run",
+            "--rm",
+            "-v",
+            "store:/named:ro",
+            IMAGE,
+            "sh",
+            "-c",
+            "cat /named/file; touch /named/x || echo no",
+        ];
+        assert_eq!(world.ok(&read_only), "kept\nno\n");
+    });
+}
