@@ -32,7 +32,8 @@ impl Store {
             "size": size,
             "imported_at": jiff::Timestamp::now(),
         });
-        let named: Named = serde_json::from_value(named).map_err(|error| ImageError::invalid(error.to_string()))?;
+        let named: Named =
+            serde_json::from_value(named).map_err(|error| ImageError::invalid(error.to_string()))?;
         self.write_named(&named)?;
         Ok(id)
     }

@@ -11,6 +11,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod network;
+mod registry;
 mod sessions;
 mod socket;
 mod survival;

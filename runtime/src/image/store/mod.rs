@@ -366,8 +366,10 @@ impl Store {
         let used = fs::metadata(self.used_path(&id)).and_then(|file| file.modified()).ok();
         let used = used.and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(newest.imported_at);
         let pinned = names.iter().any(|named| named.pinned);
-        let (digests, tags) =
+        let (mut digests, mut tags): (Vec<String>, Vec<String>) =
             names.into_iter().map(|named| named.reference).partition(|name| name.contains('@'));
+        digests.sort();
+        tags.sort();
         Ok(Image {
             id,
             tags,

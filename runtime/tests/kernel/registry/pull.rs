@@ -1,0 +1,492 @@
+//! What comes from registries, and what must not.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use base64::Engine;
+use futures::FutureExt;
+use runtime::image::pull::Options;
+use runtime::image::pull::progress::{Progress, State};
+use runtime::image::registry::{self, Credentials, Settings};
+use runtime::image::{ImageError, Platform};
+
+use super::fake::Fake;
+use super::server::{Breaking, Registry};
+use super::{Node, Parts, digest, gzip, layer, manifest, noise, oci_archive, parts, tool};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn two_layers() -> Parts {
+    parts("amd64", &[layer("lower", b"lower"), layer("upper", b"upper")], gzip)
+}
+
+fn login(user: &str, password: &str) -> Options {
+    let credentials = Credentials::parse(&format!("{user}:{password}"));
+    let registry = registry::Options { credentials, ..Default::default() };
+    Options { registry, ..Default::default() }
+}
+
+fn hosts(registry: &str, toml: &str) -> (tempfile::TempDir, Settings) {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join(registry);
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("hosts.toml"), toml).unwrap();
+    let settings = Settings { hosts_directories: vec![folder.path().to_owned()], docker_config: None };
+    (folder, settings)
+}
+
+#[tokio::test]
+async fn images_that_skopeo_has_pushed_come_by_tag_and_by_digest_in_all_forms() {
+    let registry = Registry::open();
+    let work = tempfile::tempdir().unwrap();
+    let archive = work.path().join("image.tar");
+    let image = two_layers();
+    oci_archive(&image, &archive);
+    registry.fill(&archive, "library/web:oci", &[]);
+    registry.fill(&archive, "library/web:docker", &["--format", "v2s2"]);
+    registry.fill(&archive, "library/web:zstd", &["--dest-compress-format", "zstd"]);
+    for tag in ["oci", "docker", "zstd"] {
+        let node = Node::new();
+        let name = registry.name(&format!("library/web:{tag}"));
+        let pulled = node.pull(&name).await.unwrap();
+        assert_eq!(pulled.tags, [name]);
+        assert_eq!(node.file(&pulled, "upper"), b"upper", "{tag}");
+        assert_eq!(pulled.config.rootfs.diff_ids[0], digest(&layer("lower", b"lower")));
+        assert_eq!((pulled.size, pulled.layer_sizes.as_slice()), (10, [5, 5].as_slice()));
+        // What skopeo says the digest is, is what the image is pinned by.
+        let reported = tool(
+            "skopeo",
+            &[
+                "inspect",
+                "--tls-verify=false",
+                "--format",
+                "{{.Digest}}",
+                &format!("docker://{}", pulled.tags[0]),
+            ],
+        );
+        let pinned = format!("{}@{}", registry.name("library/web"), reported.trim());
+        assert_eq!(pulled.digests, [pinned.clone()]);
+        let by_digest = Node::new().pull(&pinned).await.unwrap();
+        assert_eq!((by_digest.id, by_digest.tags.len()), (pulled.id, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_in_containerds_words() {
+    let registry = Registry::open();
+    let node = Node::new();
+    let name = registry.name("library/none:1");
+    let error = node.pull(&name).await.unwrap_err();
+    assert_eq!(
+        error.chain(),
+        format!(
+            "failed to pull and unpack image {name:?}: failed to resolve reference {name:?}: {name}: not found"
+        )
+    );
+    assert!(error.registry().unwrap().is_not_found());
+    let nobody = node.pull("127.0.0.1:1/web:1").await.unwrap_err();
+    assert!(nobody.registry().unwrap().is_unreachable());
+    let expected = r#"failed to do request: GET "http://127.0.0.1:1/v2/web/manifests/1": dial tcp 127.0.0.1:1: connect: Connection refused"#;
+    assert!(nobody.chain().contains(expected), "{}", nobody.chain());
+    node.assert_empty();
+}
+
+#[tokio::test]
+async fn a_password_is_asked_for_and_found_where_docker_keeps_it() {
+    let registry = Registry::with_password();
+    let work = tempfile::tempdir().unwrap();
+    let archive = work.path().join("image.tar");
+    oci_archive(&two_layers(), &archive);
+    registry.fill(&archive, "private/web:1", &["--dest-creds", "me:secret"]);
+    let name = registry.name("private/web:1");
+
+    let node = Node::new();
+    let refused = node.pull(&name).await.unwrap_err().chain();
+    assert!(refused.contains("pull access denied, repository does not exist or may require authorization: server message: unauthorized: authentication required"), "{refused}");
+    assert!(node.pull_with(&name, &login("me", "wrong")).await.is_err());
+    node.assert_empty();
+    assert_eq!(node.pull_with(&name, &login("me", "secret")).await.unwrap().tags, [name.clone()]);
+    // Nobody may use what another has shown.
+    assert!(node.pull(&name).await.is_err());
+
+    let config = work.path().join("config.json");
+    let auth = base64::engine::general_purpose::STANDARD.encode("me:secret");
+    fs::write(&config, format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, registry.address)).unwrap();
+    let settings = Settings { docker_config: Some(config), ..Default::default() };
+    assert_eq!(Node::with(settings).pull(&name).await.unwrap().tags, [name]);
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_with_the_callers_password() {
+    let fake = Fake::start().await;
+    fake.put_image("private/web", "1", &two_layers());
+    let basic = base64::engine::general_purpose::STANDARD.encode("me:secret");
+    fake.want_token(&format!("Basic {basic}"), "t0k3n");
+    let name = fake.name("private/web:1");
+    let node = Node::new();
+    let anonymous = node.pull(&name).await.unwrap_err().chain();
+    assert!(
+        anonymous.contains(
+            "failed to authorize: failed to fetch anonymous token: unexpected status from GET request to"
+        ),
+        "{anonymous}"
+    );
+    assert!(anonymous.ends_with("401 Unauthorized"), "{anonymous}");
+    node.pull_with(&name, &login("me", "secret")).await.unwrap();
+    assert_eq!(fake.asked("/token"), 2, "one token serves the manifest and all blobs");
+}
+
+#[tokio::test]
+async fn tls_needs_a_ca_that_is_known() {
+    let work = tempfile::tempdir().unwrap();
+    let (ca_file, certificate, key) =
+        (work.path().join("ca.crt"), work.path().join("server.crt"), work.path().join("server.key"));
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    fs::write(&ca_file, ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let server_key = rcgen::KeyPair::generate().unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    fs::write(&certificate, server.signed_by(&server_key, &issuer).unwrap().pem()).unwrap();
+    fs::write(&key, server_key.serialize_pem()).unwrap();
+
+    let registry = Registry::with_tls(&certificate, &key);
+    let archive = work.path().join("image.tar");
+    oci_archive(&two_layers(), &archive);
+    registry.fill(&archive, "web:1", &[]);
+    let name = registry.name("web:1");
+    let host = registry.address.to_string();
+
+    let (_folder, unknown) = hosts(&host, &format!("server = \"https://{host}\""));
+    let refused = Node::with(unknown).pull(&name).await.unwrap_err().chain();
+    assert!(refused.contains("tls: invalid peer certificate: UnknownIssuer"), "{refused}");
+    let (folder, known) = hosts(&host, &format!("server = \"https://{host}\"\nca = \"own.crt\""));
+    fs::copy(&ca_file, folder.path().join(&host).join("own.crt")).unwrap();
+    assert_eq!(Node::with(known).pull(&name).await.unwrap().tags, [name.clone()]);
+    let (_folder, careless) = hosts(&host, &format!("server = \"https://{host}\"\nskip_verify = true"));
+    assert_eq!(Node::with(careless).pull(&name).await.unwrap().tags, [name]);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_mid_layer_is_continued_where_it_ended() {
+    let registry = Registry::open();
+    let work = tempfile::tempdir().unwrap();
+    let archive = work.path().join("image.tar");
+    let content = noise(4 << 20, 7);
+    oci_archive(&parts("amd64", &[layer("big", &content)], gzip), &archive);
+    registry.fill(&archive, "big:1", &[]);
+    let way = Breaking::before(registry.address, 1 << 20);
+    let node = Node::new();
+    let pulled = node.pull(&format!("{}/big:1", way.address)).await.unwrap();
+    assert!(node.file(&pulled, "big") == content, "the content is whole");
+    assert!(way.connections.load(Ordering::SeqCst) >= 5, "every connection broke after 1 of 4 MB");
+    // Starting anew each time would not even have come to an end.
+    assert!(way.bytes.load(Ordering::SeqCst) < 6 << 20, "nothing came twice");
+}
+
+#[tokio::test]
+async fn a_pull_that_was_given_up_is_continued_by_the_next() {
+    let registry = Registry::open();
+    let work = tempfile::tempdir().unwrap();
+    let archive = work.path().join("image.tar");
+    let content = noise(4 << 20, 11);
+    oci_archive(&parts("amd64", &[layer("big", &content)], gzip), &archive);
+    registry.fill(&archive, "big:1", &[]);
+    let way = Breaking::before(registry.address, u64::MAX);
+    let name = format!("{}/big:1", way.address);
+    let node = Node::new();
+    let (sender, mut watched) = tokio::sync::watch::channel(Progress::default());
+    let options = Options { progress: Some(sender), ..Default::default() };
+    let some = watched.wait_for(|progress| progress.bytes().0 >= 1 << 20).map(|seen| seen.unwrap().bytes().0);
+    let came = tokio::select! {
+        came = some => came,
+        pulled = node.pull_with(&name, &options) => panic!("it came at once: {pulled:?}"),
+    };
+    assert_eq!(node.store().list().unwrap().len(), 0, "there is no half image");
+    let before = way.bytes.load(Ordering::SeqCst);
+    let pulled = node.pull(&name).await.unwrap();
+    assert!(node.file(&pulled, "big") == content);
+    let after = way.bytes.load(Ordering::SeqCst) - before;
+    assert!(after < (5 << 20) - came, "{came} bytes were here, yet {after} came again");
+}
+
+#[tokio::test]
+async fn progress_tells_every_layer_and_what_was_here() {
+    let fake = Fake::start().await;
+    let lower = layer("lower", &noise(300_000, 3));
+    fake.put_image("a", "1", &parts("amd64", &[lower.clone()], gzip));
+    fake.put_image("a", "2", &parts("amd64", &[lower, layer("upper", b"upper")], gzip));
+    let node = Node::new();
+    node.pull(&fake.name("a:1")).await.unwrap();
+    let (sender, watched) = tokio::sync::watch::channel(Progress::default());
+    let options = Options { progress: Some(sender), ..Default::default() };
+    node.pull_with(&fake.name("a:2"), &options).await.unwrap();
+    let progress = watched.borrow().clone();
+    let states: Vec<State> = progress.layers.iter().map(|layer| layer.state).collect();
+    assert_eq!(states, [State::Present, State::Done]);
+    assert_eq!(progress.bytes().0, progress.bytes().1);
+    assert_eq!(progress.reference, fake.name("a:2"));
+}
+
+#[tokio::test]
+async fn content_that_is_not_what_its_digest_promises_is_refused() {
+    let fake = Fake::start().await;
+    let honest = two_layers();
+    let node = Node::new();
+    let pulling = |tag: &'static str| {
+        let (node, name) = (&node, fake.name(&format!("liar:{tag}")));
+        async move { node.pull(&name).await.unwrap_err().chain() }
+    };
+    // Another layer under the promised digest.
+    fake.put_image("liar", "layer", &honest);
+    let evil = gzip(&layer("upper", b"evil!"));
+    let promised = digest(&honest.layers[1]);
+    let mut padded = evil.clone();
+    padded.resize(honest.layers[1].len(), 0);
+    fake.put_blob("liar", &promised, &padded);
+    let error = pulling("layer").await;
+    assert!(error.contains(&promised), "{error}");
+    node.assert_empty();
+    // More bytes than promised.
+    fake.put_blob("liar", &promised, &[honest.layers[1].clone(), vec![0; 64]].concat());
+    assert!(pulling("layer").await.contains("it is larger than the"));
+    node.assert_empty();
+    // Another configuration.
+    fake.put_image("liar", "config", &honest);
+    fake.put_blob("liar", &digest(&honest.config), b"{}");
+    let error = pulling("config").await;
+    assert!(error.contains(&format!("configuration {} is corrupt", digest(&honest.config))), "{error}");
+    // A configuration that promises another content than the layer has.
+    let config = String::from_utf8(honest.config.clone()).unwrap();
+    let config = config.replace(&digest(&layer("upper", b"upper"))[7..], &"0".repeat(64)).into_bytes();
+    fake.put_image(
+        "liar",
+        "diff",
+        &Parts { manifest: manifest(&config, &honest.layers), config, layers: honest.layers.clone() },
+    );
+    let error = pulling("diff").await;
+    assert!(error.contains("the content of layer sha256:") && error.contains("is corrupt"), "{error}");
+    // Another manifest than the one that was asked for.
+    let asked = digest(b"something else");
+    fake.put_manifest("liar", &asked, &honest.manifest);
+    let error = node.pull(&fake.name(&format!("liar@{asked}"))).await.unwrap_err().chain();
+    assert!(error.contains("the manifest is corrupt"), "{error}");
+    node.assert_empty();
+}
+
+#[tokio::test]
+async fn bad_images_are_refused_by_name_and_leave_nothing() {
+    let fake = Fake::start().await;
+    let node = Node::new();
+    let refused = |tag: &'static str| {
+        let (node, name) = (&node, fake.name(&format!("bad:{tag}")));
+        async move { node.pull(&name).await.unwrap_err() }
+    };
+    fake.put_manifest("bad", "manifest", b"{\"schemaVersion\":2}");
+    assert!(refused("manifest").await.chain().contains("it is neither an index nor a manifest"));
+    let broken = Parts { config: b"{\"rootfs\":".to_vec(), layers: Vec::new(), manifest: Vec::new() };
+    fake.put_image("bad", "config", &Parts { manifest: manifest(&broken.config, &[]), ..broken });
+    assert!(refused("config").await.chain().contains("invalid image configuration sha256:"));
+    let honest = two_layers();
+    let short = manifest(&honest.config, &honest.layers[..1]);
+    fake.put_image("bad", "short", &Parts { manifest: short, ..honest.clone() });
+    assert!(refused("short").await.chain().contains("it lists 2 layers, the manifest 1"));
+    // A layer that is no tar, and one whose gzip stream is broken: both with true digests.
+    let config = |plain: &[u8]| parts("amd64", &[plain.to_vec()], gzip);
+    let text = b"this is no tar at all".repeat(100);
+    fake.put_image("bad", "tar", &config(&text));
+    assert!(refused("tar").await.chain().contains("not an image archive: layer sha256:"));
+    let cut = parts("amd64", &[layer("a", &noise(50_000, 5))], |plain| gzip(plain)[..20_000].to_vec());
+    fake.put_image("bad", "gzip", &cut);
+    let error = refused("gzip").await.chain();
+    assert!(error.contains(&digest(&cut.layers[0])), "{error}");
+    node.assert_empty();
+}
+
+#[tokio::test]
+async fn the_image_for_this_machine_is_taken_and_no_other() {
+    let fake = Fake::start().await;
+    let own = Platform::host();
+    let (mine, foreign) = (
+        parts(&own.architecture, &[layer("for", b"me")], gzip),
+        parts("s390x", &[layer("for", b"others")], gzip),
+    );
+    let entry = |parts: &Parts, architecture: &str| {
+        serde_json::json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(&parts.manifest),
+            "size": parts.manifest.len(), "platform": { "os": "linux", "architecture": architecture } })
+    };
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX,
+        "manifests": [entry(&foreign, "s390x"), entry(&mine, &own.architecture)] });
+    let index = serde_json::to_vec(&index).unwrap();
+    fake.put_image("web", "mine", &mine);
+    fake.put_image("web", "foreign", &foreign);
+    fake.put("/v2/web/manifests/all", INDEX, &index);
+    let node = Node::new();
+    let pulled = node.pull(&fake.name("web:all")).await.unwrap();
+    assert_eq!(node.file(&pulled, "for"), b"me");
+    assert_eq!(pulled.digests, [format!("{}@{}", fake.name("web"), digest(&index))], "pinned by the index");
+    let only_foreign = serde_json::json!({ "schemaVersion": 2, "manifests": [entry(&foreign, "s390x")] });
+    fake.put("/v2/web/manifests/none", INDEX, &serde_json::to_vec(&only_foreign).unwrap());
+    for tag in ["none", "foreign"] {
+        let error = node.pull(&fake.name(&format!("web:{tag}"))).await.unwrap_err().chain();
+        let expected = format!("no match for platform {own} in manifest of");
+        assert!(error.contains(&expected) && error.contains("which is for linux/s390x"), "{error}");
+    }
+    let options = Options { platform: Platform::parse("linux/s390x"), ..Default::default() };
+    let pulled = node.pull_with(&fake.name("web:all"), &options).await.unwrap();
+    assert_eq!(node.file(&pulled, "for"), b"others");
+}
+
+#[tokio::test]
+async fn mirrors_are_asked_in_turn_and_the_registry_last() {
+    let registry = Registry::open();
+    let work = tempfile::tempdir().unwrap();
+    let archive = work.path().join("image.tar");
+    oci_archive(&two_layers(), &archive);
+    registry.fill(&archive, "library/web:1", &[]);
+    let empty = Fake::start().await;
+    let (_folder, settings) = hosts(
+        "docker.io",
+        &format!(
+            "server = \"http://127.0.0.1:1\"\n[host.\"http://127.0.0.1:2\"]\n[host.\"http://{}\"]\n[host.\"http://{}\"]\n",
+            empty.address, registry.address
+        ),
+    );
+    let node = Node::with(settings);
+    let pulled = node.pull("web:1").await.unwrap();
+    assert_eq!(pulled.tags, ["docker.io/library/web:1"]);
+    assert!(empty.asked("/v2/library/web/manifests/1") == 1 && node.file(&pulled, "upper") == b"upper");
+    // When nobody has it, the registry's own answer counts.
+    let error = node.pull("web:2").await.unwrap_err().chain();
+    assert!(error.contains("dial tcp 127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test]
+async fn pulls_at_once_share_their_downloads() {
+    let fake = Fake::start().await;
+    let shared = layer("shared", &noise(1 << 20, 13));
+    let images = [layer("a", b"a"), layer("b", b"b")].map(|top| parts("amd64", &[shared.clone(), top], gzip));
+    fake.put_image("web", "a", &images[0]);
+    fake.put_image("web", "b", &images[1]);
+    let node = Node::new();
+    let names = [fake.name("web:a"), fake.name("web:b"), fake.name("web:a")];
+    let pulled = futures::future::join_all(names.iter().map(|name| node.pull(name))).await;
+    assert!(pulled.iter().all(Result::is_ok), "{pulled:?}");
+    assert_eq!(fake.asked(&digest(&images[0].layers[0])), 1, "the layer came once");
+}
+
+#[test]
+fn a_full_disk_is_named_and_freed_again() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
+    // Threads that are made from here on see the small disk.
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    executor.block_on(async {
+        let fake = Fake::start().await;
+        let content = noise(3 << 20, 17);
+        fake.put_image("big", "1", &parts("amd64", &[layer("big", &content)], gzip));
+        let node = Node::new();
+        let disk = |size: &str, flags| {
+            let options = format!("size={size}");
+            nix::mount::mount(
+                Some("small"),
+                node.store().root(),
+                Some("tmpfs"),
+                flags,
+                Some(options.as_str()),
+            )
+            .unwrap();
+        };
+        disk("4m", nix::mount::MsFlags::empty());
+        for directory in ["blobs/sha256", "layers", "references", "used", "downloads", "leases", "snapshots"]
+        {
+            fs::create_dir_all(node.store().root().join(directory)).unwrap();
+        }
+        let error = node.pull(&fake.name("big:1")).await.unwrap_err();
+        assert!(
+            error.is_disk_full() && error.chain().contains("No space left on device"),
+            "{}",
+            error.chain()
+        );
+        node.assert_empty();
+        let free = node.store().disk().unwrap();
+        assert!(free.capacity - free.available < 1 << 20, "the disk is free again");
+        disk("16m", nix::mount::MsFlags::MS_REMOUNT);
+        let pulled = node.pull(&fake.name("big:1")).await.unwrap();
+        assert!(node.file(&pulled, "big") == content);
+        nix::mount::umount(node.store().root()).unwrap();
+    });
+}
+
+/// Not a test of its own: the process that [`killed_at_any_moment_a_pull_leaves_no_half_image`] kills.
+#[tokio::test]
+async fn pulls_for_another_process() {
+    let Ok(name) = std::env::var("CORACLE_TEST_PULL") else { return };
+    let root = std::env::var("CORACLE_TEST_ROOT").unwrap();
+    let store = runtime::image::Store::open(root).unwrap();
+    let puller = runtime::image::Puller::new(store, Settings::default());
+    let reference = runtime::image::Reference::parse(&name).unwrap();
+    let pulled: Result<_, ImageError> = puller.pull(&reference, &Options::default()).await;
+    pulled.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_a_pull_leaves_no_half_image() {
+    let fake = Fake::start().await;
+    let contents = [noise(1 << 20, 19), noise(700_000, 23), noise(200_000, 29)];
+    let layers: Vec<Vec<u8>> = contents.iter().map(|content| layer("file", content)).collect();
+    fake.put_image("web", "1", &parts("amd64", &layers, gzip));
+    let size: u64 = 2_000_000;
+    // Bytes of answers after which the process is killed: from the manifest to the last layer's end.
+    for after in [0, 300, size / 8, size / 3, size / 2, size * 3 / 4, size - 1000] {
+        let way = Breaking::before(fake.address, u64::MAX);
+        let name = format!("{}/web:1", way.address);
+        let node = Node::new();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "registry::pull::pulls_for_another_process", "--nocapture"])
+            .env("CORACLE_TEST_PULL", &name)
+            .env("CORACLE_TEST_ROOT", node.store().root())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        while way.bytes.load(Ordering::SeqCst) <= after && child.try_wait().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(!said.contains("panicked"), "{said}");
+        for image in node.store().list().unwrap() {
+            assert_whole(&node, &image, &contents);
+        }
+        let pulled = node.pull(&name).await.unwrap();
+        assert_whole(&node, &pulled, &contents);
+        node.store().collect_garbage().unwrap();
+        assert!(is_empty(&node.store().root().join("leases")), "the dead process's lease is gone");
+        assert!(is_empty(&node.store().root().join("downloads")));
+        assert_whole(&node, &pulled, &contents);
+    }
+}
+
+fn assert_whole(node: &Node, image: &runtime::image::Image, contents: &[Vec<u8>]) {
+    let layers = node.store().layer_paths(image);
+    assert_eq!(layers.len(), contents.len());
+    for (layer, content) in layers.iter().rev().zip(contents) {
+        assert!(fs::read(layer.join("file")).unwrap() == *content, "a layer is not whole");
+    }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).unwrap().count() == 0
+}
