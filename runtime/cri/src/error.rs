@@ -38,9 +38,11 @@ impl Error {
         Error::new(Code::Unknown, message)
     }
 
-    /// This runtime does not have the call.
+    /// This runtime does not have the call, named as its method here.
     pub fn unimplemented(call: &str) -> Error {
-        Error::new(Code::Unimplemented, format!("unknown method {call} for service runtime.v1"))
+        let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+        let method: String = call.split('_').filter(|word| !word.is_empty()).map(capital).collect();
+        Error::new(Code::Unimplemented, format!("unknown method {method} for service runtime.v1"))
     }
 
     /// Whether the object named in the call does not exist.
@@ -58,5 +60,16 @@ impl From<tonic::Status> for Error {
 impl From<Error> for tonic::Status {
     fn from(error: Error) -> tonic::Status {
         tonic::Status::new(error.code, error.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_call_is_named_as_on_the_wire() {
+        let error = Error::unimplemented("checkpoint_container");
+        assert_eq!(error.message, "unknown method CheckpointContainer for service runtime.v1");
     }
 }

@@ -178,3 +178,40 @@ macro_rules! served_images {
 
 runtime_calls!(served_runtime);
 image_calls!(served_images);
+
+#[cfg(test)]
+mod tests {
+    use crate::v1::runtime_service_server::RuntimeService as _;
+
+    use super::*;
+
+    struct Crowd(usize);
+
+    #[async_trait]
+    impl RuntimeService for Crowd {
+        async fn list_containers(
+            &self,
+            request: ListContainersRequest,
+        ) -> Result<ListContainersResponse, Error> {
+            assert_eq!(request.filter.unwrap().id, "c");
+            let container = |number| Container { id: format!("c{number}"), ..Default::default() };
+            Ok(ListContainersResponse { containers: (0..self.0).map(container).collect() })
+        }
+    }
+
+    #[tokio::test]
+    async fn long_lists_come_in_parts_and_whole() {
+        for (length, parts) in
+            [(0, vec![]), (1, vec![1]), (PART, vec![PART]), (2 * PART + 1, vec![PART, PART, 1])]
+        {
+            let served = ServedRuntime(Arc::new(Crowd(length)));
+            let filter = Some(ContainerFilter { id: "c".into(), ..Default::default() });
+            let streamed = served.stream_containers(Request::new(StreamContainersRequest { filter })).await;
+            let messages: Vec<_> =
+                streamed.unwrap().into_inner().map(|part| part.unwrap().containers).collect().await;
+            assert_eq!(messages.iter().map(Vec::len).collect::<Vec<_>>(), parts);
+            let ids: Vec<String> = messages.into_iter().flatten().map(|container| container.id).collect();
+            assert_eq!(ids, (0..length).map(|number| format!("c{number}")).collect::<Vec<_>>());
+        }
+    }
+}

@@ -7,12 +7,18 @@
 
 mod census;
 mod crashes;
+mod escapes;
 mod images;
+mod layers;
 mod lifecycle;
 mod limits;
+mod namespaces;
 mod network;
 mod registry;
+mod security;
 mod sessions;
+mod shims;
 mod socket;
+mod streaming;
 mod survival;
 mod world;
