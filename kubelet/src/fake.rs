@@ -304,6 +304,15 @@ impl RuntimeService for FakeRuntime {
         Ok(ContainerStatusResponse { status: Some(status), ..ContainerStatusResponse::default() })
     }
 
+    async fn update_container_resources(
+        &self,
+        request: UpdateContainerResourcesRequest,
+    ) -> Result<UpdateContainerResourcesResponse, Error> {
+        let shares = request.linux.unwrap().cpu_shares;
+        self.note(format!("update {} to {shares} shares", request.container_id));
+        Ok(UpdateContainerResourcesResponse {})
+    }
+
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
         let code = request.cmd.first().and_then(|text| text.parse().ok()).unwrap_or(0);
         Ok(ExecSyncResponse { exit_code: code, stdout: b"probed".to_vec(), ..ExecSyncResponse::default() })
@@ -508,7 +517,9 @@ fn merge(target: &mut Value, patch: &Value) {
                 for condition in conditions {
                     let list = known.as_array_mut().unwrap();
                     list.retain(|old| old["type"] != condition["type"]);
-                    list.push(condition.clone());
+                    if condition["$patch"] != "delete" {
+                        list.push(condition.clone());
+                    }
                 }
             }
             (_, Value::Array(items)) => {

@@ -3,7 +3,7 @@
 //! Each such pod gets 65536 ids of its own, the same number for groups. Who has which range is written into the
 //! pod's directory, so that a restarted kubelet gives none away twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -67,7 +67,8 @@ impl UserNamespaces {
 }
 
 fn free(taken: &BTreeMap<String, u32>) -> Option<u32> {
-    (FIRST..=LAST).find(|number| !taken.values().any(|other| other == number))
+    let taken: BTreeSet<u32> = taken.values().copied().collect();
+    (FIRST..=LAST).find(|number| !taken.contains(number))
 }
 
 fn range(number: u32) -> UserNamespace {

@@ -163,6 +163,7 @@ fn annotations(pod: &Pod, container: &Container, attempt: u32) -> HashMap<String
         (labels::TERMINATION_MESSAGE_POLICY, message_policy.to_string()),
         (labels::POD_GRACE_PERIOD, pod.spec().termination_grace_period_seconds.unwrap_or(30).to_string()),
         (labels::IMAGE, image),
+        (labels::RESOURCES, serde_json::to_string(&container.resources).unwrap_or_default()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }

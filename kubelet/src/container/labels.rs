@@ -21,3 +21,5 @@ pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminatio
 pub const POD_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// The image as the spec names it.
 pub const IMAGE: &str = "io.coracle.container.image";
+/// What the container was made with.
+pub const RESOURCES: &str = "io.coracle.container.resources";

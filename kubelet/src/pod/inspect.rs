@@ -158,6 +158,7 @@ fn details(status: &ContainerStatus) -> Details {
             Signal::RuntimeDefault => None,
             signal => Some(signal.as_str_name().replace("PLUS", "+").replace("MINUS", "-")),
         },
+        resources: serde_json::from_str(annotation(&status.annotations, labels::RESOURCES)).ok(),
         recursive_read_only: status
             .mounts
             .iter()

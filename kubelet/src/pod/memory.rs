@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::backoff::Backoff;
 
@@ -23,8 +24,21 @@ pub struct Memory {
     pub sandbox_retry: Retry,
     /// The node has decided that the pod has to end.
     pub verdict: Option<Verdict>,
+    /// What the node has allocated to each container that stays.
+    pub allocated: BTreeMap<String, ResourceRequirements>,
+    /// Why the pod has not got yet what it asks for.
+    pub resize_wait: Option<ResizeWait>,
     /// By container name.
     pub containers: BTreeMap<String, ContainerMemory>,
+}
+
+/// Why a resize waits: the condition `PodResizePending`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResizeWait {
+    /// `Deferred` or `Infeasible`.
+    pub reason: &'static str,
+    /// The words for people.
+    pub message: String,
 }
 
 /// Why a pod has to end although nobody has deleted it: the node does not take it, or cannot keep it.
@@ -113,6 +127,10 @@ pub struct ContainerMemory {
     pub start_failure: Option<StartFailure>,
     /// What its probes say.
     pub probes: ProbeResults,
+    /// What the container with this id was given since it was made.
+    pub applied: Option<(String, ResourceRequirements)>,
+    /// Why it could not be given more or less, and when to try again.
+    pub resize_failure: Option<(String, Timestamp)>,
 }
 
 impl Default for ContainerMemory {
@@ -123,6 +141,8 @@ impl Default for ContainerMemory {
             pulls: Backoff::of_containers(),
             start_failure: None,
             probes: ProbeResults::default(),
+            applied: None,
+            resize_failure: None,
         }
     }
 }
@@ -132,6 +152,8 @@ impl Default for ContainerMemory {
 pub enum ContainerOperation {
     /// Its image is pulled, it is made and started.
     Starting,
+    /// It is being given more or less.
+    Resizing,
     /// It is being stopped.
     Stopping {
         /// When it will be killed.
@@ -173,6 +195,8 @@ impl Memory {
             is_sandbox_busy: false,
             sandbox_retry: Retry::new(),
             verdict: None,
+            allocated: BTreeMap::new(),
+            resize_wait: None,
             containers: BTreeMap::new(),
         }
     }

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod observed;
 pub mod plan;
 mod relist;
+pub mod resize;
 pub mod start;
 pub mod status;
 pub mod stop;

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 
 use cri::v1::LinuxContainerUser;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerStateTerminated, ContainerStatus, PodStatus, ResourceRequirements,
+};
 
 use super::view::StatusView;
 
@@ -65,6 +67,8 @@ pub struct Details {
     pub user: Option<LinuxContainerUser>,
     /// The signal that ends it, where the runtime says.
     pub stop_signal: Option<String>,
+    /// What it was made with.
+    pub resources: Option<ResourceRequirements>,
     /// Places in it that are read-only with all mounts below them.
     pub recursive_read_only: Vec<String>,
 }

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::memory::{ContainerOperation, Memory, Volumes};
 use super::observed::{ContainerState, KEPT, Observed, ObservedContainer};
+use super::resize::{self, Change};
 use super::view::{
     PodView, RestartPolicy, container_restart_policy, grace_of, init_restart_policy, is_sidecar, plain,
 };
@@ -83,6 +84,13 @@ pub enum PodAction {
         /// Why, in the words of the event.
         reason: StopReason,
     },
+    /// Give a running container what the node has allocated to it.
+    ResizeContainer {
+        /// The runtime's name for it.
+        id: String,
+        /// Its name in the pod.
+        name: String,
+    },
     /// Remove a dead container that is no longer worth keeping.
     RemoveContainer {
         /// The runtime's name for it.
@@ -111,6 +119,8 @@ pub enum StopReason {
     Changed,
     /// The sandbox around it is dead.
     SandboxChanged,
+    /// What it is to have can only be given at a start.
+    Resized,
 }
 
 impl StopReason {
@@ -120,6 +130,7 @@ impl StopReason {
             StopReason::PodEnds | StopReason::SandboxChanged => format!("Stopping container {container}"),
             StopReason::Liveness => format!("Container {container} failed liveness probe, will be restarted"),
             StopReason::Startup => format!("Container {container} failed startup probe, will be restarted"),
+            StopReason::Resized => format!("Container {container} resize requires restart"),
             StopReason::Changed => format!("Container {container} definition changed, will be restarted"),
         }
     }
@@ -324,15 +335,32 @@ fn plan_container(
         };
     };
     match &active.state {
-        ContainerState::Running { .. } => {
-            reason_to_restart(situation, container, active).map(|reason| stop_container(pod, active, reason))
-        }
+        ContainerState::Running { .. } => match reason_to_restart(situation, container, active) {
+            Some(reason) => Some(stop_container(pod, active, reason)),
+            None => plan_resize(situation, container, active),
+        },
         // Left behind between its making and its start.
         ContainerState::Created | ContainerState::Unknown => start(situation, container, is_starting),
         ContainerState::Exited { code, finished_at, .. } if policy.restarts(*code) => {
             restart(situation, container, *finished_at, is_starting)
         }
         ContainerState::Exited { .. } => None,
+    }
+}
+
+fn plan_resize(
+    situation: &Situation<'_>,
+    container: &Container,
+    active: &ObservedContainer,
+) -> Option<PodAction> {
+    let failure =
+        situation.memory.containers.get(&active.name).and_then(|memory| memory.resize_failure.as_ref());
+    match resize::change(situation, container, active)? {
+        Change::Restart => Some(stop_container(situation.pod, active, StopReason::Resized)),
+        Change::InPlace => Some(match failure.filter(|(_, retry_at)| *retry_at > situation.now) {
+            Some((_, retry_at)) => PodAction::WakeAt(*retry_at),
+            None => PodAction::ResizeContainer { id: active.id.clone(), name: active.name.clone() },
+        }),
     }
 }
 

@@ -8,6 +8,7 @@ mod act;
 mod outcome;
 mod probes;
 mod report;
+mod resize;
 #[cfg(test)]
 mod tests;
 
@@ -190,9 +191,7 @@ impl Worker {
         if !is_new || self.is_gone || self.pod.is_being_deleted() {
             return;
         }
-        let (own, context) = (self.pod.uid(), &self.context);
-        let taken = |pod: &Pod| pod.uid() != own && !pod.is_finished() && pod.status().start_time.is_some();
-        let others: Vec<Arc<Pod>> = context.pods.list().into_iter().filter(|pod| taken(pod)).collect();
+        let (others, context) = (self.other_pods(), &self.context);
         let pressure = *context.pressure.borrow();
         let node = admission::Node { facts: &context.node, pressure, others: &others };
         let Some(verdict) = admission::refusal(&self.pod, &node) else { return };
@@ -205,6 +204,7 @@ impl Worker {
         if goal(&self.situation(now)) != Goal::Run {
             self.memory.terminating_since.get_or_insert(now);
         }
+        self.allocate(now);
         let mut wake = self.next_try.filter(|at| *at > now).unwrap_or(now + SAFETY_LOOK);
         for action in plan_pod(&self.situation(now)) {
             match action {

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::whole_seconds;
-use crate::pod::plan::Situation;
+use crate::pod::plan::{Goal, Situation, goal};
+use crate::pod::resize;
 use crate::pod::view::{PodView, is_sidecar};
 
 /// What a condition is to say.
@@ -57,10 +58,33 @@ pub(super) fn conditions(
             };
             condition("DisruptionTarget", why, before, pod.metadata.generation, situation.now)
         });
-    let ours: Vec<PodCondition> = ours.into_iter().chain(disruption).collect();
-    let others = before.iter().filter(|condition| ours.iter().all(|our| our.type_ != condition.type_));
+    let resizes = resizes(situation)
+        .into_iter()
+        .map(|(kind, verdict)| condition(kind, verdict, before, pod.metadata.generation, situation.now));
+    let ours: Vec<PodCondition> = ours.into_iter().chain(disruption).chain(resizes).collect();
+    let is_ours = |kind: &str| RESIZES.contains(&kind) || ours.iter().any(|our| our.type_ == kind);
+    let others = before.iter().filter(|condition| !is_ours(&condition.type_));
     let others: Vec<_> = others.cloned().collect();
     ours.into_iter().chain(others).collect()
+}
+
+/// The conditions that are only there while they are true.
+const RESIZES: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+fn resizes(situation: &Situation<'_>) -> Vec<(&'static str, Verdict)> {
+    let mut found = Vec::new();
+    if let Some(wait) = &situation.memory.resize_wait {
+        let (reason, message) = (Some(wait.reason), Some(wait.message.clone()));
+        found.push(("PodResizePending", Verdict { reason, message, ..Verdict::yes() }));
+    }
+    if goal(situation) == Goal::Run && resize::is_in_progress(situation) {
+        let failures = situation.memory.containers.values();
+        let failure =
+            failures.filter_map(|memory| memory.resize_failure.clone()).map(|(message, _)| message).next();
+        let reason = failure.is_some().then_some("Error");
+        found.push(("PodResizeInProgress", Verdict { reason, message: failure, ..Verdict::yes() }));
+    }
+    found
 }
 
 fn condition(

@@ -4,7 +4,8 @@ use cri::v1::LinuxContainerUser;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     self, Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, ContainerUser, VolumeMount, VolumeMountStatus,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, ResourceRequirements, VolumeMount,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -14,6 +15,7 @@ use crate::pod::backoff::go_duration;
 use crate::pod::memory::{ContainerOperation, StartFailure};
 use crate::pod::observed::{ContainerState, ObservedContainer};
 use crate::pod::plan::{Goal, Situation, crash_back_off, goal};
+use crate::pod::resize;
 use crate::pod::view::{
     PodView, RestartPolicy, container_restart_policy, init_restart_policy, is_sidecar, plain,
 };
@@ -86,6 +88,13 @@ fn container_status(
         Some(latest) => observed_status(latest, container, situation.runtime),
         None => unobserved_status(situation, container),
     };
+    if let Some(allocated) = situation.memory.allocated.get(name) {
+        status.allocated_resources = allocated.requests.clone();
+        let applied =
+            latest.and_then(|latest| resize::applied(situation.memory, latest)).unwrap_or(allocated);
+        status.resources =
+            Some(applied.clone()).filter(|resources| *resources != ResourceRequirements::default());
+    }
     status.last_state = match situation.observed.previous(name) {
         Some(previous) => Some(api_state(previous, situation.runtime)),
         None => status.last_state.or(Some(ApiState::default())),

@@ -40,7 +40,11 @@ fn as_patch(field: &str, value: &Value) -> Value {
 fn changed_conditions(old: &PodStatus, new: &PodStatus) -> Vec<Value> {
     let before = old.conditions.as_deref().unwrap_or_default();
     let after = new.conditions.as_deref().unwrap_or_default();
-    after.iter().filter(|condition| !before.contains(condition)).map(condition_patch).collect()
+    let changed = after.iter().filter(|condition| !before.contains(condition)).map(condition_patch);
+    // What is not kept was ours and is over.
+    let is_over = |old: &&PodCondition| after.iter().all(|new| new.type_ != old.type_);
+    let over = before.iter().filter(is_over).map(|old| json!({ "type": old.type_, "$patch": "delete" }));
+    changed.chain(over).collect()
 }
 
 /// A reason or message that no longer holds has to be removed by name.
@@ -94,5 +98,16 @@ mod tests {
         old.reason = Some("Evicted".into());
         let patch = status_patch("u", &old, &status("Running", "True")).unwrap();
         assert_eq!(patch["status"], json!({ "reason": null }));
+    }
+
+    #[test]
+    fn a_condition_that_is_over_is_deleted_by_its_type() {
+        let patch = status_patch(
+            "u",
+            &status("Running", "True"),
+            &PodStatus { conditions: Some(Vec::new()), ..status("Running", "True") },
+        );
+        let conditions = &patch.unwrap()["status"]["conditions"];
+        assert_eq!(conditions, &json!([{ "type": "Ready", "$patch": "delete" }]));
     }
 }

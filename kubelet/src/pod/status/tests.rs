@@ -314,6 +314,7 @@ fn users_signals_and_mounts_are_told_as_the_runtime_has_them() {
     observed.containers[0].details = Details {
         user: Some(cri::v1::LinuxContainerUser { uid: 7, gid: 8, supplemental_groups: vec![8, 9] }),
         stop_signal: Some("SIGUSR1".into()),
+        resources: None,
         recursive_read_only: vec!["/r".into()],
     };
     let status = told(&pod, &observed, &memory());

@@ -1,5 +1,6 @@
 //! Carries out the plan's actions: notes what is under way and starts a task for it.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
@@ -13,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::outcome::Done;
+use super::resize;
 use crate::cgroup;
 use crate::container::qos::{QosClass, cgroup_parent};
 use crate::context::Context;
 use crate::pod::memory::{ContainerOperation, Volumes};
 use crate::pod::observed::ContainerState;
 use crate::pod::plan::PodAction;
+use crate::pod::resize::{allocated_pod, applied, wanted};
 use crate::pod::start::{self, Start};
 use crate::pod::stop::Stop;
 use crate::pod::view::PodView;
@@ -66,6 +69,7 @@ impl Worker {
                 });
                 self.stopping.insert(name, handle);
             }
+            PodAction::ResizeContainer { id, name } => self.resize_container(id, name),
             PodAction::RemoveContainer { id } => self.remove_container(id),
             PodAction::RemoveVolumes => {
                 self.memory.volumes = Volumes::Removing;
@@ -133,7 +137,7 @@ impl Worker {
         let cancel = CancellationToken::new();
         let start = Start {
             context: self.context.clone(),
-            pod: self.pod.clone(),
+            pod: allocated_pod(&self.pod, &self.memory),
             name: name.clone(),
             attempt,
             target: self.target_of(&name),
@@ -154,6 +158,24 @@ impl Worker {
         }
         self.starting.insert(name.clone(), cancel);
         self.tasks.spawn(async move { Done::ContainerStarted { name, result: start.run().await } });
+    }
+
+    /// The group around the container first grows and last shrinks, so that the container always fits in.
+    fn resize_container(&mut self, id: String, name: String) {
+        let Some(running) = self.observed.active(&name) else { return };
+        let before = applied(&self.memory, running).cloned().unwrap_or_default();
+        let pod = allocated_pod(&self.pod, &self.memory);
+        let Some(container) = pod.container(&name).map(Cow::into_owned) else { return };
+        self.memory.container(&name).operation = Some(ContainerOperation::Resizing);
+        let message = format!("Pod resize started: container {name}");
+        self.context.events.event(self.pod.object_ref(&()), EventType::Normal, "ResizeStarted", message);
+        let context = self.context.clone();
+        let sandbox = self.observed.sandbox().map(|sandbox| sandbox.id.clone()).unwrap_or_default();
+        self.tasks.spawn(async move {
+            let resources = wanted(&container);
+            let result = resize::run(&context, &pod, &sandbox, &container, &id, before).await;
+            Done::ContainerResized { name, result: result.map(|()| (id, resources)) }
+        });
     }
 
     /// The running container that an ephemeral one is aimed at.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use client::events::EventType;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use kube::Resource;
 use tokio::task::JoinError;
 
@@ -32,6 +32,7 @@ pub(super) enum Done {
     ContainerStarted { name: String, result: Result<(), StartError> },
     ContainerStopped { name: String, result: Result<(), cri::Error> },
     ContainerRemoved,
+    ContainerResized { name: String, result: Result<(String, ResourceRequirements), cri::Error> },
     Reported(Result<Box<Pod>, kube::Error>),
     Deleted(Result<(), kube::Error>),
     Forgotten(io::Result<()>),
@@ -87,6 +88,7 @@ impl Worker {
                 }
             }
             Done::ContainerRemoved => {}
+            Done::ContainerResized { name, result } => self.container_resized(&name, result, now),
             Done::Reported(result) => self.reported(result, now),
             Done::Deleted(result) => match result {
                 // The watch will say that it is gone, at once or when its last finalizer is.
@@ -180,6 +182,34 @@ impl Worker {
                     _ => CONFIG_RETRY,
                 };
                 memory.start_failure = Some(StartFailure { reason, message, retry_at: now + delay });
+            }
+        }
+    }
+
+    fn container_resized(
+        &mut self,
+        name: &str,
+        result: Result<(String, ResourceRequirements), cri::Error>,
+        now: Timestamp,
+    ) {
+        let memory = self.memory.container(name);
+        memory.operation = None;
+        match result {
+            Ok(applied) => {
+                memory.applied = Some(applied);
+                memory.resize_failure = None;
+                let message = format!("Pod resize completed: container {name}");
+                self.context.events.event(
+                    self.pod.object_ref(&()),
+                    EventType::Normal,
+                    "ResizeCompleted",
+                    message,
+                );
+            }
+            Err(error) => {
+                let message = format!("failed to resize container {name}: {error}");
+                memory.resize_failure = Some((message.clone(), now + CONFIG_RETRY));
+                self.warn("ResizeError", &message);
             }
         }
     }

@@ -42,6 +42,7 @@ impl Kubelet {
         let mut config = Config::new("node", IpAddr::from([192, 0, 2, 1]));
         config.root = root.path().join("kubelet");
         config.log_dir = root.path().join("logs");
+        config.cgroup_parent = format!("/coracle-kubelet-test-{}", std::process::id());
         let sources = Arc::new(Sources::new(client.clone()));
         let pods = informer::start::<Pod>(client.clone(), Selection::default(), stop.clone());
         let context = Arc::new(Context {
@@ -382,4 +383,30 @@ async fn a_pod_that_the_node_does_not_take_fails_before_anything_is_made() {
     assert_eq!(pod["status"]["reason"], "SysctlForbidden");
     assert_eq!(kubelet.runtime.calls(), Vec::<String>::new());
     timeout(LONG, kubelet.api.wait_event("SysctlForbidden: forbidden sysctl")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_is_given_more_while_it_runs() {
+    let kubelet = Kubelet::start(&["busybox:1"]);
+    let mut spec = one_container();
+    let asking = |cpu: &str| json!({ "requests": { "cpu": cpu } });
+    spec["containers"][0]["resources"] = asking("100m");
+    kubelet.create(spec);
+    let pod = kubelet.wait_phase("Running").await;
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!(
+        (&status["resources"], &status["allocatedResources"]),
+        (&asking("100m"), &json!({ "cpu": "100m" }))
+    );
+    let mut pod = kubelet.api.get(POD).unwrap();
+    pod["spec"]["containers"][0]["resources"] = asking("200m");
+    kubelet.api.put(POD, pod);
+    let is_given = |pod: &Value| pod["status"]["containerStatuses"][0]["resources"] == asking("200m");
+    let is_over = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().unwrap();
+        !conditions.iter().any(|condition| condition["type"] == "PodResizeInProgress")
+    };
+    kubelet.wait(|pod| is_given(pod) && is_over(pod)).await;
+    assert_eq!(kubelet.runtime.calls().last().unwrap(), "update a-1 to 204 shares");
+    crate::cgroup::remove(&format!("/coracle-kubelet-test-{}", std::process::id())).unwrap();
 }
