@@ -16,6 +16,9 @@ pub use serve::serve;
 pub use service::{EventStream, ImageService, RuntimeService};
 pub use socket::Socket;
 
+/// Lists of many pods are larger than gRPC's default of 4 MiB; upstream's kubelet uses this too.
+const MESSAGE_LIMIT: usize = 16 << 20;
+
 /// The messages of `runtime.v1`, with the wire's names in Rust casing.
 #[allow(missing_docs, clippy::all)]
 pub mod v1 {

@@ -8,10 +8,7 @@ use crate::service::{image_calls, runtime_calls};
 use crate::v1::image_service_client::ImageServiceClient;
 use crate::v1::runtime_service_client::RuntimeServiceClient;
 use crate::v1::*;
-use crate::{Code, Error, EventStream, ImageService, RuntimeService};
-
-/// Lists of many pods are larger than gRPC's default of 4 MiB; upstream's kubelet uses this too.
-const MESSAGE_LIMIT: usize = 16 << 20;
+use crate::{Code, Error, EventStream, ImageService, MESSAGE_LIMIT, RuntimeService};
 
 /// A runtime at the other end of a socket.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ use crate::service::{image_calls, runtime_calls};
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
 use crate::v1::*;
-use crate::{Error, ImageService, RuntimeService, Socket};
+use crate::{Error, ImageService, MESSAGE_LIMIT, RuntimeService, Socket};
 
 /// How many entries of a streamed list go into one message.
 const PART: usize = 200;
@@ -36,8 +36,8 @@ pub async fn serve(
         Some((Ok::<_, io::Error>(connection), socket))
     });
     Server::builder()
-        .add_service(RuntimeServiceServer::new(ServedRuntime(runtime)))
-        .add_service(ImageServiceServer::new(ServedImages(images)))
+        .add_service(RuntimeServiceServer::new(ServedRuntime(runtime)).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(ImageServiceServer::new(ServedImages(images)).max_decoding_message_size(MESSAGE_LIMIT))
         .serve_with_incoming_shutdown(connections, stop)
         .await
 }

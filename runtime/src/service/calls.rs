@@ -55,7 +55,9 @@ impl RuntimeService for Runtime {
 
     async fn run_pod_sandbox(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse, Error> {
         let config = request.config.unwrap_or_default();
-        let pod_sandbox_id = self.shared.run_sandbox(config, request.runtime_handler).await?;
+        let shared = self.shared.clone();
+        let run = async move { shared.run_sandbox(config, request.runtime_handler).await };
+        let pod_sandbox_id = to_its_end(run).await?;
         Ok(RunPodSandboxResponse { pod_sandbox_id })
     }
 
@@ -63,7 +65,8 @@ impl RuntimeService for Runtime {
         &self,
         request: StopPodSandboxRequest,
     ) -> Result<StopPodSandboxResponse, Error> {
-        self.shared.stop_sandbox(&request.pod_sandbox_id).await?;
+        let shared = self.shared.clone();
+        to_its_end(async move { shared.stop_sandbox(&request.pod_sandbox_id).await }).await?;
         Ok(StopPodSandboxResponse {})
     }
 
@@ -71,7 +74,8 @@ impl RuntimeService for Runtime {
         &self,
         request: RemovePodSandboxRequest,
     ) -> Result<RemovePodSandboxResponse, Error> {
-        self.shared.remove_sandbox(&request.pod_sandbox_id).await?;
+        let shared = self.shared.clone();
+        to_its_end(async move { shared.remove_sandbox(&request.pod_sandbox_id).await }).await?;
         Ok(RemovePodSandboxResponse {})
     }
 
@@ -114,7 +118,8 @@ impl RuntimeService for Runtime {
     }
 
     async fn start_container(&self, request: StartContainerRequest) -> Result<StartContainerResponse, Error> {
-        self.shared.start_container(&request.container_id).await?;
+        let shared = self.shared.clone();
+        to_its_end(async move { shared.start_container(&request.container_id).await }).await?;
         Ok(StartContainerResponse {})
     }
 
@@ -128,7 +133,8 @@ impl RuntimeService for Runtime {
         &self,
         request: RemoveContainerRequest,
     ) -> Result<RemoveContainerResponse, Error> {
-        self.shared.remove_container(&request.container_id).await?;
+        let shared = self.shared.clone();
+        to_its_end(async move { shared.remove_container(&request.container_id).await }).await?;
         Ok(RemoveContainerResponse {})
     }
 
@@ -284,6 +290,14 @@ impl ImageService for Runtime {
         let measured = tokio::task::spawn_blocking(move || shared.image_fs_info()).await;
         measured.map_err(|error| Error::unknown(error.to_string()))?
     }
+}
+
+/// Carries a change out, also when the caller has left meanwhile: what is half made would be nobody's. A stop is not
+/// one of these, who takes it back does not want the container killed.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(change).await.map_err(|error| Error::unknown(error.to_string()))?
 }
 
 fn too_many(error: streaming::TooManyRequests) -> Error {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cri::v1::*;
 use cri::{Code, ImageService, Remote, RuntimeService, Socket};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -330,6 +330,43 @@ fn a_privileged_container_has_the_nodes_devices() {
             }
         }
         hang_up(serving).await;
+        world
+    });
+}
+
+#[test]
+fn what_a_caller_has_begun_is_finished_without_him() {
+    in_world(|world| async move {
+        let mut events = world.events().await;
+        let request =
+            RunPodSandboxRequest { config: Some(sandbox_config(&world, "left")), ..Default::default() };
+        // The caller leaves at the first wait.
+        assert!(world.runtime.run_pod_sandbox(request).now_or_never().is_none());
+        let pod = loop {
+            let pods = world.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await.unwrap().items;
+            match pods.into_iter().next() {
+                Some(pod) => break pod,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(pod.state(), PodSandboxState::SandboxReady);
+        let main = world.create(&pod.id, world.script("main", "sleep 1000")).await.unwrap();
+        assert!(world.start(&main).now_or_never().is_none());
+        let started = async {
+            while events.next().await.unwrap().unwrap().container_event_type()
+                != ContainerEventType::ContainerStartedEvent
+            {}
+        };
+        tokio::time::timeout(Duration::from_secs(20), started).await.unwrap();
+        assert_eq!(world.status(&main).await.state(), ContainerState::ContainerRunning);
+        let request = RemovePodSandboxRequest { pod_sandbox_id: pod.id.clone() };
+        assert!(world.runtime.remove_pod_sandbox(request).now_or_never().is_none());
+        let list = || world.runtime.list_pod_sandbox(ListPodSandboxRequest::default());
+        while !list().await.unwrap().items.is_empty()
+            || world.config.state.join("pods").join(&pod.id).exists()
+        {
+            tokio::task::yield_now().await;
+        }
         world
     });
 }
