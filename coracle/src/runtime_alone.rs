@@ -38,6 +38,8 @@ async fn serve(args: &RuntimeArgs, place: &Place) -> Result<()> {
     network.set_pod_cidr(args.pod_cidr).await.context("cannot set up the pod network")?;
     let config = runtime::Config {
         streaming_address: args.streaming_address,
+        // Its kubelet says how long logs may be, and looks after them.
+        log_limit: None,
         ..server::runtime_config(place, Some(network))
     };
     let runtime = Runtime::start(config).await.context("cannot start the container runtime")?;

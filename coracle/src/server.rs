@@ -207,6 +207,9 @@ pub(crate) fn pod_network(place: &Place, cluster_cidr: Cidr) -> Result<PodNetwor
     Ok(PodNetwork::new(net::Config { bridge: BRIDGE.to_string(), cluster_cidr, state_dir })?)
 }
 
+/// The kubelet's own limits: its look once a minute then finds nothing that is too long.
+const LOG_LIMIT: runtime::LogLimit = runtime::LogLimit { bytes: 10 << 20, files: 5 };
+
 /// The embedded runtime's settings at this place.
 pub(crate) fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) -> runtime::Config {
     runtime::Config {
@@ -216,6 +219,7 @@ pub(crate) fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) ->
         shim: runtime::ShimCommand::default(),
         network,
         streaming_address: runtime::Config::LOOPBACK,
+        log_limit: Some(LOG_LIMIT),
         registries: Default::default(),
         archives: None,
     }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // A step that fails ends the measurement.
 
+#[path = "../tests/kernel/census.rs"]
+#[allow(dead_code)] // The tests need more of it.
+mod census;
 #[path = "../tests/kernel/world.rs"]
 #[allow(dead_code)] // The tests need more of it.
 mod world;

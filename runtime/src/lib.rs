@@ -8,10 +8,14 @@
 
 pub mod cgroup;
 pub mod container;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod image;
 mod service;
 pub mod shim;
 pub mod streaming;
 pub mod sys;
+pub mod trace;
 
+pub use container::spec::LogLimit;
 pub use service::{Config, Daemonless, Ended, Engine, Runtime, RuntimeError, ShimCommand, read_in_layers, reset, reset_pods};

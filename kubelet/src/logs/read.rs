@@ -185,14 +185,16 @@ fn offset_of_last_lines(bytes: &[u8], lines: usize) -> Option<usize> {
 
 /// The text of the last lines, for a container that has left no last words; empty when there is no log.
 pub fn last_lines(path: &Path, lines: usize, limit: usize) -> String {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut log = LogFile::open(path, Some(lines))?;
-        let mut text = Vec::new();
-        while log.read_into(&mut text, &LogOptions::default())? {}
-        Ok(text)
-    };
-    let text = read().unwrap_or_default();
+    let text = read_now(path, Some(lines)).unwrap_or_default();
     String::from_utf8_lossy(&text[text.len().saturating_sub(limit)..]).into_owned()
+}
+
+/// What is there now, or so many of the last lines of it.
+pub(super) fn read_now(path: &Path, tail: Option<usize>) -> io::Result<Vec<u8>> {
+    let mut log = LogFile::open(path, tail)?;
+    let mut text = Vec::new();
+    while log.read_into(&mut text, &LogOptions::default())? {}
+    Ok(text)
 }
 
 #[cfg(test)]

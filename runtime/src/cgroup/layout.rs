@@ -1,6 +1,6 @@
 //! Which control group hierarchies this machine has, and where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A version 1 controller that we use.
@@ -20,6 +20,8 @@ pub enum Controller {
     Devices,
     /// Stopping for a while.
     Freezer,
+    /// Memory in huge pages.
+    Hugetlb,
 }
 
 const CONTROLLERS: &[(&str, Controller)] = &[
@@ -30,6 +32,7 @@ const CONTROLLERS: &[(&str, Controller)] = &[
     ("pids", Controller::Pids),
     ("devices", Controller::Devices),
     ("freezer", Controller::Freezer),
+    ("hugetlb", Controller::Hugetlb),
 ];
 
 impl Controller {
@@ -41,7 +44,7 @@ impl Controller {
 
 /// Whether we pass this version 2 controller on to our groups.
 pub(super) fn is_used(name: &str) -> bool {
-    matches!(name, "cpu" | "cpuset" | "memory" | "pids" | "io")
+    matches!(name, "cpu" | "cpuset" | "memory" | "pids" | "io" | "hugetlb")
 }
 
 /// Where the hierarchies are mounted.
@@ -49,8 +52,19 @@ pub(super) fn is_used(name: &str) -> bool {
 pub struct Layout {
     /// Version 1 controllers.
     pub controllers: BTreeMap<Controller, PathBuf>,
-    /// The version 2 hierarchy. Beside version 1 it has no controllers, and serves to kill groups at once.
+    /// The version 2 hierarchy. Beside version 1 it seldom has controllers, and serves to kill groups at once.
     pub unified: Option<PathBuf>,
+    /// The controllers that version 2 has on a machine that has version 1 too.
+    pub beside: BTreeSet<Controller>,
+}
+
+/// The two ways in which the kernel knows control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A hierarchy for each controller.
+    Split,
+    /// One hierarchy for all.
+    Unified,
 }
 
 impl Layout {
@@ -79,7 +93,15 @@ impl Layout {
 
     /// This machine's layout.
     pub fn detect() -> std::io::Result<Layout> {
-        let layout = Layout::parse(&std::fs::read_to_string("/proc/self/mountinfo")?);
+        let mut layout = Layout::parse(&std::fs::read_to_string("/proc/self/mountinfo")?);
+        if let (false, Some(unified)) = (layout.is_unified(), &layout.unified) {
+            let names = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
+            layout.beside = CONTROLLERS
+                .iter()
+                .filter(|(name, _)| names.split_whitespace().any(|there| there == *name))
+                .map(|(_, controller)| *controller)
+                .collect();
+        }
         if layout.controllers.is_empty() && layout.unified.is_none() {
             let message = "no control groups are mounted (expected at /sys/fs/cgroup)";
             return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, message));
@@ -92,11 +114,21 @@ impl Layout {
         self.controllers.is_empty()
     }
 
+    /// Where a controller is to be found, if anywhere.
+    pub(super) fn version(&self, controller: Controller) -> Option<Version> {
+        if self.controllers.contains_key(&controller) {
+            return Some(Version::Split);
+        }
+        let is_there = self.unified.is_some() && (self.is_unified() || self.beside.contains(&controller));
+        is_there.then_some(Version::Unified)
+    }
+
     pub(super) fn directory(&self, controller: Controller) -> Option<&Path> {
-        self.controllers
-            .get(&controller)
-            .or(if self.is_unified() { self.unified.as_ref() } else { None })
-            .map(PathBuf::as_path)
+        match self.version(controller)? {
+            Version::Split => self.controllers.get(&controller),
+            Version::Unified => self.unified.as_ref(),
+        }
+        .map(PathBuf::as_path)
     }
 }
 

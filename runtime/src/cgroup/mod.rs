@@ -9,9 +9,10 @@ mod layout;
 pub mod resources;
 pub mod stats;
 
-pub use layout::{Controller, Layout};
+pub use layout::{Controller, Layout, Version};
 pub use resources::{DeviceRule, Resources};
 
+use resources::Setting;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -100,13 +101,7 @@ impl Cgroup {
     fn create_unified(&self, root: &Path) -> Result<(), CgroupError> {
         let mut directory = root.to_owned();
         for part in &self.path {
-            if self.layout.is_unified() {
-                let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
-                for controller in available.split_whitespace().filter(|name| layout::is_used(name)) {
-                    let file = directory.join("cgroup.subtree_control");
-                    write_kernel_file(&file, &format!("+{controller}")).map_err(failed("write", &file))?;
-                }
-            }
+            self.pass_controllers_on(&directory)?;
             directory.push(part);
             match fs::create_dir(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -118,19 +113,62 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Sets limits; what is not given stays as it is.
-    pub fn apply(&self, resources: &Resources) -> Result<(), CgroupError> {
-        let settings = if self.layout.is_unified() {
-            resources::unified_settings(resources)
-        } else {
-            resources::settings(resources)
-        };
-        for setting in settings {
-            let Some(root) = self.layout.directory(setting.controller) else { continue };
-            let file = root.join(&self.path).join(&setting.file);
-            write_kernel_file(&file, &setting.value).map_err(failed("write", &file))?;
+    fn pass_controllers_on(&self, directory: &Path) -> Result<(), CgroupError> {
+        if !self.layout.is_unified() && self.layout.beside.is_empty() {
+            return Ok(());
+        }
+        let read = |file| fs::read_to_string(directory.join(file)).unwrap_or_default();
+        let (available, passed) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+        let is_passed = |name: &&str| passed.split_whitespace().any(|there| there == *name);
+        let missing = available.split_whitespace().filter(|name| layout::is_used(name) && !is_passed(name));
+        for controller in missing {
+            let file = directory.join("cgroup.subtree_control");
+            let written = write_kernel_file(&file, &format!("+{controller}"));
+            // Beside version 1 there may be processes in any group, which then keeps its controllers.
+            if self.layout.is_unified() {
+                written.map_err(failed("write", &file))?;
+            }
         }
         Ok(())
+    }
+
+    /// Sets limits; what is not given stays as it is.
+    pub fn apply(&self, resources: &Resources) -> Result<(), CgroupError> {
+        let settings = resources::settings(resources, |controller| self.layout.version(controller))
+            .map_err(|reason| failed("set limits of", &self.path)(io::Error::other(reason)))?;
+        let mut pending = settings.as_slice();
+        while let [setting, rest @ ..] = pending {
+            pending = rest;
+            match (self.write(setting), rest) {
+                // Version 1 wants the limit of memory never above that of memory and swap together: when both
+                // grow, the latter has to go first.
+                (Err(error), [both, ..])
+                    if error.raw_os_error() == Some(libc::EINVAL) && is_memory_pair(setting, both) =>
+                {
+                    self.write(both).map_err(failed("write", &self.file(both)))?;
+                    self.write(setting).map_err(failed("write", &self.file(setting)))?;
+                    pending = &rest[1..];
+                }
+                (outcome, _) => outcome.map_err(failed("write", &self.file(setting)))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, setting: &Setting) -> io::Result<()> {
+        // A machine without the controller has nothing to limit.
+        if self.layout.directory(setting.controller).is_none() {
+            return Ok(());
+        }
+        match write_kernel_file(&self.file(setting), &setting.value) {
+            Err(error) if setting.may_be_missing && error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn file(&self, setting: &Setting) -> PathBuf {
+        let root = self.layout.directory(setting.controller).unwrap_or(Path::new("/"));
+        root.join(&self.path).join(&setting.file)
     }
 
     /// Allows these devices and no other.
@@ -277,6 +315,10 @@ impl Cgroup {
 pub fn out_of_memory_kills_in(content: &str) -> u64 {
     let count = content.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
     count.unwrap_or(0)
+}
+
+fn is_memory_pair(one: &Setting, other: &Setting) -> bool {
+    one.file == "memory.limit_in_bytes" && other.file == "memory.memsw.limit_in_bytes"
 }
 
 /// `false` when the kernel says that somebody is still in there.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Controller;
+use super::{Controller, Version};
 
 /// Limits of a container. What is absent is not limited, or not changed by an update.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Resources {
     pub memory_nodes: Option<String>,
     /// How many processes.
     pub pids_limit: Option<i64>,
+    /// Bytes in huge pages, by the size of the page, such as `2MB`.
+    pub hugepages: BTreeMap<String, u64>,
     /// Version 2 files and what is written to them, as the caller says.
     pub unified: BTreeMap<String, String>,
 }
@@ -40,47 +42,91 @@ pub struct Setting {
     pub file: String,
     /// What is written.
     pub value: String,
+    /// A kernel without the file is as good: nothing is limited that could be used.
+    pub may_be_missing: bool,
 }
 
-/// The values for version 1.
-pub fn settings(resources: &Resources) -> Vec<Setting> {
+/// The values for all controllers, wherever this machine has each.
+pub fn settings(
+    resources: &Resources,
+    version: impl Fn(Controller) -> Option<Version>,
+) -> Result<Vec<Setting>, String> {
     use Controller::*;
+    use Version::*;
+    check(resources)?;
     let mut settings = Vec::new();
-    let mut set = |controller, file: &str, value: Option<String>| {
-        settings.extend(value.map(|value| Setting { controller, file: file.to_owned(), value }));
+    let mut set = |controller, file: &str, value: Option<String>, may_be_missing| {
+        let file = file.to_owned();
+        settings.extend(value.map(|value| Setting { controller, file, value, may_be_missing }));
     };
-    set(Cpu, "cpu.shares", resources.cpu_shares.map(|shares| shares.max(2).to_string()));
-    // The period first: a quota is checked against it.
-    set(Cpu, "cpu.cfs_period_us", resources.cpu_period.map(|period| period.to_string()));
-    set(Cpu, "cpu.cfs_quota_us", resources.cpu_quota.map(|quota| quota.to_string()));
-    set(Memory, "memory.limit_in_bytes", resources.memory_limit.map(|limit| limit.to_string()));
-    set(Cpuset, "cpuset.cpus", resources.cpus.clone());
-    set(Cpuset, "cpuset.mems", resources.memory_nodes.clone());
-    set(Pids, "pids.max", resources.pids_limit.map(unlimited_is_max));
-    settings
+    match version(Cpu) {
+        Some(Split) => {
+            set(Cpu, "cpu.shares", resources.cpu_shares.map(|shares| shares.max(2).to_string()), false);
+            // The period first: a quota is checked against it.
+            set(Cpu, "cpu.cfs_period_us", resources.cpu_period.map(|period| period.to_string()), false);
+            set(Cpu, "cpu.cfs_quota_us", resources.cpu_quota.map(|quota| quota.to_string()), false);
+        }
+        Some(Unified) => {
+            set(Cpu, "cpu.weight", resources.cpu_shares.map(|shares| weight(shares).to_string()), false);
+            set(Cpu, "cpu.max", cpu_max(resources), false);
+        }
+        None => {}
+    }
+    match version(Memory) {
+        Some(Split) => {
+            set(Memory, "memory.limit_in_bytes", resources.memory_limit.map(at_most), false);
+            let both = resources.memory_and_swap_limit.map(at_most);
+            set(Memory, "memory.memsw.limit_in_bytes", both, true);
+        }
+        Some(Unified) => {
+            set(Memory, "memory.max", resources.memory_limit.map(unlimited_is_max), false);
+            set(Memory, "memory.swap.max", swap_max(resources), true);
+        }
+        None => {}
+    }
+    set(Cpuset, "cpuset.cpus", resources.cpus.clone(), false);
+    set(Cpuset, "cpuset.mems", resources.memory_nodes.clone(), false);
+    set(Pids, "pids.max", resources.pids_limit.map(unlimited_is_max), false);
+    for (size, limit) in &resources.hugepages {
+        let file = match version(Hugetlb) {
+            Some(Split) => format!("hugetlb.{size}.limit_in_bytes"),
+            _ => format!("hugetlb.{size}.max"),
+        };
+        set(Hugetlb, &file, Some(limit.to_string()), true);
+    }
+    if version(Memory) == Some(Unified) {
+        // All hierarchies are one here, so that the controller does not matter.
+        for (file, value) in &resources.unified {
+            set(Memory, file, Some(value.clone()), false);
+        }
+    } else if let Some(file) = resources.unified.keys().find(|file| *file != "pids.max") {
+        return Err(format!("invalid configuration: cannot use unified on cgroup v1 ({file})"));
+    }
+    Ok(settings)
 }
 
-/// The values for version 2.
-pub fn unified_settings(resources: &Resources) -> Vec<Setting> {
-    use Controller::*;
-    let mut settings = Vec::new();
-    let mut set = |controller, file: &str, value: Option<String>| {
-        settings.extend(value.map(|value| Setting { controller, file: file.to_owned(), value }));
-    };
-    set(Cpu, "cpu.weight", resources.cpu_shares.map(|shares| weight(shares).to_string()));
-    set(Cpu, "cpu.max", cpu_max(resources));
-    set(Memory, "memory.max", resources.memory_limit.map(unlimited_is_max));
-    set(Memory, "memory.swap.max", swap_max(resources));
-    set(Cpuset, "cpuset.cpus", resources.cpus.clone());
-    set(Cpuset, "cpuset.mems", resources.memory_nodes.clone());
-    set(Pids, "pids.max", resources.pids_limit.map(unlimited_is_max));
-    for (file, value) in &resources.unified {
-        // A file name, never a path; all hierarchies are one here, so the controller does not matter.
-        if !file.contains('/') {
-            set(Memory, file, Some(value.clone()));
+fn check(resources: &Resources) -> Result<(), String> {
+    if let (Some(memory), Some(both)) = (resources.memory_limit, resources.memory_and_swap_limit)
+        && memory > 0
+        && both > 0
+        && both < memory
+    {
+        return Err("memory+swap limit should be >= memory limit".to_owned());
+    }
+    for file in resources.unified.keys() {
+        if file.contains('/') {
+            return Err(format!("unified resource {file:?} must be a file name (no slashes)"));
+        }
+        if file.split('.').filter(|part| !part.is_empty()).count() < 2 {
+            return Err(format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER"));
         }
     }
-    settings
+    Ok(())
+}
+
+/// Version 1 takes -1, and only -1, for no limit.
+fn at_most(limit: i64) -> String {
+    limit.max(-1).to_string()
 }
 
 /// The weight that version 2 has for version 1's shares: 2..262144 becomes 1..10000.
@@ -179,7 +225,7 @@ mod tests {
             list.iter().map(|(file, value)| (file.to_string(), value.to_string())).collect()
         };
         assert_eq!(
-            values(settings(&resources)),
+            values(settings(&resources, |_| Some(Version::Split)).unwrap()),
             pairs(&[
                 ("cpu.shares", "512"),
                 ("cpu.cfs_period_us", "100000"),
@@ -189,7 +235,7 @@ mod tests {
             ])
         );
         assert_eq!(
-            values(unified_settings(&resources)),
+            values(settings(&resources, |_| Some(Version::Unified)).unwrap()),
             pairs(&[
                 ("cpu.weight", "20"),
                 ("cpu.max", "50000 100000"),
@@ -197,6 +243,59 @@ mod tests {
                 ("pids.max", "max"),
             ])
         );
+    }
+
+    #[test]
+    fn swap_is_counted_with_memory_in_version_1_and_alone_in_version_2() {
+        let swap = |memory, both, version| {
+            let resources = Resources {
+                memory_limit: Some(memory),
+                memory_and_swap_limit: Some(both),
+                ..Resources::default()
+            };
+            let settings = settings(&resources, |_| Some(version)).unwrap();
+            values(settings).pop().unwrap().1
+        };
+        assert_eq!(swap(100, 150, Version::Split), "150");
+        assert_eq!(swap(100, 150, Version::Unified), "50");
+        assert_eq!((swap(100, 100, Version::Unified), swap(100, -1, Version::Unified)), ("0".into(), "max".into()));
+        let wrong = Resources {
+            memory_limit: Some(2),
+            memory_and_swap_limit: Some(1),
+            ..Resources::default()
+        };
+        assert!(settings(&wrong, |_| Some(Version::Split)).is_err());
+    }
+
+    #[test]
+    fn each_controller_is_set_where_the_machine_has_it() {
+        let resources = Resources {
+            memory_limit: Some(1 << 20),
+            hugepages: [("2MB".to_owned(), 4 << 20)].into(),
+            ..Resources::default()
+        };
+        let hybrid = |controller| match controller {
+            Controller::Hugetlb => Some(Version::Unified),
+            _ => Some(Version::Split),
+        };
+        let files: Vec<String> =
+            values(settings(&resources, hybrid).unwrap()).into_iter().map(|(file, _)| file).collect();
+        assert_eq!(files, ["memory.limit_in_bytes", "hugetlb.2MB.max"]);
+    }
+
+    #[test]
+    fn files_of_version_2_are_names_and_for_version_2() {
+        let with = |file: &str| Resources {
+            unified: [(file.to_owned(), "1".to_owned())].into(),
+            ..Resources::default()
+        };
+        let outcome = |file, version| settings(&with(file), |_| Some(version)).map(values);
+        let set = |file: &str| Ok(vec![(file.to_owned(), "1".to_owned())]);
+        assert_eq!(outcome("memory.high", Version::Unified), set("memory.high"));
+        for file in ["../memory.high", "memory", "a/b.c"] {
+            assert!(outcome(file, Version::Unified).is_err(), "{file}");
+        }
+        assert!(outcome("memory.high", Version::Split).unwrap_err().contains("cannot use unified on cgroup v1"));
     }
 
     #[test]

@@ -6,10 +6,15 @@
 
 pub mod capabilities;
 pub mod carry_out;
+pub mod cdi;
+pub mod devices;
+pub mod ids;
+pub mod label;
 pub mod plan;
 pub mod seccomp;
 pub mod setup;
 pub mod spec;
+pub mod sysctl;
 pub mod user;
 
 pub use plan::{PlanError, Planned};

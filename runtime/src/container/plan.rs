@@ -1,17 +1,23 @@
 //! From what CRI and the image say to a [`Spec`]: a plain function.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use cri::v1;
 
 use super::capabilities;
+use super::cdi::Edits;
+use super::devices::Granted;
+use super::ids::IdMap;
+use super::label::{Modules, labels};
 use super::spec::{
-    Access, Capabilities, DeviceNode, Membership, PidNamespace, Process, Root, Spec, Stdin, User, Volume,
+    Access, Capabilities, Membership, PidNamespace, Process, Root, Source, Spec, Stdin, User, Volume,
 };
 use super::user::{Wanted, resolve};
 use crate::cgroup::{DeviceRule, Resources};
 use crate::image::ImageConfig;
 use crate::sys::mount::Propagation;
+use crate::trace;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -33,10 +39,16 @@ pub struct Inputs<'a> {
     pub passwd: &'a str,
     /// The image's `/etc/group`.
     pub group: &'a str,
-    /// The devices of the node that it gets, with the permissions on each.
-    pub devices: Vec<(DeviceNode, String)>,
+    /// The devices of the node that it gets.
+    pub devices: Vec<Granted>,
+    /// What devices that it gets by name add.
+    pub cdi: Edits,
+    /// The layers of each image that it has as a volume, topmost first, by the image's name.
+    pub image_layers: HashMap<String, Vec<PathBuf>>,
     /// The pod's own resolv.conf and hostname files, for where they appear in the container.
     pub pod_files: Vec<(PathBuf, &'static str)>,
+    /// The security modules of the kernel.
+    pub modules: Modules,
     /// How many files a process may open.
     pub open_files: Option<u64>,
 }
@@ -76,6 +88,12 @@ pub enum PlanError {
     /// User or group are not there or out of range.
     #[error("{0}")]
     User(String),
+    /// A user namespace that cannot be.
+    #[error("{0}")]
+    Ids(String),
+    /// A security module that is not there.
+    #[error("{0}")]
+    Label(String),
     /// A capability that does not exist.
     #[error("{0}")]
     Capability(String),
@@ -90,13 +108,16 @@ pub enum PlanError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// An image volume of an image that is not there.
+    #[error("failed to resolve image volume {0:?}: not found")]
+    Image(String),
     /// A profile reference that leads nowhere.
     #[error("seccomp profile Localhost needs an absolute path, not {0:?}")]
     Seccomp(String),
 }
 
 /// Decides everything about a container.
-pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
+pub fn plan(mut inputs: Inputs<'_>) -> Result<Planned, PlanError> {
     let container = inputs.container;
     let linux = container.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
@@ -106,6 +127,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
     if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
         return Err(PlanError::User("runAsGroup is specified without a runAsUser".to_owned()));
     }
+    let ids = IdMap::wanted(sandbox_namespaces(inputs.sandbox)).map_err(PlanError::Ids)?;
     let wanted = Wanted {
         uid: security.run_as_user.as_ref().map(|user| user.value),
         name: &security.run_as_username,
@@ -114,10 +136,21 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
         supplemental: &security.supplemental_groups,
         strict_groups: security.supplemental_groups_policy == v1::SupplementalGroupsPolicy::Strict as i32,
     };
-    let resolved = resolve(&wanted, inputs.passwd, inputs.group).map_err(PlanError::User)?;
+    let labels = labels(&security, inputs.modules).map_err(PlanError::Label)?;
+    let mut resolved = resolve(&wanted, inputs.passwd, inputs.group).map_err(PlanError::User)?;
+    let mut environment =
+        environment(container, inputs.image, &inputs.sandbox.hostname, &resolved.home);
+    environment.append(&mut inputs.cdi.env);
+    inputs.devices.append(&mut inputs.cdi.devices);
+    let groups = &mut resolved.user.groups;
+    inputs.cdi.groups.retain(|gid| !groups.contains(gid));
+    groups.append(&mut inputs.cdi.groups);
+    let mut volumes = volumes(&mut inputs, ids.is_some())?;
+    // A volume inside another must come after it.
+    volumes.sort_by_key(|volume| volume.target.components().count());
     let process = Process {
         args: arguments(container, inputs.image)?,
-        env: environment(container, inputs.image, &inputs.sandbox.hostname, &resolved.home),
+        env: environment,
         working_directory: working_directory(container, inputs.image),
         user: resolved.user,
         capabilities: capabilities_of(&security).map_err(PlanError::Capability)?,
@@ -127,6 +160,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
         open_files: inputs.open_files,
         terminal: container.tty,
         terminal_size: None,
+        label: labels.process,
     };
     let mut devices = if security.privileged { vec![DeviceRule::all()] } else { DeviceRule::defaults() };
     devices.extend(inputs.devices.iter().map(|(node, access)| DeviceRule {
@@ -137,13 +171,14 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
     }));
     let spec = Spec {
         process,
-        root: Root { layers: inputs.layers, snapshot: inputs.snapshot, readonly: security.readonly_rootfs },
-        volumes: volumes(container, inputs.pod_files)?,
+        root: Root { layers: inputs.layers, snapshot: inputs.snapshot, readonly: security.readonly_rootfs, label: labels.files },
+        volumes,
         devices: inputs.devices.into_iter().map(|(node, _)| node).collect(),
         masked_paths: if security.privileged { Vec::new() } else { paths(&security.masked_paths) },
         readonly_paths: if security.privileged { Vec::new() } else { paths(&security.readonly_paths) },
         pid: pid_namespace(&security),
         host_ipc: is_node(sandbox_namespaces(inputs.sandbox).map(|options| options.ipc)),
+        ids,
         privileged: security.privileged,
         cgroup: inputs.cgroup,
         stdin: match (container.stdin, container.stdin_once) {
@@ -153,6 +188,7 @@ pub fn plan(inputs: Inputs<'_>) -> Result<Planned, PlanError> {
         },
         log: log_path(inputs.sandbox, container),
         log_limit: None,
+        trace: trace::is_wanted(&container.annotations) || trace::is_wanted(&inputs.sandbox.annotations),
     };
     let seccomp = if security.privileged { Seccomp::Unconfined } else { seccomp(security.seccomp.as_ref())? };
     let stop_signal = stop_signal(container, inputs.image)?;
@@ -188,7 +224,15 @@ pub fn resources(given: &v1::LinuxContainerResources) -> Resources {
         memory_and_swap_limit: nonzero(given.memory_swap_limit_in_bytes),
         cpus: text(&given.cpuset_cpus),
         memory_nodes: text(&given.cpuset_mems),
-        pids_limit: given.unified.get("pids.max").and_then(|limit| limit.parse().ok()),
+        pids_limit: given.unified.get("pids.max").and_then(|limit| {
+            // Version 1 has the file too.
+            if limit == "max" { Some(-1) } else { limit.parse().ok() }
+        }),
+        hugepages: given
+            .hugepage_limits
+            .iter()
+            .map(|limit| (limit.page_size.clone(), limit.limit))
+            .collect(),
         unified: given.unified.clone().into_iter().collect(),
     }
 }
@@ -268,36 +312,48 @@ fn capabilities_of(security: &v1::LinuxContainerSecurityContext) -> Result<Capab
 }
 
 fn volumes(
-    container: &v1::ContainerConfig,
-    pod_files: Vec<(PathBuf, &'static str)>,
+    inputs: &mut Inputs<'_>,
+    has_own_ids: bool,
 ) -> Result<Vec<Volume>, PlanError> {
-    let mut volumes = Vec::new();
-    for (source, target) in pod_files {
+    let container = inputs.container;
+    let mut volumes = std::mem::take(&mut inputs.cdi.volumes);
+    for (source, target) in std::mem::take(&mut inputs.pod_files) {
         let is_given =
             container.mounts.iter().any(|mount| Path::new(&mount.container_path) == Path::new(target));
         if !is_given {
             let (access, propagation) = (Access::Write, Propagation::Private);
-            volumes.push(Volume { source, target: target.into(), access, propagation });
+            let source = Source::Path(source);
+            volumes.push(Volume { source, target: target.into(), access, propagation, map_ids: has_own_ids });
         }
     }
     for mount in &container.mounts {
-        volumes.push(volume(mount)?);
+        let map_ids = has_own_ids && !mount.uid_mappings.is_empty();
+        volumes.push(Volume { map_ids, ..volume(mount, &inputs.image_layers)? });
     }
-    // A volume inside another must come after it.
-    volumes.sort_by_key(|volume| volume.target.components().count());
     Ok(volumes)
 }
 
-fn volume(mount: &v1::Mount) -> Result<Volume, PlanError> {
+fn volume(
+    mount: &v1::Mount,
+    image_layers: &HashMap<String, Vec<PathBuf>>,
+) -> Result<Volume, PlanError> {
     let invalid = |reason| PlanError::Mount { target: mount.container_path.clone(), reason };
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(invalid("image volumes are not supported by this runtime"));
+    if mount.container_path.is_empty() || Path::new(&mount.container_path) == Path::new("/") {
+        return Err(invalid("it would replace the whole container"));
+    }
+    let target = Path::new("/").join(&mount.container_path);
+    if let Some(image) = mount.image.as_ref().filter(|image| !image.image.is_empty()) {
+        if !mount.host_path.is_empty() {
+            return Err(invalid("it has both an image and a host path"));
+        }
+        let layers = image_layers.get(&image.image).cloned();
+        let layers = layers.ok_or_else(|| PlanError::Image(image.image.clone()))?;
+        let source = Source::Image { layers, sub_path: mount.image_sub_path.clone().into() };
+        let (access, propagation) = (Access::ReadRecursively, Propagation::Private);
+        return Ok(Volume { source, target, access, propagation, map_ids: false });
     }
     if !mount.host_path.starts_with('/') {
         return Err(invalid("the host path is not absolute"));
-    }
-    if mount.container_path.is_empty() || Path::new(&mount.container_path) == Path::new("/") {
-        return Err(invalid("it would replace the whole container"));
     }
     let propagation = match mount.propagation() {
         v1::MountPropagation::PropagationPrivate => Propagation::Private,
@@ -313,12 +369,8 @@ fn volume(mount: &v1::Mount) -> Result<Volume, PlanError> {
         (true, false) => Access::Read,
         (false, false) => Access::Write,
     };
-    Ok(Volume {
-        source: mount.host_path.clone().into(),
-        target: Path::new("/").join(&mount.container_path),
-        access,
-        propagation,
-    })
+    let source = Source::Path(mount.host_path.clone().into());
+    Ok(Volume { source, target, access, propagation, map_ids: false })
 }
 
 fn pid_namespace(security: &v1::LinuxContainerSecurityContext) -> PidNamespace {
@@ -421,7 +473,10 @@ mod tests {
             passwd: "root:x:0:0::/root:/bin/sh",
             group: "",
             devices: Vec::new(),
+            cdi: Edits::default(),
+            image_layers: HashMap::new(),
             pod_files: vec![("/pod/resolv.conf".into(), "/etc/resolv.conf")],
+            modules: Modules::default(),
             open_files: None,
         })
     }

@@ -3,10 +3,16 @@
 //! The order is what keeps a container in: what belongs to the node is opened while the node's tree is
 //! still there (volumes, the writable layer); then the mounts are cut off and the container's tree is built
 //! and entered; then rights are given up, one after the other, until only the user's program is left.
+//!
+//! A pod with a user namespace of its own: what only the node's root may do comes before the process enters it,
+//! and the mounts, the control groups and the process numbers made from there on belong to that namespace.
 
 use std::path::{Path, PathBuf};
 
-use super::spec::{Access, Capabilities, DeviceNode, Membership, Process, Root, Spec, User, Volume};
+use super::ids::{IdMap, Owner};
+use super::spec::{
+    Access, Capabilities, DeviceNode, Label, Membership, PidNamespace, Process, Root, Source, Spec, User,
+};
 use crate::sys::mount::Propagation;
 
 /// One step; [`super::carry_out`] takes it.
@@ -16,21 +22,66 @@ pub enum SetupStep {
     JoinCgroups(Vec<PathBuf>),
     /// Sets how likely the process is chosen when memory runs out.
     SetOomScore(i32),
+    /// Limits the number of open files.
+    LimitFiles(u64),
+    /// Gives the prepared standard streams to the user, for a program may open them again by their names.
+    OwnStreams(Owner),
     /// Opens a volume of the node, detached.
     OpenVolume {
+        /// Its number.
+        index: usize,
         /// On the node.
         source: PathBuf,
         /// Whether it can be written.
         access: Access,
         /// How later mounts spread.
         propagation: Propagation,
+        /// Whether its ids are those of the pod's user namespace.
+        map_ids: bool,
+    },
+    /// Opens the pod's shared memory, or the node's.
+    OpenSharedMemory {
+        /// The node's.
+        of_host: bool,
     },
     /// Cuts all mounts off from the node's.
     IsolateMounts,
+    /// Shows the image layers in this directory with the ids of the pod's user namespace.
+    MapLayers(PathBuf),
+    /// Opens an image as a volume that nobody can write to.
+    OpenImage {
+        /// The volume's number.
+        index: usize,
+        /// Topmost first.
+        layers: Vec<PathBuf>,
+        /// The part of it that is wanted.
+        sub_path: PathBuf,
+        /// A directory of the container's own where it may be on its way.
+        place: PathBuf,
+    },
+    /// Puts image layers and writable layer together.
+    MountRoot {
+        /// Which.
+        root: Root,
+        /// Who root is on the node.
+        owner: Owner,
+    },
+    /// Makes a new `/dev` with the devices that every container has, and these, where nobody can see it yet.
+    MakeDev {
+        /// Which.
+        devices: Vec<DeviceNode>,
+        /// Who root is on the node.
+        owner: Owner,
+    },
     /// Sees its own control group as the root of all.
     NewCgroupNamespace,
-    /// Puts image layers and writable layer together.
-    MountRoot(Root),
+    /// Enters the pod's user namespace as its root, with a new mount and a new control group namespace.
+    EnterUserNamespace {
+        /// With a new pid namespace too.
+        own_pids: bool,
+    },
+    /// Puts the root file system where it can be entered.
+    AttachRoot,
     /// A procfs of the process's own pid namespace, at `/proc`.
     MountProc,
     /// The kernel's view of the machine, at `/sys`.
@@ -45,18 +96,15 @@ pub enum SetupStep {
         /// For privileged containers.
         writable: bool,
     },
-    /// A new `/dev` with the devices that every container has, and these.
-    MountDev(Vec<DeviceNode>),
-    /// The pod's shared memory, or the node's, at `/dev/shm`.
-    MountSharedMemory {
-        /// The node's.
-        of_host: bool,
-    },
+    /// The new `/dev`, and terminals in it.
+    MountDev,
+    /// The shared memory at `/dev/shm`.
+    MountSharedMemory,
     /// POSIX message queues of the IPC namespace, at `/dev/mqueue`.
     MountMessageQueues,
-    /// Makes the volume opened as number `index` visible at its place.
+    /// Makes a volume visible at its place.
     AttachVolume {
-        /// In the order of opening.
+        /// Its number.
         index: usize,
         /// In the container.
         target: PathBuf,
@@ -67,6 +115,8 @@ pub enum SetupStep {
     Protect(PathBuf),
     /// Protects the root file system, but not what is mounted in it.
     ProtectRoot,
+    /// Opens where the security module hears of the label: in the container such a file could be another one.
+    OpenLabel(Label),
     /// Makes the container's tree the only one.
     EnterRoot,
     /// Becomes the leader of a session of its own.
@@ -81,12 +131,7 @@ pub enum SetupStep {
         size: Option<(u16, u16)>,
     },
     /// Connects the standard streams to what the shim has prepared.
-    ConnectStreams {
-        /// Whose they are.
-        owner: User,
-    },
-    /// Limits the number of open files.
-    LimitFiles(u64),
+    ConnectStreams,
     /// Goes to the directory, making it when it is missing.
     EnterDirectory(PathBuf),
     /// Gives up capabilities that neither the process nor its descendants may ever have.
@@ -102,6 +147,8 @@ pub enum SetupStep {
         /// For whom: root holds them by itself, others by inheritance.
         user: u32,
     },
+    /// Tells the security module what the program will be.
+    ApplyLabel(Label),
     /// From now on no program gives more rights than there are.
     NoNewPrivileges,
     /// Gives signals their default meaning.
@@ -117,32 +164,27 @@ pub enum SetupStep {
     },
 }
 
+impl SetupStep {
+    /// What the step is called where its time is told.
+    pub fn name(&self) -> String {
+        let text = format!("{self:?}");
+        text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned()
+    }
+}
+
 /// The steps that make a container and start its first process.
 pub fn container_setup(spec: &Spec) -> Vec<SetupStep> {
-    let mut steps = join(&spec.cgroup, &spec.process);
-    let open = |volume: &Volume| SetupStep::OpenVolume {
-        source: volume.source.clone(),
-        access: volume.access,
-        propagation: volume.propagation,
-    };
-    steps.extend(spec.volumes.iter().map(open));
-    steps.push(SetupStep::IsolateMounts);
-    steps.push(SetupStep::NewCgroupNamespace);
-    steps.push(SetupStep::MountRoot(spec.root.clone()));
-    steps.push(SetupStep::MountProc);
-    steps.push(SetupStep::MountSys { writable: spec.privileged });
-    steps.push(SetupStep::MountCgroups { groups: spec.cgroup.clone(), writable: spec.privileged });
-    steps.push(SetupStep::MountDev(spec.devices.clone()));
-    steps.push(SetupStep::MountSharedMemory { of_host: spec.host_ipc });
-    steps.push(SetupStep::MountMessageQueues);
-    let attach =
-        |(index, volume): (usize, &Volume)| SetupStep::AttachVolume { index, target: volume.target.clone() };
-    steps.extend(spec.volumes.iter().enumerate().map(attach));
-    steps.extend(spec.readonly_paths.iter().cloned().map(SetupStep::Protect));
-    steps.extend(spec.masked_paths.iter().cloned().map(SetupStep::Mask));
-    if spec.root.readonly {
-        steps.push(SetupStep::ProtectRoot);
+    let mut steps = join(&spec.cgroup, &spec.process, spec.ids.as_ref());
+    steps.extend(open_from_the_node(spec));
+    match &spec.ids {
+        None => steps.push(SetupStep::NewCgroupNamespace),
+        Some(_) => {
+            let own_pids = spec.pid == PidNamespace::Own;
+            steps.push(SetupStep::EnterUserNamespace { own_pids });
+        }
     }
+    steps.extend(build_tree(spec));
+    steps.extend(spec.process.label.clone().map(SetupStep::OpenLabel));
     steps.push(SetupStep::EnterRoot);
     steps.extend(become_program(&spec.process, true));
     steps
@@ -153,12 +195,81 @@ pub fn process_setup(process: &Process) -> Vec<SetupStep> {
     become_program(process, false)
 }
 
-/// The steps of a process before it joins the namespaces of a running container: the node's own
+/// The steps of an exec before the process joins the namespaces of a running container: the node's own
 /// files, such as control groups, are out of sight afterwards.
-pub fn join(groups: &Membership, process: &Process) -> Vec<SetupStep> {
+pub fn join_container(groups: &Membership, process: &Process, ids: Option<&IdMap>) -> Vec<SetupStep> {
+    let mut steps = join(groups, process, ids);
+    steps.extend(process.label.clone().map(SetupStep::OpenLabel));
+    steps
+}
+
+/// What only the node's root may do for a process, in the node's own file tree.
+fn join(groups: &Membership, process: &Process, ids: Option<&IdMap>) -> Vec<SetupStep> {
     let directories = groups.split.iter().map(|(_, directory)| directory.clone()).collect();
     let mut steps = vec![SetupStep::JoinCgroups(directories)];
     steps.extend(process.oom_score_adj.map(SetupStep::SetOomScore));
+    steps.extend(process.open_files.map(SetupStep::LimitFiles));
+    if !process.terminal {
+        steps.push(SetupStep::OwnStreams(on_the_node(ids, process.user.uid, process.user.gid)));
+    }
+    steps
+}
+
+/// Who somebody of the container is on the node; who has no id there is nobody.
+fn on_the_node(ids: Option<&IdMap>, uid: u32, gid: u32) -> Owner {
+    const NOBODY: u32 = 65_534;
+    match ids {
+        None => Owner { uid, gid },
+        Some(ids) => ids.owner(uid, gid).unwrap_or(Owner { uid: NOBODY, gid: NOBODY }),
+    }
+}
+
+fn open_from_the_node(spec: &Spec) -> Vec<SetupStep> {
+    let mut steps = Vec::new();
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        if let Source::Path(source) = &volume.source {
+            let (source, map_ids) = (source.clone(), volume.map_ids);
+            let (access, propagation) = (volume.access, volume.propagation);
+            steps.push(SetupStep::OpenVolume { index, source, access, propagation, map_ids });
+        }
+    }
+    steps.push(SetupStep::OpenSharedMemory { of_host: spec.host_ipc });
+    steps.push(SetupStep::IsolateMounts);
+    if spec.ids.is_some() {
+        // One mapping for all layers: the kernel's lock on mounts is one for the whole machine.
+        let layers = spec.root.layers.first().and_then(|layer| layer.parent());
+        steps.extend(layers.map(|directory| SetupStep::MapLayers(directory.to_owned())));
+    }
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        if let Source::Image { layers, sub_path } = &volume.source {
+            let (layers, sub_path) = (layers.clone(), sub_path.clone());
+            steps.push(SetupStep::OpenImage { index, layers, sub_path, place: spec.root.snapshot.clone() });
+        }
+    }
+    let owner = on_the_node(spec.ids.as_ref(), 0, 0);
+    steps.push(SetupStep::MountRoot { root: spec.root.clone(), owner });
+    steps.push(SetupStep::MakeDev { devices: spec.devices.clone(), owner });
+    steps
+}
+
+fn build_tree(spec: &Spec) -> Vec<SetupStep> {
+    let mut steps = vec![
+        SetupStep::AttachRoot,
+        SetupStep::MountProc,
+        SetupStep::MountSys { writable: spec.privileged },
+        SetupStep::MountCgroups { groups: spec.cgroup.clone(), writable: spec.privileged },
+        SetupStep::MountDev,
+        SetupStep::MountSharedMemory,
+        SetupStep::MountMessageQueues,
+    ];
+    for (index, volume) in spec.volumes.iter().enumerate() {
+        steps.push(SetupStep::AttachVolume { index, target: volume.target.clone() });
+    }
+    steps.extend(spec.readonly_paths.iter().cloned().map(SetupStep::Protect));
+    steps.extend(spec.masked_paths.iter().cloned().map(SetupStep::Mask));
+    if spec.root.readonly {
+        steps.push(SetupStep::ProtectRoot);
+    }
     steps
 }
 
@@ -168,9 +279,8 @@ fn become_program(process: &Process, is_first: bool) -> Vec<SetupStep> {
     steps.push(if process.terminal {
         SetupStep::OpenTerminal { console: is_first, owner: user.clone(), size: process.terminal_size }
     } else {
-        SetupStep::ConnectStreams { owner: user.clone() }
+        SetupStep::ConnectStreams
     });
-    steps.extend(process.open_files.map(SetupStep::LimitFiles));
     steps.push(SetupStep::EnterDirectory(process.working_directory.clone()));
     let filter = process.seccomp.clone().map(SetupStep::Filter);
     // Without no_new_privs only a privileged process may load a filter, so it comes before the fall;
@@ -181,6 +291,7 @@ fn become_program(process: &Process, is_first: bool) -> Vec<SetupStep> {
     steps.push(SetupStep::BecomeUser(user.clone()));
     steps.push(SetupStep::SetCapabilities { capabilities: process.capabilities, user: user.uid });
     steps.push(SetupStep::ResetSignals);
+    steps.extend(process.label.clone().map(SetupStep::ApplyLabel));
     steps.push(SetupStep::CloseDescriptors);
     if process.no_new_privileges {
         steps.push(SetupStep::NoNewPrivileges);
@@ -190,37 +301,55 @@ fn become_program(process: &Process, is_first: bool) -> Vec<SetupStep> {
     steps
 }
 
-/// Whether a path is `/proc` or below: mounts there could show the container a procfs that is none.
+/// Whether a mount there could show the container a procfs that is none.
 pub fn is_in_proc(path: &Path) -> bool {
     let clean: PathBuf =
         path.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect();
-    clean.starts_with("/proc")
+    clean.starts_with("/proc") && !VIEWS_OF_THE_MACHINE.iter().any(|allowed| clean == Path::new(allowed))
 }
+
+/// What lxcfs and the like replace by what is true for one container.
+const VIEWS_OF_THE_MACHINE: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::spec::{PidNamespace, Stdin};
+    use crate::container::ids::IdRange;
+    use crate::container::spec::{Stdin, Volume};
 
     fn spec(process: Process) -> Spec {
         Spec {
             process,
-            root: Root { layers: vec!["/l".into()], snapshot: "/s".into(), readonly: true },
+            root: Root { layers: vec!["/l/1".into()], snapshot: "/s".into(), readonly: true, label: None },
             volumes: vec![Volume {
-                source: "/v".into(),
+                source: Source::Path("/v".into()),
                 target: "/data".into(),
                 access: Access::Read,
                 propagation: Propagation::Private,
+                map_ids: false,
             }],
             devices: Vec::new(),
             masked_paths: vec!["/proc/keys".into()],
             readonly_paths: vec!["/proc/sys".into()],
             pid: PidNamespace::Own,
             host_ipc: false,
+            ids: None,
             privileged: false,
             cgroup: Membership::default(),
             stdin: Stdin::Null,
             log: None,
+            log_limit: None,
+            trace: false,
         }
     }
 
@@ -255,8 +384,27 @@ mod tests {
     }
 
     #[test]
+    fn the_nodes_root_opens_and_the_pods_root_builds() {
+        let range = || vec![IdRange { inside: 0, outside: 65_536, length: 65_536 }];
+        let mut spec = spec(Process::default());
+        spec.ids = Some(IdMap { uids: range(), gids: range() });
+        let steps = container_setup(&spec);
+        let entered = position(&steps, |step| *step == SetupStep::EnterUserNamespace { own_pids: true });
+        for opened in ["OwnStreams", "OpenVolume", "MapLayers", "MountRoot", "MakeDev", "OpenSharedMemory"] {
+            assert!(position(&steps, |step| step.name() == opened) < entered, "{opened}");
+        }
+        for built in ["MountProc", "MountCgroups", "AttachVolume", "EnterRoot", "BecomeUser"] {
+            assert!(position(&steps, |step| step.name() == built) > entered, "{built}");
+        }
+        assert!(!steps.contains(&SetupStep::NewCgroupNamespace), "it comes with the others");
+        let owned = steps.iter().find(|step| step.name() == "OwnStreams");
+        assert_eq!(owned, Some(&SetupStep::OwnStreams(Owner { uid: 65_536, gid: 65_536 })));
+    }
+
+    #[test]
     fn nothing_may_be_mounted_over_proc() {
         assert!(is_in_proc(Path::new("/proc")) && is_in_proc(Path::new("/./proc/sys")));
         assert!(!is_in_proc(Path::new("/host/proc")) && !is_in_proc(Path::new("/process")));
+        assert!(!is_in_proc(Path::new("/proc/meminfo")), "but what tells of the machine");
     }
 }

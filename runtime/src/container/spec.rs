@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::IdMap;
 use crate::sys::mount::Propagation;
 
 /// A container to set up.
@@ -25,6 +26,9 @@ pub struct Spec {
     pub pid: PidNamespace,
     /// Whether it has the pod's own IPC namespace and `/dev/shm`, or the node's.
     pub host_ipc: bool,
+    /// The ids of the pod's own user namespace, where it has one.
+    #[serde(default)]
+    pub ids: Option<IdMap>,
     /// Sees and changes the machine as the node does: sysfs and control groups are writable.
     pub privileged: bool,
     /// Its control groups.
@@ -33,6 +37,21 @@ pub struct Spec {
     pub stdin: Stdin,
     /// Where its output is logged, if anywhere.
     pub log: Option<PathBuf>,
+    /// When the log goes on in a new file; never by itself without one.
+    #[serde(default)]
+    pub log_limit: Option<LogLimit>,
+    /// Whether the times of its set-up are told.
+    #[serde(default)]
+    pub trace: bool,
+}
+
+/// How long logs may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimit {
+    /// The size of a file.
+    pub bytes: u64,
+    /// How many files there may be, the one that is written to included.
+    pub files: usize,
 }
 
 /// A process to run in a container, be it the first one or one by `exec`.
@@ -61,6 +80,18 @@ pub struct Process {
     /// The first size of its terminal, if that is known: columns and rows.
     #[serde(default)]
     pub terminal_size: Option<(u16, u16)>,
+    /// What it is for the kernel's security module.
+    #[serde(default)]
+    pub label: Option<Label>,
+}
+
+/// What a process is for a security module of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Label {
+    /// The name of a profile.
+    AppArmor(String),
+    /// `user:role:type:level`.
+    SeLinux(String),
 }
 
 /// Numeric user and groups.
@@ -92,19 +123,40 @@ pub struct Root {
     pub snapshot: PathBuf,
     /// Whether the container may not write to it.
     pub readonly: bool,
+    /// The SELinux label of all its files.
+    #[serde(default)]
+    pub label: Option<String>,
 }
 
-/// A part of the node's file tree that appears in the container.
+/// A file tree that appears in the container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
     /// Where it comes from.
-    pub source: PathBuf,
+    pub source: Source,
     /// Where it appears.
     pub target: PathBuf,
     /// Whether it can be written.
     pub access: Access,
     /// How later mounts spread.
     pub propagation: Propagation,
+    /// Whether the ids of its files are those inside the pod's user namespace.
+    #[serde(default)]
+    pub map_ids: bool,
+}
+
+/// Where a volume comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Source {
+    /// A part of the node's file tree.
+    Path(PathBuf),
+    /// The files of an image.
+    Image {
+        /// Its layers, topmost first.
+        layers: Vec<PathBuf>,
+        /// The part of it that appears; all of it when empty.
+        sub_path: PathBuf,
+    },
 }
 
 /// Whether a volume can be written.
@@ -131,6 +183,12 @@ pub struct DeviceNode {
     pub minor: u64,
     /// Permission bits.
     pub mode: u32,
+    /// The user it belongs to.
+    #[serde(default)]
+    pub uid: u32,
+    /// The group it belongs to.
+    #[serde(default)]
+    pub gid: u32,
 }
 
 /// Whose processes a container sees.

@@ -12,6 +12,20 @@ use super::store::hex_of;
 use super::{Image, ImageError, Reference, Store};
 
 impl Store {
+    /// As [`Store::export`], packed by gzip.
+    pub fn export_gzip(&self, images: &[(Image, Vec<Reference>)], to: impl Write) -> Result<(), ImageError> {
+        let mut packer = flate2::write::GzEncoder::new(to, flate2::Compression::default());
+        self.export(images, &mut packer)?;
+        packer.finish().and_then(|mut out| out.flush()).map_err(written)
+    }
+
+    /// As [`Store::export`], packed by zstd.
+    pub fn export_zstd(&self, images: &[(Image, Vec<Reference>)], to: impl Write) -> Result<(), ImageError> {
+        let mut packer = zstd::stream::write::Encoder::new(to, 0).map_err(written)?;
+        self.export(images, &mut packer)?;
+        packer.finish().and_then(|mut out| out.flush()).map_err(written)
+    }
+
     /// Writes images under these names into a tar.
     pub fn export(&self, images: &[(Image, Vec<Reference>)], to: impl Write) -> Result<(), ImageError> {
         let lease = self.lease()?;

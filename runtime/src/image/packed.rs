@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::store::{Lease, sync_directory};
 use super::{ImageError, Store, layer};
+use crate::sys::failpoint;
 
 /// The digests that a layer must have.
 #[derive(Clone, Debug)]
@@ -40,6 +41,7 @@ pub(super) fn unpack(packed: impl Read, lease: &Lease, expected: &Expected) -> R
     if unpacked.is_err() {
         fs::remove_dir_all(&directory).map_err(ImageError::storage("remove", &directory))?;
     }
+    failpoint::reach("pull.unpacked");
     unpacked
 }
 
@@ -76,6 +78,7 @@ pub(super) fn publish(unpacked: &Unpacked, store: &Store) -> Result<(), ImageErr
             }
             result => result?,
         }
+        failpoint::reach("pull.published");
         sync_directory(target.parent().unwrap_or(Path::new("/")))
     };
     publish().map_err(ImageError::storage("write", &target))

@@ -1,6 +1,6 @@
 //! Finding again what an earlier server left: pods that still run, and pods that were cut short.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::state::{Container, ContainerState, Happened, Sandbox};
+use super::containers::KILL_PATIENCE;
 use super::{RuntimeError, Shared};
 use crate::cgroup::Cgroup;
 use crate::image::OrNotFound;
-use crate::shim::protocol::{Exit, PodDirectory, Reply, Request};
+use crate::shim::protocol::{Exit, Introduction, Life, PodDirectory, Reply, Request, Started, VERSIONS};
 use crate::shim::{self, Connection};
+use crate::sys::poll::watched;
+use crate::sys::process::{pidfd_open, pidfd_signal};
 
 /// Reads all pods from disk, connects to the shims that are alive, and cleans up after those that are not.
 pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
@@ -44,7 +47,7 @@ pub(super) async fn adopt_sandbox(shared: &Arc<Shared>, id: &str, directory: Pod
         Ok(None) | Err(_) => {
             tracing::warn!(sandbox = id, "a pod's creation was cut short, removing what is there of it");
             if let Ok(mut connection) = shim::connect(&directory) {
-                connection.call(&Request::Shutdown, Vec::new()).await.map(drop).or_else(gone_is_fine)?;
+                end_shim(&mut connection).await.or_else(gone_is_fine)?;
             }
             crate::sys::mount::detach(&directory.shared_memory())?;
             return fs::remove_dir_all(&directory.0).or_not_found();
@@ -52,21 +55,57 @@ pub(super) async fn adopt_sandbox(shared: &Arc<Shared>, id: &str, directory: Pod
     };
     shared.pods().sandboxes.insert(id.to_owned(), sandbox.clone());
     // Subscribed before the files are read, so that no end falls between the two.
-    let connection = match sandbox.record().stopped {
-        true => None,
-        false => subscribe(&sandbox).await,
+    let met = match sandbox.record().stopped {
+        true => {
+            // It was being stopped when the last server ended.
+            end_shim_of(&sandbox).await;
+            Met::Nobody
+        }
+        false => meet(&sandbox).await,
     };
     for container in load_containers(&sandbox)? {
         shared.pods().containers.insert(container.id.clone(), Arc::new(container));
     }
-    match connection {
-        Some(connection) => {
+    match met {
+        Met::Shim { connection, unsaved } => {
+            shared.take_in(&unsaved);
             sandbox.ready.send_replace(true);
             watch(shared, &sandbox, connection);
         }
-        None => shared.clone().shim_is_gone(&sandbox).await,
+        Met::Nobody => shared.clone().end_of_shim(&sandbox).await,
     }
     Ok(())
+}
+
+/// Ends the shim of a pod, if there is one; one that does not do so when asked is killed.
+pub(super) async fn end_shim_of(sandbox: &Sandbox) {
+    let Ok(mut connection) = sandbox.connect() else { return };
+    let asked = tokio::time::timeout(KILL_PATIENCE, end_shim(&mut connection)).await;
+    let Err(error) = asked.map_err(io::Error::from).flatten().or_else(gone_is_fine) else { return };
+    tracing::warn!(sandbox = sandbox.id, %error, "a shim does not end, killing it");
+    let kill = async {
+        let shim = pidfd_open(connection.peer_pid()?)?;
+        pidfd_signal(&shim, libc::SIGKILL)?;
+        // Readable when it has ended.
+        watched(shim)?.readable().await.map(drop)
+    };
+    let killed = tokio::time::timeout(KILL_PATIENCE, kill).await;
+    if let Err(error) = killed.map_err(io::Error::from).flatten() {
+        tracing::warn!(sandbox = sandbox.id, %error, "failed to kill a shim");
+    }
+}
+
+/// Asks a shim to end, and waits until it has.
+async fn end_shim(connection: &mut Connection) -> io::Result<()> {
+    match connection.call(&Request::Shutdown, Vec::new()).await? {
+        // The end of the connection is the end of the shim.
+        (Reply::Done, _) => {
+            while connection.receive().await?.is_some() {}
+            Ok(())
+        }
+        (Reply::Failed { message }, _) => Err(io::Error::other(message)),
+        (other, _) => Err(io::Error::other(format!("the pod's shim answered {other:?}"))),
+    }
 }
 
 fn gone_is_fine(error: io::Error) -> io::Result<()> {
@@ -147,13 +186,58 @@ fn unknown_groups(
     unknown
 }
 
+/// Who was found where a pod's shim should be.
+pub(super) enum Met {
+    /// A shim that tells of every end from now on. One that does not speak our protocol tells nothing, and
+    /// its sandbox knows that.
+    Shim {
+        /// To it.
+        connection: Connection,
+        /// What it could not write down.
+        unsaved: BTreeMap<String, Life>,
+    },
+    /// Nobody.
+    Nobody,
+}
+
 /// Connects to a pod's shim to hear of every end.
-pub(super) async fn subscribe(sandbox: &Sandbox) -> Option<Connection> {
-    let mut connection = shim::connect(&sandbox.directory).ok()?;
-    match connection.call(&Request::Subscribe, Vec::new()).await {
-        Ok((Reply::Done, _)) => Some(connection),
-        _ => None,
+pub(super) async fn meet(sandbox: &Sandbox) -> Met {
+    let greet = async {
+        let mut connection = shim::connect(&sandbox.directory)?;
+        let Some(introduction) = connection.introduce(true).await? else {
+            // A shim of version 1 ends the connection on which it hears what it does not know.
+            connection = shim::connect(&sandbox.directory)?;
+            return match connection.call(&Request::Subscribe, Vec::new()).await? {
+                (Reply::Done, _) => Ok((connection, BTreeMap::new())),
+                (other, _) => Err(io::Error::other(format!("the pod's shim answered {other:?}"))),
+            };
+        };
+        if VERSIONS.common(introduction.versions).is_none() {
+            let refusal = refusal(&introduction);
+            tracing::error!(sandbox = sandbox.id, refusal, "a pod is left alone");
+            // Set once at most: a sandbox is met when it is adopted, and again only by who is watching it.
+            sandbox.refusal.get_or_init(|| refusal);
+        }
+        Ok((connection, introduction.unsaved))
+    };
+    let met: io::Result<_> = greet.await;
+    match met {
+        Ok((connection, unsaved)) => Met::Shim { connection, unsaved },
+        Err(error) => {
+            tracing::debug!(sandbox = sandbox.id, %error, "found no shim");
+            Met::Nobody
+        }
     }
+}
+
+/// Why nothing can be done with a pod.
+fn refusal(introduction: &Introduction) -> String {
+    let Introduction { versions, release, .. } = introduction;
+    format!(
+        "the pod's shim ({release}) speaks versions {} to {} of its protocol, this server versions {} to {}: \
+         the pod runs on, but only a release that speaks one of the shim's can work with it",
+        versions.oldest, versions.newest, VERSIONS.oldest, VERSIONS.newest
+    )
 }
 
 /// Listens to a shim for as long as it lives.
@@ -165,22 +249,50 @@ pub(super) fn watch(shared: &Arc<Shared>, sandbox: &Arc<Sandbox>, mut connection
     let (shared, sandbox) = (shared.clone(), sandbox.clone());
     tokio::spawn(async move {
         let listen = async {
-            while let Ok(Some((reply, _))) = connection.receive().await {
-                if let Reply::ContainerExited { container, exit } = reply {
-                    shared.container_exited(&container, exit);
+            loop {
+                while let Ok(Some((reply, _))) = connection.receive().await {
+                    match reply {
+                        Reply::ContainerStarted { container, started } => {
+                            shared.container_started(&container, started);
+                        }
+                        Reply::ContainerExited { container, exit } => {
+                            shared.container_exited(&container, exit);
+                        }
+                        _ => {}
+                    }
+                }
+                // The end of a connection need not be that of the shim, whose pod would be killed for it.
+                match meet(&sandbox).await {
+                    Met::Shim { connection: next, unsaved } => {
+                        connection = next;
+                        shared.catch_up_with(&sandbox, &unsaved);
+                    }
+                    Met::Nobody => return,
                 }
             }
         };
         tokio::select! {
             biased;
             // The server ends, the shim does not.
-            () = shared.stop.cancelled() => {}
-            () = listen => shared.clone().shim_is_gone(&sandbox).await,
+            () = shared.stop.cancelled() => return,
+            () = listen => {}
         }
+        // Whoever stops the pod at this moment does the same, and tells its caller how it went.
+        shared.end_of_shim(&sandbox).await;
     });
 }
 
 impl Shared {
+    /// A container has begun that an earlier server was starting when it was killed.
+    fn container_started(self: &Arc<Self>, id: &str, started: Started) {
+        let container = self.pods().containers.get(id).cloned();
+        if let Some(container) = container
+            && container.happened(Happened::Started(started))
+        {
+            self.tell(cri::v1::ContainerEventType::ContainerStartedEvent, &container);
+        }
+    }
+
     /// A container's first process has ended.
     pub(super) fn container_exited(self: &Arc<Self>, id: &str, exit: Exit) {
         let container = self.pods().containers.get(id).cloned();
@@ -194,8 +306,43 @@ impl Shared {
         self.clone().spawn_cgroup_removal(container.record.cgroup.clone());
     }
 
+    /// What a shim tells of the time when nobody heard it.
+    fn take_in(self: &Arc<Self>, unsaved: &BTreeMap<String, Life>) {
+        for (id, life) in unsaved {
+            let container = self.pods().containers.get(id).cloned();
+            if let Some(container) = container {
+                container.lived(life);
+            }
+        }
+    }
+
+    /// After a gap: what the shim has written meanwhile, and what it could not write.
+    fn catch_up_with(self: &Arc<Self>, sandbox: &Sandbox, unsaved: &BTreeMap<String, Life>) {
+        for container in self.containers_of(&sandbox.id) {
+            let before = container.state();
+            if let Err(error) = container.catch_up() {
+                tracing::warn!(container = container.id, %error, "failed to read what the shim wrote");
+            }
+            if let Some(life) = unsaved.get(&container.id) {
+                container.lived(life);
+            }
+            if let ContainerState::Exited { exit, .. } = container.state()
+                && !matches!(before, ContainerState::Exited { .. })
+            {
+                self.container_exited(&container.id, exit);
+            }
+        }
+    }
+
+    /// As [`Shared::shim_is_gone`], where nobody waits for the outcome.
+    async fn end_of_shim(self: Arc<Self>, sandbox: &Arc<Sandbox>) {
+        if let Err(error) = self.shim_is_gone(sandbox).await {
+            tracing::warn!(sandbox = sandbox.id, %error, "failed to release what a pod held");
+        }
+    }
+
     /// The shim of a pod has ended, on purpose or not: what it held is gone, so its processes go too.
-    pub(super) async fn shim_is_gone(self: Arc<Self>, sandbox: &Arc<Sandbox>) {
+    pub(super) async fn shim_is_gone(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), cri::Error> {
         sandbox.ready.send_replace(false);
         for container in self.containers_of(&sandbox.id) {
             if let Err(error) = container.catch_up() {
@@ -205,24 +352,19 @@ impl Shared {
             if let Err(error) = group.kill() {
                 tracing::warn!(container = container.id, %error, "failed to kill what is left of a container");
             }
-            if !matches!(container.state(), ContainerState::Exited { .. }) && container.is_running() {
-                let exit = Exit {
-                    code: 255,
-                    at: Timestamp::now(),
-                    reason: "Unknown".to_owned(),
-                    message: "the pod's shim ended without telling how the container ended".to_owned(),
-                };
+            // Nobody is told that it has ended before it has.
+            self.remove_cgroup(&container.record.cgroup).await;
+            if container.is_running() {
+                let exit = Exit::of_killed_shim(Timestamp::now());
                 if let Err(error) = crate::shim::protocol::write_json(&container.directory.exit(), &exit) {
                     tracing::warn!(container = container.id, %error, "failed to record an exit");
                 }
-                container.happened(Happened::Exited(exit));
-                self.tell(cri::v1::ContainerEventType::ContainerStoppedEvent, &container);
+                if container.happened(Happened::Exited(exit)) {
+                    self.tell(cri::v1::ContainerEventType::ContainerStoppedEvent, &container);
+                }
             }
-            self.remove_cgroup(&container.record.cgroup).await;
         }
-        if let Err(error) = self.release(sandbox).await {
-            tracing::warn!(sandbox = sandbox.id, %error, "failed to release what a pod held");
-        }
+        self.release(sandbox).await
     }
 
     /// Removes a group as soon as the kernel has buried its last process.

@@ -1,8 +1,8 @@
 //! Containers: making, starting, stopping, removing, telling.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,18 @@ use cri::v1::{self, ContainerEventType};
 use cri::{Code, Error};
 use jiff::Timestamp;
 
-use super::sandboxes::{failed, find, has_labels, membership, sandbox_status, source_of};
-use super::state::{Container, ContainerRecord, ContainerState, Happened, Sandbox};
+use super::sandboxes::{failed, find, has_labels, membership, sandbox_status, source_of, tell_times};
+use super::state::{Container, ContainerRecord, ContainerState, Happened, RECORD, Sandbox};
 use super::{Shared, nanoseconds, new_id};
 use crate::cgroup::Cgroup;
 use crate::container::plan::{self, Inputs, Planned, Seccomp, cri_user, log_path, plan};
-use crate::container::seccomp;
-use crate::container::spec::DeviceNode;
+use crate::container::label::{self, Modules};
+use crate::container::spec::Label;
+use crate::container::{cdi, devices, seccomp};
 use crate::image::{Image, OrNotFound};
-use crate::shim;
 use crate::shim::protocol::{Exit, Reply, Request, write_json, write_whole};
+use crate::sys::failpoint;
+use crate::trace::{self, Actor, Recorder};
 
 /// What every process of a container may open.
 const OPEN_FILES: u64 = 1 << 20;
@@ -62,6 +64,7 @@ impl Shared {
     ) -> Result<String, Error> {
         match self.assemble(&id, sandbox, config, image) {
             Ok(container) => {
+                failpoint::reach("create.recorded");
                 let container = Arc::new(container);
                 self.pods().containers.insert(id.clone(), container.clone());
                 self.tell(ContainerEventType::ContainerCreatedEvent, &container);
@@ -81,11 +84,15 @@ impl Shared {
         config: v1::ContainerConfig,
         image: &Image,
     ) -> Result<Container, Error> {
+        let traced = trace::is_wanted(&config.annotations) || trace::is_wanted(&sandbox.config.annotations);
+        let mut recorder = Recorder::start(traced, Actor::Server);
         let layers = self.images.layer_paths(image);
         let group = self.pod_cgroup(&sandbox.id, &sandbox.config).child(id);
         let group_path = group_path(&self.pod_group_path(sandbox), id);
         let snapshot =
             self.images.create_snapshot(id, image).map_err(|error| Error::unknown(error.to_string()))?;
+        failpoint::reach("create.snapshot");
+        recorder.mark("MakeSnapshot");
         let privileged = security(&config).is_some_and(|security| security.privileged);
         let planned = plan(Inputs {
             sandbox: &sandbox.config,
@@ -96,18 +103,28 @@ impl Shared {
             layers,
             snapshot,
             cgroup: membership(&group),
-            devices: devices(&config, privileged).map_err(failed("find the container's devices"))?,
+            devices: devices::of_container(&config, privileged)
+                .map_err(failed("find the container's devices"))?,
+            cdi: cdi::edits(&cdi::names(&config), &cdi::DIRECTORIES.map(Path::new)).map_err(Error::unknown)?,
+            image_layers: self.volume_layers(id, &config)?,
             pod_files: vec![
                 (sandbox.directory.resolv_conf(), "/etc/resolv.conf"),
                 (sandbox.directory.hostname(), "/etc/hostname"),
             ],
+            modules: Modules::detect(),
             open_files: Some(OPEN_FILES),
         })
         .map_err(|error| {
             Error::invalid_argument(format!("failed to generate container {id:?} spec: {error}"))
         })?;
         let Planned { mut spec, resources, devices, seccomp, stop_signal } = planned;
+        spec.log_limit = self.config.log_limit;
+        if let Some(Label::AppArmor(profile)) = &spec.process.label {
+            label::ensure_loaded(profile).map_err(failed("load the container's apparmor profile"))?;
+        }
         spec.process.seccomp = self.filter(&seccomp, spec.process.capabilities.bounding)?;
+
+        recorder.mark("PlanContainer");
 
         // Nobody may take the pod's group for an empty one in between.
         let held = self.groups();
@@ -122,6 +139,8 @@ impl Shared {
             ))
         })?;
         drop(held);
+        failpoint::reach("create.group");
+        recorder.mark("MakeCgroups");
         let record = ContainerRecord {
             created_at: Timestamp::now(),
             image: image.id.clone(),
@@ -135,11 +154,32 @@ impl Shared {
             Container::new(id.to_owned(), sandbox.clone(), config, record, ContainerState::Created);
         let write = || {
             fs::create_dir_all(&container.directory.0)?;
+            failpoint::reach("create.directory");
             write_json(&container.directory.spec(), &spec)?;
+            failpoint::reach("create.spec");
             container.save()
         };
         write().map_err(failed("record the container"))?;
+        recorder.mark("RecordContainer");
+        tell_times(&container.directory.trace(), &mut recorder);
         Ok(container)
+    }
+
+    /// The layers of the images that a container has as volumes; they stay as long as its own.
+    fn volume_layers(
+        &self,
+        id: &str,
+        config: &v1::ContainerConfig,
+    ) -> Result<HashMap<String, Vec<PathBuf>>, Error> {
+        let mut layers = HashMap::new();
+        for image in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
+            let unreadable = |error: crate::image::ImageError| Error::unknown(error.to_string());
+            if let Some(found) = self.images.find(&image.image).map_err(unreadable)? {
+                self.images.keep_layers(id, &found).map_err(unreadable)?;
+                layers.insert(image.image.clone(), self.images.layer_paths(&found));
+            }
+        }
+        Ok(layers)
     }
 
     fn disassemble(self: &Arc<Self>, id: &str, sandbox: &Sandbox) {
@@ -202,9 +242,18 @@ impl Shared {
         }
         let (attach, size) = Default::default();
         let request = Request::Start { container: container.id.clone(), attach, size };
+        failpoint::reach("start.asking");
+        let annotations = [&container.config.annotations, &container.sandbox.config.annotations];
+        let mut recorder = Recorder::start(annotations.into_iter().any(trace::is_wanted), Actor::Server);
         let answer = self.ask(&container.sandbox, request).await?;
         match answer {
             Reply::Started(started) => {
+                failpoint::reach("start.answered");
+                recorder.mark("StartContainer");
+                tell_times(&container.directory.trace(), &mut recorder);
+                for warning in &started.warnings {
+                    tracing::warn!(container = container.id, warning, "started a container with less than it asked for");
+                }
                 container.happened(Happened::Started(started));
                 self.tell(ContainerEventType::ContainerStartedEvent, &container);
                 Ok(())
@@ -227,7 +276,7 @@ impl Shared {
     /// Asks the shim of a pod for something that is answered once, without descriptors.
     pub(super) async fn ask(&self, sandbox: &Sandbox, request: Request) -> Result<Reply, Error> {
         let ask = async {
-            let mut connection = shim::connect(&sandbox.directory)?;
+            let mut connection = sandbox.connect()?;
             connection.call(&request, Vec::new()).await
         };
         let (reply, _) = ask.await.map_err(failed("talk to the pod's shim"))?;
@@ -259,6 +308,7 @@ impl Shared {
                     tracing::warn!(container = container.id, %error, "failed to ask a container to stop");
                 }
                 _ => {
+                    failpoint::reach("stop.asked");
                     if ended(&container, grace).await {
                         return Ok(());
                     }
@@ -271,6 +321,7 @@ impl Shared {
     async fn kill(&self, container: &Container) -> Result<(), Error> {
         let group = Cgroup::new(&self.layout, &container.record.cgroup);
         group.kill().map_err(failed("kill the container"))?;
+        failpoint::reach("stop.killed");
         // The group may have failed to reach it; the shim can.
         let signalled = self.signal(container, libc::SIGKILL).await;
         // Whatever went wrong with that, a container that has ended is stopped: its shim may have gone too.
@@ -298,9 +349,16 @@ impl Shared {
                     .remove_snapshot(&name)
                     .map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))?;
             }
+            failpoint::reach("remove.snapshot");
+            // The record goes first: what is left of a container without one is removed at the next start.
+            fs::remove_file(directory.join(RECORD))
+                .or_not_found()
+                .map_err(failed("remove the container's record"))?;
+            failpoint::reach("remove.directory");
             fs::remove_dir_all(&directory).or_not_found().map_err(failed("remove the container's directory"))
         });
         removed.await.map_err(|error| Error::unknown(error.to_string()))??;
+        failpoint::reach("remove.forgotten");
         if self.pods().containers.remove(&container.id).is_some() {
             self.tell(ContainerEventType::ContainerDeletedEvent, &container);
         }
@@ -473,63 +531,4 @@ pub fn read_in_layers(layers: &[PathBuf], path: &str) -> io::Result<String> {
         }
     }
     Ok(String::new())
-}
-
-/// The devices of the node that a container gets.
-fn devices(config: &v1::ContainerConfig, privileged: bool) -> io::Result<Vec<(DeviceNode, String)>> {
-    let mut nodes = Vec::new();
-    if privileged {
-        for path in host_devices(Path::new("/dev"))? {
-            if let Some(node) = device(&path, &path)? {
-                nodes.push((node, "rwm".to_owned()));
-            }
-        }
-    }
-    for given in &config.devices {
-        let (source, target) = (Path::new(&given.host_path), Path::new(&given.container_path));
-        let target = if target.as_os_str().is_empty() { source } else { target };
-        let node = device(source, target)?.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no device", source.display()))
-        })?;
-        let access = if given.permissions.is_empty() { "rwm" } else { &given.permissions };
-        nodes.push((node, access.to_owned()));
-    }
-    Ok(nodes)
-}
-
-/// What is below a directory of devices, but for what every container has of its own.
-fn host_devices(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    const OWN: [&str; 6] = ["console", "ptmx", "pts", "shm", "mqueue", "fd"];
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") || OWN.iter().any(|own| name == *own) {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            found.extend(host_devices(&entry.path())?);
-        } else {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-fn device(source: &Path, target: &Path) -> io::Result<Option<DeviceNode>> {
-    let metadata = fs::symlink_metadata(source)?;
-    let kind = metadata.file_type();
-    let kind = match (kind.is_char_device(), kind.is_block_device()) {
-        (true, _) => 'c',
-        (_, true) => 'b',
-        _ => return Ok(None),
-    };
-    let number = metadata.rdev();
-    Ok(Some(DeviceNode {
-        path: target.to_owned(),
-        kind,
-        major: libc::major(number) as u64,
-        minor: libc::minor(number) as u64,
-        mode: metadata.mode() & 0o777,
-    }))
 }

@@ -11,6 +11,7 @@ use super::Shared;
 use super::sandboxes::failed;
 use super::state::{Container, ContainerState, Sandbox};
 use crate::image::Image;
+use crate::trace;
 
 /// The map of a verbose answer: JSON documents by name, as crictl prints them.
 pub(super) type Info = HashMap<String, String>;
@@ -26,7 +27,7 @@ impl Shared {
                 name: String::new(),
                 features: Some(v1::RuntimeHandlerFeatures {
                     recursive_read_only_mounts: true,
-                    user_namespaces: false,
+                    user_namespaces: true,
                 }),
             }],
             features: Some(v1::RuntimeFeatures {
@@ -99,6 +100,8 @@ impl Shared {
                 "cgroup": container.record.cgroup,
                 "config": container.config,
                 "spec": spec,
+                "trace": trace::read(&[container.sandbox.directory.trace(), container.directory.trace()])
+                    .map_err(failed("read where the time went"))?,
             }),
         ))
     }

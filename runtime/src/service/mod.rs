@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cgroup::{Cgroup, Layout};
+use crate::container::spec::LogLimit;
 use crate::image::{ImageError, Puller, Store, airgap, registry};
 use crate::streaming::{Backend, Server};
 use executable::Executable;
@@ -52,6 +53,8 @@ pub struct Config {
     /// Where clients of exec, attach and port-forward connect to; port 0 is any free one. Whoever has got a URL
     /// may use it, so that an address other than the loopback opens containers to whoever can listen on the way.
     pub streaming_address: SocketAddr,
+    /// When logs go on in new files; without it that is the kubelet's affair, who looks once in a while.
+    pub log_limit: Option<LogLimit>,
     /// How registries are met.
     pub registries: registry::Settings,
     /// A folder whose archives of images are imported at the start.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -11,14 +12,18 @@ use cri::{Code, Error};
 use jiff::Timestamp;
 
 use super::adoption;
-use super::state::{Sandbox, SandboxRecord};
+use super::state::{RECORD, Sandbox, SandboxRecord};
 use super::{Shared, nanoseconds, new_id};
 use crate::cgroup::Cgroup;
+use crate::container::ids::IdMap;
 use crate::container::plan::{is_node, sandbox_namespaces};
 use crate::container::spec::Membership;
+use crate::container::sysctl::{self, OfTheNode};
 use crate::image::OrNotFound;
-use crate::shim::protocol::{PodDirectory, Reply, Request, Settings, write_json};
+use crate::shim::protocol::{PodDirectory, Settings, write_json};
 use crate::shim::{self, Connection};
+use crate::trace::{self, Actor, Recorder};
+use crate::sys::failpoint;
 
 impl Shared {
     /// Makes a pod's namespaces, gives it an address, and leaves a shim with it.
@@ -73,29 +78,46 @@ impl Shared {
     }
 
     async fn set_up(&self, sandbox: &Arc<Sandbox>) -> Result<Connection, Error> {
-        let listener = self.prepare(sandbox).map_err(failed("prepare the pod's directory"))?;
+        let mut recorder = Recorder::start(trace::is_wanted(&sandbox.config.annotations), Actor::Server);
+        let settings = settings(&sandbox.config, membership(&self.shims_cgroup()));
+        let settings = settings.map_err(Error::invalid_argument)?;
+        let listener = self.prepare(sandbox, settings).map_err(failed("prepare the pod's directory"))?;
+        failpoint::reach("sandbox.prepared");
+        recorder.mark("PreparePod");
         let shim = self.start_shim(sandbox, listener).map_err(failed("start the pod's shim"))?;
+        failpoint::reach("sandbox.shim");
+        recorder.mark("StartShim");
         let mut connection =
             shim::connect(&sandbox.directory).map_err(failed("connect to the pod's shim"))?;
         // Answered when the namespaces are there.
-        if let Err(error) = connection.call(&Request::Subscribe, Vec::new()).await {
+        let answer = connection.introduce(true).await;
+        if !matches!(answer, Ok(Some(_))) {
             let words = fs::read_to_string(sandbox.directory.shim_log()).unwrap_or_default();
+            let reason = answer.err().map_or("the pod's shim is gone".to_owned(), |error| error.to_string());
             let words = words.trim();
-            return Err(Error::unknown(if words.is_empty() { error.to_string() } else { words.to_owned() }));
+            return Err(Error::unknown(if words.is_empty() { reason } else { words.to_owned() }));
         }
+        failpoint::reach("sandbox.subscribed");
+        recorder.mark("WaitForShim");
         let address = self.attach_network(sandbox, shim).await?;
+        failpoint::reach("sandbox.network");
+        recorder.mark("AttachNetwork");
         sandbox
             .update(|record| {
                 record.address = address;
                 record.shim = Some(shim);
             })
             .map_err(failed("record the pod"))?;
+        failpoint::reach("sandbox.recorded");
+        recorder.mark("RecordPod");
+        tell_times(&sandbox.directory.trace(), &mut recorder);
         Ok(connection)
     }
 
-    fn prepare(&self, sandbox: &Sandbox) -> io::Result<std::os::fd::OwnedFd> {
+    fn prepare(&self, sandbox: &Sandbox, mut settings: Settings) -> io::Result<std::os::fd::OwnedFd> {
         let (directory, config) = (&sandbox.directory, &sandbox.config);
         fs::create_dir_all(directory.containers())?;
+        failpoint::reach("sandbox.directory");
         if !config.log_directory.is_empty() {
             fs::create_dir_all(&config.log_directory)?;
         }
@@ -103,7 +125,6 @@ impl Shared {
         fs::write(directory.resolv_conf(), resolv_conf(config)?)?;
         let group = self.shims_cgroup();
         group.create().map_err(|error| io::Error::other(format!("{error}: {}", source_of(&error))))?;
-        let mut settings = settings(config, membership(&group));
         settings.join_network = self.network_target(sandbox)?;
         if let Some(daemonless) = &self.daemonless {
             settings.exit_command = daemonless.exit_command(&sandbox.id);
@@ -123,7 +144,7 @@ impl Shared {
         let Some(target) = network_of(&sandbox.config) else { return Ok(None) };
         let target = self.find_sandbox(target).map_err(io::Error::other)?;
         // One that does not answer is gone, and its number may be another's.
-        shim::connect(&target.directory)?;
+        target.connect()?;
         Ok(target.record().shim)
     }
 
@@ -134,6 +155,7 @@ impl Shared {
             .args(&self.config.shim.arguments)
             .arg(&sandbox.directory.0)
             .env_clear()
+            .envs(failpoint::environment())
             .current_dir("/")
             .stdin(Stdio::from(listener))
             .stdout(Stdio::null())
@@ -188,19 +210,17 @@ impl Shared {
     }
 
     async fn stop(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+        if let Some(refusal) = sandbox.refusal.get() {
+            return Err(Error::failed_precondition(refusal.clone()));
+        }
         // A full disk must not keep a pod alive: without the note a later server finds that its shim is gone.
         if let Err(error) = sandbox.update(|record| record.stopped = true) {
             tracing::warn!(sandbox = sandbox.id, %error, "failed to record that a pod is stopped");
         }
-        if let Ok(mut connection) = shim::connect(&sandbox.directory) {
-            let answer = connection.call(&Request::Shutdown, Vec::new()).await;
-            if let Ok((Reply::Done, _)) = answer {
-                // The end of the connection is the end of the shim.
-                while let Ok(Some(_)) = connection.receive().await {}
-            }
-        }
-        self.clone().shim_is_gone(sandbox).await;
-        Ok(())
+        failpoint::reach("stop-sandbox.recorded");
+        adoption::end_shim_of(sandbox).await;
+        failpoint::reach("stop-sandbox.ended");
+        self.shim_is_gone(sandbox).await
     }
 
     /// Gives back what a pod without a shim still holds outside its directory.
@@ -212,23 +232,34 @@ impl Shared {
                 .await
                 .map_err(|error| Error::unknown(format!("failed to tear down the pod's network: {error}")))?;
         }
+        failpoint::reach("release.network");
         crate::sys::mount::detach(&sandbox.directory.shared_memory())
             .map_err(failed("unmount the pod's /dev/shm"))?;
         // Another sandbox of the same pod may live in the group already: only an empty one goes.
         let _held = self.groups();
         let group = self.pod_cgroup(&sandbox.id, &sandbox.config);
-        group.remove_if_empty().map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))
+        group.remove_if_empty().map_err(|error| Error::unknown(format!("{error}: {}", source_of(&error))))?;
+        failpoint::reach("release.group");
+        Ok(())
     }
 
     /// Forgets a pod, its containers included.
     pub(super) async fn remove_sandbox(self: &Arc<Self>, id: &str) -> Result<(), Error> {
         let Ok(sandbox) = self.find_sandbox(id) else { return Ok(()) };
         self.stop(&sandbox).await?;
+        failpoint::reach("remove-sandbox.stopped");
         for container in self.containers_of(&sandbox.id) {
             self.remove_container(&container.id).await?;
         }
+        // The record goes first: what is left of a pod without one is removed at the next start.
+        let record = fs::remove_file(sandbox.directory.0.join(RECORD)).or_not_found();
+        record.map_err(failed("remove the pod's record"))?;
+        failpoint::reach("remove-sandbox.forgotten");
+        let removed = fs::remove_dir_all(&sandbox.directory.0).or_not_found();
+        removed.map_err(failed("remove the pod's directory"))?;
+        failpoint::reach("remove-sandbox.directory");
         self.pods().sandboxes.remove(&sandbox.id);
-        fs::remove_dir_all(&sandbox.directory.0).or_not_found().map_err(failed("remove the pod's directory"))
+        Ok(())
     }
 
     /// Takes note of limits that the kubelet has given the pod's group; the group is his.
@@ -322,21 +353,25 @@ fn network_of(config: &v1::PodSandboxConfig) -> Option<&str> {
 }
 
 /// What the shim is to set up for this pod.
-fn settings(config: &v1::PodSandboxConfig, group: Membership) -> Settings {
+fn settings(config: &v1::PodSandboxConfig, group: Membership) -> Result<Settings, String> {
     let options = sandbox_namespaces(config);
     let host_network = is_node(options.map(|options| options.network));
     let sysctls = config.linux.as_ref().map(|linux| linux.sysctls.clone()).unwrap_or_default();
-    Settings {
+    let of_the_node = OfTheNode { network: host_network, ipc: is_node(options.map(|options| options.ipc)) };
+    let checked = |(name, value): (String, String)| Ok((sysctl::file(&name, of_the_node)?, value));
+    Ok(Settings {
         // A pod of the node's network has the node's name.
         hostname: (!host_network && !config.hostname.is_empty()).then(|| config.hostname.clone()),
         host_network,
         join_network: None,
         exit_command: Vec::new(),
-        host_ipc: is_node(options.map(|options| options.ipc)),
+        host_ipc: of_the_node.ipc,
         shared_pid: options.is_some_and(|options| options.pid() == v1::NamespaceMode::Pod),
-        sysctls: sysctls.into_iter().collect(),
+        sysctls: sysctls.into_iter().map(checked).collect::<Result<_, String>>()?,
+        ids: IdMap::wanted(options)?,
+        trace: trace::is_wanted(&config.annotations),
         group,
-    }
+    })
 }
 
 fn resolv_conf(config: &v1::PodSandboxConfig) -> io::Result<Vec<u8>> {
@@ -384,6 +419,15 @@ pub(super) fn membership(group: &Cgroup) -> Membership {
     let split =
         group.directories().into_iter().map(|(controller, path)| (controller.name().to_owned(), path));
     Membership { split: split.collect(), unified: group.unified() }
+}
+
+/// Adds what took how long to the file of whoever is traced; that nobody can read it is no reason to fail.
+pub(super) fn tell_times(file: &Path, recorder: &mut Recorder) {
+    if let Some(steps) = recorder.take()
+        && let Err(error) = trace::append(file, steps)
+    {
+        tracing::warn!(file = %file.display(), %error, "failed to tell how long steps took");
+    }
 }
 
 /// What a call failed at, in a sentence.

@@ -20,7 +20,7 @@ use super::state::{Container, ContainerState, Sandbox};
 use crate::container::Spec;
 use crate::container::plan::exec_process;
 use crate::shim::protocol::{Reply, Request, read_json};
-use crate::shim::{self, Connection};
+use crate::shim::Connection;
 use crate::streaming::{self, Backend, BackendError, Streams, TerminalSize};
 use crate::sys::{poll, process, socket, terminal};
 
@@ -50,7 +50,7 @@ impl Shared {
             process: exec_process(&spec.process, command, terminal),
             detached: false,
         };
-        let mut connection = shim::connect(&container.sandbox.directory)?;
+        let mut connection = container.sandbox.connect()?;
         match connection.call(&request, streams).await? {
             (Reply::Started(started), mut descriptors) => {
                 let process = process::pidfd_open(started.pid).ok();
@@ -210,7 +210,7 @@ impl Backend for Sessions {
             stderr: stderr.is_some() && !tty,
         };
         let attach = async {
-            let mut connection = shim::connect(&container.sandbox.directory)?;
+            let mut connection = container.sandbox.connect()?;
             let (reply, sockets) = connection.call(&request, Vec::new()).await?;
             match reply {
                 Reply::Done => Ok(sockets),
@@ -271,7 +271,7 @@ impl Backend for Sessions {
     ) -> Result<Box<dyn streaming::Connection>, BackendError> {
         let sandbox = self.0.running_sandbox(sandbox_id)?;
         let connect = async {
-            let mut connection = shim::connect(&sandbox.directory)?;
+            let mut connection = sandbox.connect()?;
             let socket = match connection.call(&Request::Connect { port }, Vec::new()).await? {
                 (Reply::Done, mut sockets) => sockets.pop(),
                 (Reply::Failed { message }, _) => return Err(io::Error::other(message)),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cri::v1;
 use jiff::Timestamp;
@@ -25,8 +25,12 @@ use tokio::sync::watch;
 
 use crate::container::spec::User;
 use crate::shim::protocol::{
-    ContainerDirectory, Exit, PodDirectory, Started, read_json, write_json, write_whole,
+    ContainerDirectory, Exit, Life, PodDirectory, Started, read_json, write_json, write_whole,
 };
+use crate::shim::{self, Connection};
+
+/// The file that tells what came of a request; a directory without it is what a crash has left.
+pub(super) const RECORD: &str = "record.json";
 
 /// All pods and containers of the node.
 #[derive(Default)]
@@ -45,6 +49,8 @@ pub(super) struct Sandbox {
     limits: Mutex<PodLimits>,
     /// Whether its shim is there.
     pub(super) ready: watch::Sender<bool>,
+    /// Why its shim cannot be talked to, though it lives: it speaks another protocol than this release.
+    pub(super) refusal: OnceLock<String>,
 }
 
 /// The limits of a pod's group, as its owner, the kubelet, last told them.
@@ -148,13 +154,14 @@ impl Sandbox {
             record: Mutex::new(record),
             limits: Mutex::new(limits),
             ready: watch::Sender::new(false),
+            refusal: OnceLock::new(),
         }
     }
 
     /// Reads a sandbox back; `None` when its creation was cut short.
     pub(super) fn load(id: &str, directory: PodDirectory) -> io::Result<Option<Sandbox>> {
         let (Some(config), Some(record)) =
-            (read_message(directory.0.join("config.pb"))?, read_json(&directory.0.join("record.json"))?)
+            (read_message(directory.0.join("config.pb"))?, read_json(&directory.0.join(RECORD))?)
         else {
             return Ok(None);
         };
@@ -169,7 +176,7 @@ impl Sandbox {
     pub(super) fn update(&self, change: impl FnOnce(&mut SandboxRecord)) -> io::Result<()> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut record);
-        write_json(&self.directory.0.join("record.json"), &*record)
+        write_json(&self.directory.0.join(RECORD), &*record)
     }
 
     /// Writes what was asked for.
@@ -202,6 +209,14 @@ impl Sandbox {
             (linux.overhead, linux.resources) = (limits.overhead, limits.resources);
         }
         config
+    }
+
+    /// A connection to the shim; fails when there is none, and when it is of a release that we do not understand.
+    pub(super) fn connect(&self) -> io::Result<Connection> {
+        match self.refusal.get() {
+            Some(refusal) => Err(io::Error::new(io::ErrorKind::Unsupported, refusal.clone())),
+            None => shim::connect(&self.directory),
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -242,7 +257,7 @@ impl Container {
     pub(super) fn load(id: &str, sandbox: &Arc<Sandbox>) -> io::Result<Option<Container>> {
         let directory = sandbox.directory.container(id);
         let (Some(config), Some(record)) =
-            (read_message(directory.0.join("config.pb"))?, read_json(&directory.0.join("record.json"))?)
+            (read_message(directory.0.join("config.pb"))?, read_json(&directory.0.join(RECORD))?)
         else {
             return Ok(None);
         };
@@ -255,7 +270,7 @@ impl Container {
     /// Writes what was asked for and what came of it.
     pub(super) fn save(&self) -> io::Result<()> {
         write_message(self.directory.0.join("config.pb"), &self.config)?;
-        write_json(&self.directory.0.join("record.json"), &self.record)
+        write_json(&self.directory.0.join(RECORD), &self.record)
     }
 
     /// Its limits, as they were last given.
@@ -281,6 +296,16 @@ impl Container {
             self.happened(Happened::Exited(exit));
         }
         Ok(())
+    }
+
+    /// Learns what the shim could not write down.
+    pub(super) fn lived(&self, life: &Life) {
+        if let Some(started) = &life.started {
+            self.happened(Happened::Started(started.clone()));
+        }
+        if let Some(exit) = &life.exit {
+            self.happened(Happened::Exited(exit.clone()));
+        }
     }
 
     /// Takes in what happened; whether it was news.
@@ -341,7 +366,7 @@ mod tests {
     use super::*;
 
     fn started() -> Started {
-        Started { pid: 7, at: Timestamp::UNIX_EPOCH }
+        Started { pid: 7, at: Timestamp::UNIX_EPOCH, warnings: Vec::new() }
     }
 
     fn exit(code: i32) -> Exit {

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use tokio::io::unix::AsyncFd;
 
-use super::protocol::{Inbox, PodDirectory, Reply, Request, encode};
+use super::protocol::{
+    Inbox, Introduction, Message, PodDirectory, Reply, Request, VERSIONS, encode,
+};
 use crate::sys::{open, poll, socket};
 
 /// A connection to a shim. One request at a time.
@@ -56,6 +58,21 @@ impl Connection {
         socket::peer_pid(self.socket.get_ref().as_fd())
     }
 
+    /// Says who we are and hears who the shim is; if `subscribe`, it tells of every end from now on. `None` when
+    /// the connection ends over it: the shim is of version 1, or gone.
+    pub async fn introduce(&mut self, subscribe: bool) -> io::Result<Option<Introduction>> {
+        let asked = self.send(&Request::Introduce { versions: VERSIONS, subscribe }, Vec::new()).await;
+        match asked {
+            Err(error) if is_end(&error) => return Ok(None),
+            asked => asked?,
+        }
+        match self.next().await? {
+            Some((Message::Known(Reply::Introduced(introduction)), _)) => Ok(Some(introduction)),
+            Some((other, _)) => Err(strange(&other)),
+            None => Ok(None),
+        }
+    }
+
     /// Asks, and waits for the answer.
     pub async fn call(
         &mut self,
@@ -64,7 +81,10 @@ impl Connection {
     ) -> io::Result<(Reply, Vec<OwnedFd>)> {
         self.send(request, descriptors).await?;
         let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "the pod's shim is gone");
-        self.receive().await?.ok_or_else(gone)
+        match self.next().await?.ok_or_else(gone)? {
+            (Message::Known(reply), descriptors) => Ok((reply, descriptors)),
+            (unknown, _) => Err(strange(&unknown)),
+        }
     }
 
     /// Asks without waiting.
@@ -80,11 +100,21 @@ impl Connection {
         Ok(())
     }
 
-    /// The next answer, with the descriptors that came along; `None` when the shim is gone.
+    /// The next answer that we understand, with the descriptors that came along; `None` when the shim is gone.
     pub async fn receive(&mut self) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
         loop {
-            if let Some(reply) = self.inbox.take()? {
-                return Ok(Some((reply, std::mem::take(&mut self.inbox.descriptors))));
+            match self.next().await? {
+                None => return Ok(None),
+                Some((Message::Known(reply), descriptors)) => return Ok(Some((reply, descriptors))),
+                Some((Message::Unknown(name), _)) => tracing::debug!(name, "passed over a shim's message"),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> io::Result<Option<(Message<Reply>, Vec<OwnedFd>)>> {
+        loop {
+            if let Some(message) = self.inbox.take()? {
+                return Ok(Some((message, std::mem::take(&mut self.inbox.descriptors))));
             }
             let mut ready = self.socket.readable().await?;
             let (mut buffer, mut descriptors) = ([0; 4096], Vec::new());
@@ -92,7 +122,7 @@ impl Connection {
                 ready.try_io(|socket| socket::receive(socket.get_ref(), &mut buffer, &mut descriptors));
             match received {
                 Ok(Ok(0)) => return Ok(None),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Ok(Err(error)) if is_end(&error) => return Ok(None),
                 Ok(length) => {
                     self.inbox.push(&buffer[..length?]);
                     self.inbox.descriptors.append(&mut descriptors);
@@ -101,4 +131,13 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether an error says that nobody is at the other end any more.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+fn strange(message: &Message<Reply>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the pod's shim answered {message:?}"))
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::protocol::{Inbox, Reply, Request, encode};
+use super::protocol::{Inbox, Message, Reply, Request, encode};
 use crate::sys::socket;
 
 /// A client of the shim.
@@ -14,13 +14,15 @@ pub struct Connection {
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     /// Whether it wants to hear of every container that ends.
     pub subscribed: bool,
+    /// The version of the protocol that both ends speak.
+    pub version: u32,
 }
 
 impl Connection {
     /// A client that has just connected.
     pub fn new(socket: OwnedFd) -> io::Result<Connection> {
         socket::set_nonblocking(&socket, true)?;
-        Ok(Connection { socket, inbox: Inbox::default(), outbox: VecDeque::new(), subscribed: false })
+        Ok(Connection { socket, inbox: Inbox::default(), outbox: VecDeque::new(), subscribed: false, version: 1 })
     }
 
     /// Takes what has arrived; `false` at the end of the connection.
@@ -38,8 +40,8 @@ impl Connection {
     }
 
     /// The next request, with the descriptors that came along.
-    pub fn take(&mut self) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
-        let request = self.inbox.take::<Request>()?;
+    pub fn take(&mut self) -> io::Result<Option<(Message<Request>, Vec<OwnedFd>)>> {
+        let request = self.inbox.take()?;
         Ok(request.map(|request| (request, std::mem::take(&mut self.inbox.descriptors))))
     }
 

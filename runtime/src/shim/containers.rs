@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use super::log::{Lines, LogFile, Stream};
 use super::namespaces::Shared;
 use crate::cgroup::out_of_memory_kills_in;
-use crate::container::carry_out::{Failure, SharedMemory, Stage, carry_out, failed};
+use crate::container::carry_out::{Failure, Prepared, SharedMemory, Stage, carry_out, failed};
+use crate::container::ids::IdMap;
 use crate::container::spec::{Membership, PidNamespace, Process, Spec, Stdin};
 use crate::container::{SetupStep, container_setup, process_setup, setup};
 use crate::sys::process::{self, Child};
 use crate::sys::{poll, socket};
+use crate::trace::{Actor, Step, unpack};
 
 /// A container with a first process that has not been reaped yet.
 pub struct Container {
@@ -22,6 +24,8 @@ pub struct Container {
     pub pidfd: OwnedFd,
     /// Its control groups.
     pub groups: Membership,
+    /// The ids of its user namespace, if that is not the node's.
+    pub ids: Option<IdMap>,
     /// What it writes and who reads it.
     pub output: Output,
     /// What it reads and who writes it.
@@ -42,6 +46,10 @@ pub struct Forked {
     pub attached: Vec<OwnedFd>,
     /// Why it could not execute its program.
     pub failure: Option<String>,
+    /// What could not be had as asked for.
+    pub warnings: Vec<String>,
+    /// The times of its set-up, if they are wanted.
+    pub steps: Vec<Step>,
     /// Who waits for an answer.
     pub waiting: Option<u64>,
 }
@@ -64,6 +72,12 @@ pub enum News {
     Nothing,
     /// The other side of its terminal.
     Terminal(OwnedFd),
+    /// Another process goes on in its place.
+    Succeeded(Child),
+    /// What could not be had as asked for.
+    Warning(String),
+    /// How long its steps took.
+    Times(Vec<Step>),
     /// Why it cannot go on.
     Failed(String),
     /// It has become its program.
@@ -74,7 +88,7 @@ impl Forked {
     /// Hears what the process has told since.
     pub fn listen(&mut self) -> io::Result<News> {
         let Some(channel) = &self.channel else { return Ok(News::Nothing) };
-        let (mut buffer, mut descriptors) = ([0; 4096], Vec::new());
+        let (mut buffer, mut descriptors) = ([0; 16 << 10], Vec::new());
         let length = match socket::receive(channel, &mut buffer, &mut descriptors) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(News::Nothing),
             result => result?,
@@ -85,6 +99,15 @@ impl Forked {
                 Ok(News::Executed)
             }
             ([b'T', ..], Some(terminal)) => Ok(News::Terminal(terminal)),
+            ([b'P', pid @ ..], Some(pidfd)) => {
+                let pid = std::str::from_utf8(pid).ok().and_then(|pid| pid.parse().ok());
+                let pid = pid.ok_or_else(|| io::Error::other("a process told no number"))?;
+                Ok(News::Succeeded(Child { pid, pidfd }))
+            }
+            ([b'W', warning @ ..], _) => Ok(News::Warning(String::from_utf8_lossy(warning).into_owned())),
+            ([b'D', steps @ ..], _) => {
+                Ok(News::Times(unpack(&String::from_utf8_lossy(steps), Actor::Container)))
+            }
             ([_, message @ ..], _) => Ok(News::Failed(String::from_utf8_lossy(message).into_owned())),
         }
     }
@@ -96,7 +119,8 @@ pub fn start(
     shared: &Shared,
     target: Option<&OwnedFd>,
 ) -> Result<(Child, OwnedFd, Container), Failure> {
-    let log = spec.log.clone().map(LogFile::open).transpose().map_err(failed("open the container's log"))?;
+    let open = |path| LogFile::open(path, spec.log_limit);
+    let log = spec.log.clone().map(open).transpose().map_err(failed("open the container's log"))?;
     let mut output = Output { log, sources: Vec::new(), clients: Vec::new() };
     let mut input = Input { sink: None, pending: Vec::new(), ends_with_client: spec.stdin == Stdin::Once };
     let streams =
@@ -118,16 +142,21 @@ pub fn start(
                 .ok_or_else(|| Failure::new("the container whose processes are to be seen does not run"))?,
         ),
     };
-    let namespaces = libc::CLONE_NEWNS | if spec.pid == PidNamespace::Own { libc::CLONE_NEWPID } else { 0 };
+    // With a user namespace the process makes its pid namespace in there.
+    let own_pids = spec.pid == PidNamespace::Own && spec.ids.is_none();
+    let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
+    let users = shared.users.as_ref().filter(|_| spec.ids.is_some()).map(OwnedFd::try_clone).transpose();
+    let user_namespace = users.map_err(failed("hold the user namespace"))?;
     let (channel, theirs) = channel().map_err(failed("make a channel"))?;
     let groups = spec.cgroup.clone();
     let child = fork_into(&groups, namespaces, joined, shared)?;
     let Some(child) = child else {
-        let mut stage = Stage::new(streams, memory, theirs);
-        become_container(container_setup(&spec), &mut stage)
+        let trace = spec.trace;
+        let prepared = Prepared { streams, shared_memory: memory, user_namespace, channel: theirs, trace };
+        become_container(container_setup(&spec), &mut Stage::new(prepared))
     };
     let pidfd = child.pidfd.try_clone().map_err(failed("hold the process"))?;
-    Ok((child, channel, Container { pidfd, groups, output, input }))
+    Ok((child, channel, Container { pidfd, groups, ids: spec.ids, output, input }))
 }
 
 /// Starts one more process in a container.
@@ -139,8 +168,9 @@ pub fn exec(
 ) -> Result<(Child, OwnedFd), Failure> {
     let (channel, theirs) = channel().map_err(failed("make a channel"))?;
     let Some(child) = fork_into(&container.groups, 0, Some(&container.pidfd), shared)? else {
-        let mut stage = Stage::new(streams, None, theirs);
-        become_process(container, &process, &mut stage)
+        let (shared_memory, user_namespace) = (None, None);
+        let prepared = Prepared { streams, shared_memory, user_namespace, channel: theirs, trace: false };
+        become_process(container, &process, &mut Stage::new(prepared))
     };
     Ok((child, channel))
 }
@@ -158,6 +188,10 @@ fn fork_into(
         process::join_namespaces(process, libc::CLONE_NEWPID).map_err(failed("join the pid namespace"))?;
     }
     let forked = process::fork(namespaces, group.as_ref());
+    if let (Ok(None), Some(command_line)) = (&forked, &shared.command_line) {
+        // Others of the pod may see this process: paths of the node are none of their business.
+        command_line.replace(c"coracle-init");
+    }
     if joined.is_some() && !matches!(forked, Ok(None)) {
         process::join_namespaces(&shared.own_pid, libc::CLONE_NEWPID)
             .map_err(failed("leave the pid namespace"))?;
@@ -172,29 +206,42 @@ fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn become_container(steps: Vec<SetupStep>, stage: &mut Stage) -> ! {
-    let outcome = stage.prepare(&steps).and_then(|()| carry_out(steps, stage));
+    let outcome = die_with_the_shim()
+        .and_then(|()| stage.prepare(&steps))
+        .and_then(|()| carry_out(steps, stage));
     give_up(outcome, stage)
 }
 
 fn become_process(container: &Container, process: &Process, stage: &mut Stage) -> ! {
     let enter = |stage: &mut Stage| -> Result<(), Failure> {
         let steps = process_setup(process);
+        die_with_the_shim()?;
         stage.prepare(&steps)?;
-        carry_out(setup::join(&container.groups, process), stage)?;
-        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
+        let ids = container.ids.as_ref();
+        carry_out(setup::join_container(&container.groups, process, ids), stage)?;
+        let users = if ids.is_some() { libc::CLONE_NEWUSER } else { 0 };
+        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | users;
         process::join_namespaces(&container.pidfd, namespaces)
             .map_err(failed("join the container's namespaces"))?;
+        if ids.is_some() {
+            process::become_user(0, 0, &[0]).map_err(failed("become root of the pod"))?;
+        }
         carry_out(steps, stage)
     };
     let outcome = enter(stage);
     give_up(outcome, stage)
 }
 
+/// A process that is still being set up holds the shim's sockets: it must not seem to be the shim. Programs die
+/// later by their control group.
+fn die_with_the_shim() -> Result<(), Failure> {
+    process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong).map_err(failed("follow the shim"))
+}
+
 /// Tells the shim why the program was not executed, and ends.
 fn give_up(outcome: Result<(), Failure>, stage: &Stage) -> ! {
     if let Err(failure) = outcome {
-        // Should this fail, the shim sees the end of a process that told nothing.
-        socket::send(&stage.channel, format!("E{failure}").as_bytes(), &[]).ok();
+        stage.tell_failure(&failure);
     }
     process::exit_now(1)
 }

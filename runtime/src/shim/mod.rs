@@ -6,20 +6,27 @@
 //! the next one. It ends when it is told to; the server cleans up after one that was killed.
 
 mod client;
+mod clients;
 mod connection;
 mod containers;
+mod ledger;
 mod log;
 mod namespaces;
 pub mod protocol;
+mod requests;
 mod serve;
 
 pub(crate) use client::listen;
 pub use client::{Connection, connect};
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use protocol::PodDirectory;
+
+/// The release of this binary.
+const RELEASE: &str = concat!("coracle ", env!("CARGO_PKG_VERSION"));
 
 /// Runs the shim of the pod whose directory is the last argument; its listening socket is standard input.
 ///
@@ -31,9 +38,14 @@ pub fn main() -> ExitCode {
     match serve::run(PodDirectory(directory)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error is the shim's log, which the server reads when the shim is gone.
-            eprintln!("{error}");
+            say(&error.to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+/// Standard error is the shim's log, which the server reads when the shim is gone. Where its disk is full,
+/// nothing is said, for `eprintln!` would end the shim over it.
+fn say(text: &str) {
+    std::io::stderr().write_all(format!("{text}\n").as_bytes()).ok();
 }

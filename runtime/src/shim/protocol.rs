@@ -1,9 +1,19 @@
 //! What the server and a shim say to each other, and the files that both know.
 //!
 //! A message is a length (4 bytes, little-endian) and JSON; descriptors travel with its first bytes. A
-//! connection carries one request at a time, answers in order; `exec` answers twice, and `subscribe`
+//! connection carries one request at a time, answers in order; `exec` answers twice, and who subscribes
 //! turns the connection into a stream of [`Reply::ContainerExited`].
+//!
+//! A shim is as old as its pod, the server as new as the last upgrade. Both say which [`Versions`] they speak
+//! ([`Request::Introduce`]) and use the newest that both do; fields and messages that one does not know are
+//! passed over. A field that is added has a default; what else changes is a new version.
+//!
+//! | version | since then |
+//! |---|---|
+//! | 1 | the beginning; a shim ends a connection on which it hears what it does not know |
+//! | 2 | `Introduce`; unknown requests are answered; news that no disk took are told to the next server |
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,13 +22,42 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::container::ids::IdMap;
 use crate::container::spec::{Membership, Process};
+
+/// The versions of the protocol that this binary speaks.
+pub const VERSIONS: Versions = Versions { oldest: 1, newest: 2 };
+
+/// A range of versions of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// The first.
+    pub oldest: u32,
+    /// The last.
+    pub newest: u32,
+}
+
+impl Versions {
+    /// The newest version that both speak.
+    pub fn common(self, other: Versions) -> Option<u32> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
 
 /// What the server asks of a shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Are the namespaces there?
     Hello,
+    /// Says who asks, and asks who answers; from version 2 on.
+    Introduce {
+        /// What the server speaks.
+        versions: Versions,
+        /// Whether to tell of every container that ends from now on, as [`Request::Subscribe`] does.
+        #[serde(default)]
+        subscribe: bool,
+    },
     /// Starts the container whose spec is in its directory.
     Start {
         /// Which.
@@ -100,6 +139,8 @@ pub struct Attached {
 pub enum Reply {
     /// It is done.
     Done,
+    /// Who answers.
+    Introduced(Introduction),
     /// It could not be done.
     Failed {
         /// One sentence.
@@ -112,6 +153,13 @@ pub enum Reply {
         /// As a shell tells it.
         code: i32,
     },
+    /// A container has begun, though whoever started it is gone; told to subscribers from version 2 on.
+    ContainerStarted {
+        /// Which.
+        container: String,
+        /// Its beginning.
+        started: Started,
+    },
     /// A container has ended.
     ContainerExited {
         /// Which.
@@ -121,6 +169,30 @@ pub enum Reply {
     },
 }
 
+/// What a shim says about itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// What it speaks.
+    pub versions: Versions,
+    /// The release of its binary, for messages to people.
+    #[serde(default)]
+    pub release: String,
+    /// What happened to containers and is not on disk, because the disk did not take it.
+    #[serde(default)]
+    pub unsaved: BTreeMap<String, Life>,
+}
+
+/// What happened to a container, as far as it has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Life {
+    /// Its beginning.
+    #[serde(default)]
+    pub started: Option<Started>,
+    /// Its end.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+}
+
 /// A container that was started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Started {
@@ -128,6 +200,9 @@ pub struct Started {
     pub pid: i32,
     /// When.
     pub at: Timestamp,
+    /// What could not be had as asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// How a container ended.
@@ -155,6 +230,12 @@ impl Exit {
         Exit { code, at, reason: reason.to_owned(), message: String::new() }
     }
 
+    /// The end of one whose shim was killed, by which the kernel or we kill it too.
+    pub fn of_killed_shim(at: Timestamp) -> Exit {
+        let message = "the pod's shim was killed, and the container with it".to_owned();
+        Exit { code: 128 + libc::SIGKILL, at, reason: "Error".to_owned(), message }
+    }
+
     /// The end of one that never ran.
     pub fn of_failed_start(message: &str, at: Timestamp) -> Exit {
         Exit { code: 128, at, reason: "StartError".to_owned(), message: message.to_owned() }
@@ -179,8 +260,14 @@ pub struct Settings {
     pub host_ipc: bool,
     /// Whether its containers see each other's processes.
     pub shared_pid: bool,
-    /// Kernel parameters of its namespaces.
+    /// Kernel parameters of its namespaces: files below `/proc/sys`, and what is written there.
     pub sysctls: Vec<(String, String)>,
+    /// The ids of a user namespace of its own.
+    #[serde(default)]
+    pub ids: Option<IdMap>,
+    /// Whether the times of its start are written down.
+    #[serde(default)]
+    pub trace: bool,
     /// The shim's own control groups: it must not die with a pod's memory limit, nor with the server's service.
     pub group: Membership,
 }
@@ -196,6 +283,11 @@ impl PodDirectory {
     /// What the shim is to set up.
     pub fn settings(&self) -> PathBuf {
         self.0.join("shim.json")
+    }
+
+    /// The times of its start, if they are wanted.
+    pub fn trace(&self) -> PathBuf {
+        self.0.join("trace.json")
     }
 
     /// What the shim says beside its answers: why it could not go on.
@@ -244,6 +336,11 @@ impl ContainerDirectory {
         self.0.join("started.json")
     }
 
+    /// The times of its start, if they are wanted.
+    pub fn trace(&self) -> PathBuf {
+        self.0.join("trace.json")
+    }
+
     /// There since it ended.
     pub fn exit(&self) -> PathBuf {
         self.0.join("exit.json")
@@ -283,6 +380,15 @@ pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A message of somebody who may be newer.
+#[derive(Debug, PartialEq)]
+pub enum Message<T> {
+    /// One of ours.
+    Known(T),
+    /// Well-formed, but we have no such message; its name.
+    Unknown(String),
+}
+
 /// Collects what arrives until it makes whole messages.
 #[derive(Default)]
 pub struct Inbox {
@@ -297,8 +403,8 @@ impl Inbox {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole message.
-    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    /// The next whole message; an error when what came is none.
+    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<Message<T>>> {
         let Some(header) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*header) as usize;
         if length > LONGEST {
@@ -307,9 +413,28 @@ impl Inbox {
         if self.bytes.len() < 4 + length {
             return Ok(None);
         }
-        let message = serde_json::from_slice(&self.bytes[4..4 + length])?;
+        let message = parse(&self.bytes[4..4 + length])?;
         self.bytes.drain(..4 + length);
+        if self.bytes.is_empty() {
+            // A long message is rare, and a shim small.
+            self.bytes.shrink_to(4096);
+        }
         Ok(Some(message))
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Message<T>> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(message) => return Ok(Message::Known(message)),
+        Err(error) => error,
+    };
+    // The names of messages are serde's: the text itself, or the only key.
+    match serde_json::from_slice(bytes) {
+        Ok(serde_json::Value::String(name)) => Ok(Message::Unknown(name)),
+        Ok(serde_json::Value::Object(fields)) if fields.len() == 1 => {
+            Ok(Message::Unknown(fields.into_iter().map(|(name, _)| name).collect()))
+        }
+        _ => Err(error.into()),
     }
 }
 
@@ -329,7 +454,36 @@ mod tests {
                 seen.push(format!("{request:?}"));
             }
         }
-        assert_eq!(seen, ["Hello", "Connect { port: 80 }"]);
+        assert_eq!(seen, ["Known(Hello)", "Known(Connect { port: 80 })"]);
+    }
+
+    fn received(json: &str) -> io::Result<Option<Message<Request>>> {
+        let mut inbox = Inbox::default();
+        inbox.push(&(json.len() as u32).to_le_bytes());
+        inbox.push(json.as_bytes());
+        inbox.take()
+    }
+
+    #[test]
+    fn what_is_newer_than_we_is_passed_over() {
+        let message = received(r#"{"Connect":{"port":80,"protocol":"SCTP"}}"#).unwrap();
+        assert!(matches!(message, Some(Message::Known(Request::Connect { port: 80 }))), "{message:?}");
+        for (json, expected) in [(r#""Freeze""#, "Freeze"), (r#"{"Teleport":{"to":"moon"}}"#, "Teleport")] {
+            let Some(Message::Unknown(name)) = received(json).unwrap() else { panic!("{json} is known") };
+            assert_eq!(name, expected);
+        }
+        for nonsense in ["", "7", "{", "[]", r#"{"a":1,"b":2}"#] {
+            received(nonsense).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_newest_common_version_is_spoken() {
+        let versions = |oldest, newest| Versions { oldest, newest };
+        assert_eq!(versions(1, 2).common(versions(1, 1)), Some(1));
+        assert_eq!(versions(1, 2).common(versions(2, 5)), Some(2));
+        assert_eq!(versions(1, 2).common(versions(3, 5)), None);
+        assert_eq!(versions(3, 5).common(versions(1, 2)), None);
     }
 
     #[test]

@@ -1,38 +1,59 @@
 //! The shim's loop: waits for everything at once, and does one thing after the other.
+//!
+//! Once it serves, no error ends it: what fails is said, and concerns one container or one client at most.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::clients;
 use super::connection::Connection;
-use super::containers::{self, Client, Container, Forked, News, Reader, Role};
+use super::containers::{self, Container, Forked, News, Reader, Role};
+use super::ledger::Ledger;
 use super::log::Stream;
 use super::namespaces::{self, Shared};
-use super::protocol::{Attached, Exit, PodDirectory, Reply, Request, Settings, Started, read_json, write_json};
+use super::protocol::{Exit, Message, PodDirectory, Reply, Settings, Started, read_json};
 use crate::container::carry_out::{Failure, failed};
-use crate::container::spec::{PidNamespace, Process, Spec};
-use crate::sys::poll::{ChildExits, Waiting};
-use crate::sys::{process, socket, terminal};
+use crate::sys::failpoint;
+use crate::sys::poll::{Notices, Waiting};
+use crate::sys::process::{self, Child};
+use crate::sys::socket;
+use crate::trace::{self, Actor, Recorder};
+
+/// How long after a failure the same is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes the pod's namespaces and serves until told to end.
 pub(super) fn run(directory: PodDirectory) -> Result<(), Failure> {
     nix::unistd::setsid().map_err(|error| failed("make a session")(error.into()))?;
     let listener = socket::take_standard_input().map_err(failed("take the listening socket"))?;
+    // Whoever connects from now on is told our number as the peer's, not that of the server that made the socket.
+    socket::listen(&listener).map_err(failed("listen"))?;
+    let mut recorder = Recorder::start(true, Actor::Shim);
     let settings: Option<Settings> =
         read_json(&directory.settings()).map_err(failed("read the shim's settings"))?;
     let settings = settings.ok_or_else(|| Failure::new("the shim has no settings"))?;
     // Before the first fork, so that no child's end is missed.
-    let exits = ChildExits::watch().map_err(failed("watch for children"))?;
-    let shared = namespaces::make(&settings, &directory)?;
+    let notices = Notices::watch().map_err(failed("watch for children"))?;
+    recorder.mark("ReadSettings");
+    let shared = namespaces::make(&settings, &directory, &mut recorder)?;
+    if settings.trace {
+        trace::append(&directory.trace(), recorder.take().unwrap_or_default()).map_err(failed("tell times"))?;
+    }
+    failpoint::reach("shim.namespaces");
+    // Containers have a score of their own each; where the machine forbids it, the shim goes like anybody else.
+    let own_score = process::spare_from_out_of_memory().unwrap_or_default();
     std::env::set_current_dir("/").map_err(failed("leave the directory"))?;
     socket::set_nonblocking(&listener, true).map_err(failed("serve"))?;
     let mut shim = Shim {
+        ledger: Ledger::new(directory.clone()),
         directory,
         shared,
         listener,
-        exits,
+        notices,
         connections: BTreeMap::new(),
         containers: BTreeMap::new(),
         processes: Vec::new(),
@@ -40,13 +61,20 @@ pub(super) fn run(directory: PodDirectory) -> Result<(), Failure> {
         ending: None,
         goes_home: !settings.exit_command.is_empty(),
         has_ended: false,
+        resting_until: None,
+        last_complaint: String::new(),
     };
-    shim.serve().map_err(failed("serve"))?;
-    if shim.ending.is_none() { go_home(&shim.shared, &settings.exit_command) } else { Ok(()) }
+    match shim.serve() {
+        End::Asked => Ok(()),
+        End::Forsaken => go_home(&shim.shared, &settings.exit_command, own_score),
+    }
 }
 
 /// Becomes the command that looks after what is left, where it can: out of the pod's namespaces.
-fn go_home(shared: &Shared, command: &[String]) -> Result<(), Failure> {
+fn go_home(shared: &Shared, command: &[String], score: Option<i32>) -> Result<(), Failure> {
+    score
+        .map_or(Ok(()), process::set_oom_score)
+        .map_err(failed("be like any other process when memory runs out"))?;
     for namespace in &shared.home {
         process::join_namespaces(namespace, 0).map_err(failed("leave the pod's namespaces"))?;
     }
@@ -60,28 +88,49 @@ fn go_home(shared: &Shared, command: &[String]) -> Result<(), Failure> {
     Err(failed("become the exit command")(process::execute(program, &arguments, &environment)))
 }
 
-struct Shim {
-    directory: PodDirectory,
-    shared: Shared,
+pub(super) struct Shim {
+    pub(super) directory: PodDirectory,
+    pub(super) shared: Shared,
+    pub(super) ledger: Ledger,
     listener: OwnedFd,
-    exits: ChildExits,
-    connections: BTreeMap<u64, Connection>,
-    containers: BTreeMap<String, Container>,
-    processes: Vec<Forked>,
+    notices: Notices,
+    pub(super) connections: BTreeMap<u64, Connection>,
+    pub(super) containers: BTreeMap<String, Container>,
+    pub(super) processes: Vec<Forked>,
     next_connection: u64,
-    /// Who is told when all is over.
-    ending: Option<u64>,
+    /// Whether it is to end with its containers, and who is told then.
+    pub(super) ending: Option<Ending>,
     /// Whether it ends by itself after its containers.
     goes_home: bool,
     /// Whether a container has ended.
     has_ended: bool,
+    /// No connection is taken before, for the last could not be.
+    resting_until: Option<Instant>,
+    /// What failed last: a failure that repeats itself is said once.
+    last_complaint: String,
+}
+
+/// Who wants the shim to end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Ending {
+    /// The client of this connection.
+    AskedBy(u64),
+    /// The machine, which goes down.
+    WithTheMachine,
+}
+
+/// Why the shim has ended.
+enum End {
+    Asked,
+    /// Its containers have ended, and nobody is there who would hear of it.
+    Forsaken,
 }
 
 /// What there is to do.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Connect,
-    Exits,
+    Notices,
     Request(u64),
     Flush(u64),
     Setup(i32),
@@ -93,25 +142,50 @@ enum Event {
 }
 
 impl Shim {
-    fn serve(&mut self) -> io::Result<()> {
+    fn serve(&mut self) -> End {
         loop {
-            for event in self.wait()? {
-                let clients = self.clients();
-                self.handle(event)?;
-                // The numbers in the other events of this round are no longer true; they will come again.
-                if self.clients() != clients {
-                    break;
+            match self.wait() {
+                Ok(events) => self.handle_all(events),
+                Err(error) => {
+                    self.complain(format!("failed to wait: {error}"));
+                    std::thread::sleep(PAUSE);
                 }
             }
-            if let Some(connection) = self.ending
+            if let Err(error) = self.ledger.save() {
+                self.complain(format!("failed to record what happened to a container: {error}"));
+            }
+            if let Some(ending) = self.ending
                 && self.containers.is_empty()
             {
-                self.answer(connection, Reply::Done, Vec::new());
-                return Ok(());
+                if let Ending::AskedBy(connection) = ending {
+                    self.answer(connection, Reply::Done, Vec::new());
+                }
+                failpoint::reach("shim.ending");
+                return End::Asked;
             }
             if self.goes_home && self.is_forsaken() {
-                return Ok(());
+                return End::Forsaken;
             }
+        }
+    }
+
+    fn handle_all(&mut self, events: Vec<Event>) {
+        for event in events {
+            let clients = self.clients();
+            if let Err(error) = self.handle(event) {
+                self.complain(format!("failed to handle {event:?}: {error}"));
+            }
+            // The numbers in the other events of this round are no longer true; they will come again.
+            if self.clients() != clients {
+                break;
+            }
+        }
+    }
+
+    pub(super) fn complain(&mut self, complaint: String) {
+        if complaint != self.last_complaint {
+            super::say(&complaint);
+            self.last_complaint = complaint;
         }
     }
 
@@ -140,7 +214,10 @@ impl Shim {
                 }
             }
         }
-        waiting.readable(self.listener.as_fd(), Event::Connect);
+        let is_resting = self.resting_until.is_some_and(|until| Instant::now() < until);
+        if !is_resting {
+            waiting.readable(self.listener.as_fd(), Event::Connect);
+        }
         for (id, connection) in &self.connections {
             waiting.readable(connection.as_fd(), Event::Request(*id));
             if connection.is_flushing() {
@@ -153,8 +230,9 @@ impl Shim {
             }
         }
         // Last, so that output that came before an end is read before it.
-        waiting.readable(self.exits.as_fd(), Event::Exits);
-        waiting.wait()
+        waiting.readable(self.notices.as_fd(), Event::Notices);
+        let is_retrying = is_resting || !self.ledger.unsaved().is_empty();
+        waiting.wait(is_retrying.then_some(PAUSE))
     }
 
     /// Whether all is over and nobody is there who would hear of it.
@@ -181,7 +259,7 @@ impl Shim {
                 Ok(())
             }
             Event::Setup(pid) => self.listen(pid),
-            Event::Exits => self.reap(),
+            Event::Notices => self.take_notice(),
             Event::Output(number, index) => {
                 self.with_container(number, |container| container.output.read(index));
                 Ok(())
@@ -191,7 +269,7 @@ impl Shim {
                 Ok(())
             }
             Event::Typed(number, client) => {
-                self.with_container(number, |container| read_typed(container, client));
+                self.with_container(number, |container| clients::read_typed(container, client));
                 Ok(())
             }
             Event::Taken(number, client, index) => {
@@ -201,7 +279,7 @@ impl Shim {
             Event::Left(number, client) => {
                 self.with_container(number, |container| {
                     if client < container.output.clients.len() {
-                        leave(container, client);
+                        clients::leave(container, client);
                     }
                 });
                 Ok(())
@@ -233,17 +311,25 @@ impl Shim {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => {
+                // Such as too many open files: asking again at once would change nothing.
+                self.resting_until = Some(Instant::now() + PAUSE);
+                Err(error)
+            }
         }
     }
 
     fn receive(&mut self, id: u64) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(&id) else { return Ok(()) };
         let open = connection.receive().unwrap_or(false);
-        // A client that talks nonsense is none of ours.
+        // A client that talks nonsense is none of ours; one that is newer than we may ask what we do not know.
         while let Some(next) = self.connections.get_mut(&id).map(Connection::take) {
             match next {
-                Ok(Some((request, descriptors))) => self.carry_out(id, request, descriptors)?,
+                Ok(Some((Message::Known(request), descriptors))) => self.carry_out(id, request, descriptors),
+                Ok(Some((Message::Unknown(name), _))) => {
+                    let message = format!("the pod's shim ({}) knows no {name:?}", super::RELEASE);
+                    self.answer(id, Reply::Failed { message }, Vec::new());
+                }
                 Ok(None) => break,
                 Err(_) => self.disconnect(id),
             }
@@ -255,12 +341,12 @@ impl Shim {
     }
 
     /// With a connection ends the exec that it asked for.
-    fn disconnect(&mut self, id: u64) {
+    pub(super) fn disconnect(&mut self, id: u64) {
         self.connections.remove(&id);
         for forked in &mut self.processes {
             if forked.waiting == Some(id) {
                 forked.waiting = None;
-                if matches!(forked.role, Role::Exec { .. }) {
+                if forked.role == (Role::Exec { detached: false }) {
                     // It leads a session, and with it a group, of its own.
                     let group = nix::unistd::Pid::from_raw(forked.pid);
                     nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)
@@ -271,155 +357,11 @@ impl Shim {
         }
     }
 
-    fn answer(&mut self, id: u64, reply: Reply, descriptors: Vec<OwnedFd>) {
+    pub(super) fn answer(&mut self, id: u64, reply: Reply, descriptors: Vec<OwnedFd>) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.send(&reply, descriptors).is_err() {
             self.disconnect(id);
         }
-    }
-
-    fn carry_out(&mut self, id: u64, request: Request, descriptors: Vec<OwnedFd>) -> io::Result<()> {
-        let outcome = match request {
-            Request::Hello => Ok(Some(Vec::new())),
-            Request::Start { container, attach, size } => {
-                self.start(id, container, attach, size).map(|()| None)
-            }
-            Request::Exec { container, process, detached } => {
-                self.exec(id, &container, process, detached, descriptors).map(|()| None)
-            }
-            Request::Signal { container, signal } => {
-                self.signal(&container, signal).map(|()| Some(Vec::new()))
-            }
-            Request::Attach { container, stdin, stdout, stderr } => {
-                self.attach(&container, Attached { stdin, stdout, stderr }).map(Some)
-            }
-            Request::Resize { container, columns, rows } => {
-                self.resize(&container, columns, rows).map(|()| Some(Vec::new()))
-            }
-            Request::ReopenLog { container } => self.reopen_log(&container).map(|()| Some(Vec::new())),
-            Request::Connect { port } => socket::start_connecting(port)
-                .map(|socket| Some(vec![socket]))
-                .map_err(failed(format!("connect to {port}"))),
-            Request::Subscribe => {
-                if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.subscribed = true;
-                }
-                Ok(Some(Vec::new()))
-            }
-            Request::Shutdown => {
-                self.ending = Some(id);
-                self.kill_all()?;
-                Ok(None)
-            }
-        };
-        match outcome {
-            Ok(Some(descriptors)) => self.answer(id, Reply::Done, descriptors),
-            Ok(None) => {}
-            Err(failure) => self.answer(id, Reply::Failed { message: failure.to_string() }, Vec::new()),
-        }
-        Ok(())
-    }
-
-    fn start(
-        &mut self,
-        id: u64,
-        container: String,
-        attach: Attached,
-        size: Option<(u16, u16)>,
-    ) -> Result<(), Failure> {
-        let path = self.directory.container(&container).spec();
-        let spec: Option<Spec> = read_json(&path).map_err(failed(format!("read {}", path.display())))?;
-        let mut spec = spec.ok_or_else(|| Failure::new(format!("container {container} has no spec")))?;
-        spec.process.terminal_size = size;
-        let target = match &spec.pid {
-            PidNamespace::Container(name) => self.containers.get(name).map(|target| &target.pidfd),
-            _ => None,
-        };
-        let (child, channel, started) = containers::start(spec, &self.shared, target)?;
-        self.containers.insert(container.clone(), started);
-        // Nothing of its output is read before this is done.
-        let attached = if attach == Attached::default() { Vec::new() } else { self.attach(&container, attach)? };
-        self.processes.push(Forked {
-            pid: child.pid,
-            role: Role::First(container),
-            channel: Some(channel),
-            terminal: None,
-            attached,
-            failure: None,
-            waiting: Some(id),
-        });
-        Ok(())
-    }
-
-    fn exec(
-        &mut self,
-        id: u64,
-        name: &str,
-        process: Process,
-        detached: bool,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<(), Failure> {
-        let container = running(&self.containers, name)?;
-        let streams = if process.terminal {
-            None
-        } else {
-            Some(
-                <[OwnedFd; 3]>::try_from(descriptors)
-                    .map_err(|_| Failure::new("an exec needs three streams"))?,
-            )
-        };
-        let (child, channel) = containers::exec(container, process, streams, &self.shared)?;
-        self.processes.push(Forked {
-            pid: child.pid,
-            role: Role::Exec { detached },
-            channel: Some(channel),
-            terminal: None,
-            attached: Vec::new(),
-            failure: None,
-            waiting: Some(id),
-        });
-        Ok(())
-    }
-
-    fn signal(&self, name: &str, signal: i32) -> Result<(), Failure> {
-        let container = running(&self.containers, name)?;
-        process::pidfd_signal(&container.pidfd, signal).map_err(failed(format!("send signal {signal}")))
-    }
-
-    fn attach(&mut self, name: &str, wanted: Attached) -> Result<Vec<OwnedFd>, Failure> {
-        let Attached { stdin, stdout, stderr } = wanted;
-        let container = self.containers.get_mut(name).ok_or_else(|| not_running(name))?;
-        let mut make = || -> io::Result<Vec<OwnedFd>> {
-            let (mut theirs, mut client) = (Vec::new(), Client { stdin: None, outputs: Vec::new() });
-            if stdin {
-                let (our_end, their_end) = socket::stream_pair()?;
-                socket::set_nonblocking(&our_end, true)?;
-                client.stdin = Some(our_end);
-                theirs.push(their_end);
-            }
-            for (wanted, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
-                if wanted {
-                    let (our_end, their_end) = socket::stream_pair()?;
-                    client.outputs.push(Reader::new(stream, our_end)?);
-                    theirs.push(their_end);
-                }
-            }
-            container.output.clients.push(client);
-            Ok(theirs)
-        };
-        make().map_err(failed("attach"))
-    }
-
-    fn resize(&self, name: &str, columns: u16, rows: u16) -> Result<(), Failure> {
-        let container = running(&self.containers, name)?;
-        let sink =
-            container.input.sink.as_ref().ok_or_else(|| Failure::new("the container has no terminal"))?;
-        terminal::resize(sink, columns, rows).map_err(failed("resize the terminal"))
-    }
-
-    fn reopen_log(&mut self, name: &str) -> Result<(), Failure> {
-        let container = self.containers.get_mut(name).ok_or_else(|| not_running(name))?;
-        container.output.reopen_log().map_err(failed("reopen the log"))
     }
 
     /// A process on its way to its program has told something.
@@ -429,156 +371,155 @@ impl Shim {
         };
         while self.processes[position].channel.is_some() {
             let forked = &mut self.processes[position];
-            match forked.listen()? {
-                News::Nothing => return Ok(()),
-                News::Terminal(master) => forked.terminal = Some(master),
-                News::Failed(message) => {
+            match forked.listen() {
+                Ok(News::Nothing) => return Ok(()),
+                Ok(News::Terminal(master)) => forked.terminal = Some(master),
+                Ok(News::Succeeded(child)) => self.succeeded(position, child),
+                Ok(News::Warning(warning)) => forked.warnings.push(warning),
+                Ok(News::Times(steps)) => forked.steps.extend(steps),
+                Ok(News::Failed(message)) => {
                     forked.failure = Some(format!("unable to start container process: {message}"));
                 }
-                News::Executed if forked.failure.is_some() => {}
-                News::Executed => self.executed(position)?,
+                Ok(News::Executed) if forked.failure.is_some() => {}
+                Ok(News::Executed) => {
+                    if let Err(error) = self.executed(position) {
+                        self.give_up_on(position, error);
+                    }
+                }
+                Err(error) => {
+                    forked.channel = None;
+                    self.give_up_on(position, error);
+                }
             }
         }
         Ok(())
     }
 
+    /// The process has made one more for a new pid namespace, and is no longer the one that counts.
+    fn succeeded(&mut self, position: usize, child: Child) {
+        let forked = &mut self.processes[position];
+        forked.pid = child.pid;
+        if let Role::First(name) = &forked.role
+            && let Some(container) = self.containers.get_mut(name)
+        {
+            container.pidfd = child.pidfd;
+        }
+    }
+
+    /// A process that the shim cannot serve ends; its end is told as that of one that did not begin.
+    fn give_up_on(&mut self, position: usize, error: io::Error) {
+        let forked = &mut self.processes[position];
+        forked.failure = Some(format!("unable to serve container process: {error}"));
+        let killed = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(forked.pid),
+            nix::sys::signal::Signal::SIGKILL,
+        );
+        if let Err(error) = killed {
+            self.complain(format!("failed to kill a process: {error}"));
+        }
+    }
+
     fn executed(&mut self, position: usize) -> io::Result<()> {
+        failpoint::reach("shim.executed");
         let forked = &mut self.processes[position];
         let (terminal, waiting) = (forked.terminal.take(), forked.waiting);
-        let started = Started { pid: forked.pid, at: Timestamp::now() };
+        let (warnings, steps) = (std::mem::take(&mut forked.warnings), std::mem::take(&mut forked.steps));
+        let started = Started { pid: forked.pid, at: Timestamp::now(), warnings };
         let mut descriptors = Vec::new();
         match forked.role.clone() {
             Role::First(name) => {
-                forked.waiting = None;
-                descriptors.append(&mut forked.attached);
                 if let (Some(master), Some(container)) = (terminal, self.containers.get_mut(&name)) {
                     container.input.sink = Some(master.try_clone()?);
                     container.output.add(master, Stream::Stdout)?;
                 }
-                write_json(&self.directory.container(&name).started(), &started)?;
+                let forked = &mut self.processes[position];
+                forked.waiting = None;
+                descriptors.append(&mut forked.attached);
+                if let Err(error) = self.ledger.started(&name, started.clone()) {
+                    self.complain(format!("failed to record the start of {name}: {error}"));
+                }
+                failpoint::reach("shim.started");
+                if !steps.is_empty()
+                    && let Err(error) = trace::append(&self.directory.container(&name).trace(), steps)
+                {
+                    self.complain(format!("failed to tell how long {name} took: {error}"));
+                }
             }
             Role::Exec { detached } => {
                 descriptors.extend(terminal);
                 if detached {
-                    forked.waiting = None;
+                    self.processes[position].waiting = None;
                 }
             }
         }
-        if let Some(id) = waiting {
-            self.answer(id, Reply::Started(started), descriptors);
+        match (waiting, &self.processes[position].role) {
+            (Some(id), _) => self.answer(id, Reply::Started(started), descriptors),
+            // The server that asked was killed: the next one is told.
+            (None, Role::First(container)) => {
+                let container = container.clone();
+                self.tell(2, || Reply::ContainerStarted {
+                    container: container.clone(),
+                    started: started.clone(),
+                });
+            }
+            (None, Role::Exec { .. }) => {}
         }
         Ok(())
     }
 
-    fn reap(&mut self) -> io::Result<()> {
-        self.exits.take()?;
+    /// Tells all subscribers who know of such news, which is since this version.
+    fn tell(&mut self, since: u32, news: impl Fn() -> Reply) {
+        let is_told = |client: &Connection| client.subscribed && client.version >= since;
+        let listeners: Vec<u64> =
+            self.connections.iter().filter(|(_, client)| is_told(client)).map(|(id, _)| *id).collect();
+        listeners.into_iter().for_each(|id| self.answer(id, news(), Vec::new()));
+    }
+
+    fn take_notice(&mut self) -> io::Result<()> {
+        if self.notices.take()? && self.ending.is_none() {
+            self.ending = Some(Ending::WithTheMachine);
+            self.kill_all()?;
+        }
         while let Some((pid, code)) = process::reap()? {
-            // Its last words come before its end.
+            // Its last words come before its end; and if it is nobody's yet, somebody is about to say whose.
             self.listen(pid)?;
+            if !self.processes.iter().any(|forked| forked.pid == pid) {
+                let others: Vec<i32> = self.processes.iter().map(|forked| forked.pid).collect();
+                others.into_iter().try_for_each(|other| self.listen(other))?;
+            }
             // Others are orphans that came to us from a pid namespace that is not a container's own.
             if let Some(position) = self.processes.iter().position(|forked| forked.pid == pid) {
                 let forked = self.processes.swap_remove(position);
-                self.ended(forked, code)?;
+                self.ended(forked, code);
             }
         }
         Ok(())
     }
 
-    fn ended(&mut self, forked: Forked, code: i32) -> io::Result<()> {
+    fn ended(&mut self, forked: Forked, code: i32) {
         let reply = match (&forked.role, &forked.failure) {
             (_, Some(message)) => Reply::Failed { message: message.clone() },
             _ => Reply::Exited { code },
         };
         if let Role::First(name) = forked.role {
             self.has_ended = true;
-            let Some(mut container) = self.containers.remove(&name) else { return Ok(()) };
+            let Some(mut container) = self.containers.remove(&name) else { return };
             container.output.drain();
             let now = Timestamp::now();
             let exit = match &forked.failure {
                 Some(message) => Exit::of_failed_start(message, now),
                 None => Exit::of_process(code, containers::ran_out_of_memory(&container.groups), now),
             };
-            write_json(&self.directory.container(&name).exit(), &exit)?;
-            let subscribers: Vec<u64> =
-                self.connections.iter().filter(|(_, client)| client.subscribed).map(|(id, _)| *id).collect();
-            for id in subscribers {
-                self.answer(
-                    id,
-                    Reply::ContainerExited { container: name.clone(), exit: exit.clone() },
-                    Vec::new(),
-                );
+            failpoint::reach("shim.reaped");
+            if let Err(error) = self.ledger.ended(&name, exit.clone()) {
+                self.complain(format!("failed to record the end of {name}: {error}"));
             }
-            finish_clients(container);
+            failpoint::reach("shim.ended");
+            self.tell(1, || Reply::ContainerExited { container: name.clone(), exit: exit.clone() });
+            clients::finish(container);
         }
         if let Some(id) = forked.waiting {
             self.answer(id, reply, Vec::new());
-        }
-        Ok(())
-    }
-
-    fn kill_all(&self) -> io::Result<()> {
-        self.containers
-            .values()
-            .try_for_each(|container| process::pidfd_signal(&container.pidfd, libc::SIGKILL))
-    }
-}
-
-fn running<'a>(containers: &'a BTreeMap<String, Container>, name: &str) -> Result<&'a Container, Failure> {
-    containers.get(name).ok_or_else(|| not_running(name))
-}
-
-fn not_running(name: &str) -> Failure {
-    Failure::new(format!("container {name} is not running"))
-}
-
-fn read_typed(container: &mut Container, number: usize) {
-    let Some(client) = container.output.clients.get_mut(number) else { return };
-    let Some(stdin) = &client.stdin else { return };
-    let mut buffer = [0; 4096];
-    match nix::unistd::read(stdin, &mut buffer) {
-        Err(nix::Error::EAGAIN) => {}
-        Ok(length) if length > 0 => {
-            if container.input.sink.is_some() {
-                container.input.pending.extend_from_slice(&buffer[..length]);
-                container.input.flush();
-            }
-        }
-        Ok(_) | Err(_) => {
-            client.stdin = None;
-            end_input(container);
-            if container.output.clients[number].outputs.is_empty() {
-                container.output.clients.remove(number);
-            }
-        }
-    }
-}
-
-fn leave(container: &mut Container, number: usize) {
-    let client = container.output.clients.remove(number);
-    if client.stdin.is_some() {
-        end_input(container);
-    }
-}
-
-/// A terminal is told the end of input by its user's Ctrl-D, and never closed.
-fn end_input(container: &mut Container) {
-    let is_pipe = |sink: &OwnedFd| !nix::unistd::isatty(sink).unwrap_or(true);
-    if container.input.ends_with_client && container.input.sink.as_ref().is_some_and(is_pipe) {
-        container.input.flush();
-        container.input.sink = None;
-    }
-}
-
-/// What clients have not taken yet they still get: the kernel keeps what fits into their sockets.
-fn finish_clients(container: Container) {
-    for client in container.output.clients {
-        for mut reader in client.outputs {
-            // The last bytes may wait for a slow client, but not for one that does not read at all.
-            if socket::set_nonblocking(&reader.socket, false).is_ok()
-                && socket::limit_sending(&reader.socket, 1).is_ok()
-            {
-                reader.flush();
-            }
         }
     }
 }

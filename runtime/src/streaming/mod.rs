@@ -35,6 +35,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::{spdy::fuzz as fuzz_spdy, websocket::fuzz as fuzz_websocket};
 pub use self::{
     backend::{Backend, BackendError, Connection, Streams, TerminalSize},
     tokens::TooManyRequests,

@@ -5,6 +5,8 @@
 //! attached to descriptors ([`mount`]); processes are held by pidfd ([`process`]).
 
 pub mod bpf;
+pub mod clock;
+pub mod failpoint;
 pub mod mount;
 pub mod open;
 pub mod poll;

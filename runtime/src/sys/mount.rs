@@ -6,9 +6,9 @@
 use std::ffi::CStr;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{c_path, c_string, check};
+use super::{c_path, check};
 
 /// `AT_RECURSIVE`: with everything mounted below.
 const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -21,6 +21,7 @@ const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// Mount attributes, as `mount_setattr(2)` knows them.
 pub mod attribute {
@@ -179,12 +180,25 @@ pub fn set_attributes(
     propagation: Option<Propagation>,
     recursive: bool,
 ) -> io::Result<()> {
-    let change = MountAttributes {
-        set: attributes,
-        clear: 0,
-        propagation: propagation.map_or(0, Propagation::flag),
-        user_namespace: 0,
-    };
+    let propagation = propagation.map_or(0, Propagation::flag);
+    change_attributes(
+        mount,
+        MountAttributes { set: attributes, clear: 0, propagation, user_namespace: 0 },
+        recursive,
+    )
+}
+
+/// Shows the ids of a detached mount's files as those of the same numbers inside a user namespace.
+pub fn map_ids(mount: impl AsFd, user_namespace: impl AsFd) -> io::Result<()> {
+    let user_namespace = user_namespace.as_fd().as_raw_fd() as u64;
+    change_attributes(
+        mount,
+        MountAttributes { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, user_namespace },
+        false,
+    )
+}
+
+fn change_attributes(mount: impl AsFd, change: MountAttributes, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH as libc::c_uint | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: `change` has the kernel's layout and lives through the call, its size is passed along.
     check(unsafe {
@@ -222,57 +236,109 @@ pub fn pivot_into(root: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// An overlay of `lower` (topmost first) with a writable `upper`, detached.
-///
-/// Option strings longer than a page would not fit mount(2): since Linux 6.5 each layer is added
-/// alone; before, their names relative to the layers' common directory have to do.
-pub fn overlay(
-    lower: &[std::path::PathBuf],
-    upper: &Path,
-    work: &Path,
-    fallback: &Path,
-) -> io::Result<OwnedFd> {
-    match overlay_by_layers(lower, upper, work) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            overlay_by_options(lower, upper, work, fallback)
+/// What an overlay is made of.
+pub struct Overlay<'a> {
+    /// Topmost first.
+    pub layers: &'a [PathBuf],
+    /// The writable directory and its work directory; without it nothing can be written.
+    pub writable: Option<(&'a Path, &'a Path)>,
+    /// The SELinux label of all files.
+    pub label: Option<&'a str>,
+    /// A directory of ours in a mount namespace that nobody else sees, where it may be on its way.
+    pub place: &'a Path,
+}
+
+impl Overlay<'_> {
+    /// Puts the layers together, detached.
+    ///
+    /// Option strings longer than a page would not fit mount(2): since Linux 6.5 each layer is added
+    /// alone; before, their names relative to the layers' common directory have to do. The names are
+    /// relative in any case, for a container reads them in its own mountinfo.
+    pub fn mount(&self) -> io::Result<OwnedFd> {
+        let common = self.common_directory();
+        nix::unistd::chdir(common)?;
+        let relative = |path: &Path| path.strip_prefix(common).unwrap_or(path).to_owned();
+        let layers: Vec<PathBuf> = self.layers.iter().map(|layer| relative(layer)).collect();
+        match self.by_layers(&layers, relative) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.by_options(&layers, relative)
+            }
+            result => result,
         }
-        result => result,
+    }
+
+    /// The longest path that all parts begin with.
+    fn common_directory(&self) -> &Path {
+        let mut common =
+            self.layers.first().and_then(|layer| layer.parent()).unwrap_or(Path::new("/"));
+        let writable = self.writable.iter().flat_map(|(upper, work)| [*upper, *work]);
+        for path in self.layers.iter().map(PathBuf::as_path).chain(writable) {
+            while !path.starts_with(common) {
+                common = common.parent().unwrap_or(Path::new("/"));
+            }
+        }
+        common
+    }
+
+    fn by_layers(&self, layers: &[PathBuf], relative: impl Fn(&Path) -> PathBuf) -> io::Result<OwnedFd> {
+        let filesystem = Filesystem::open(c"overlay")?;
+        filesystem.set(c"source", Path::new("overlay"))?;
+        for layer in layers {
+            filesystem.set(c"lowerdir+", layer)?;
+        }
+        if let Some((upper, work)) = self.writable {
+            filesystem.set(c"upperdir", &relative(upper))?.set(c"workdir", &relative(work))?;
+            // A container's writable layer is mounted once and never again: nothing is gained by syncing it.
+            filesystem.flag(c"volatile")?;
+        }
+        if let Some(label) = self.label {
+            filesystem.set(c"context", Path::new(label))?;
+        }
+        filesystem.mount(0)
+    }
+
+    fn by_options(&self, layers: &[PathBuf], relative: impl Fn(&Path) -> PathBuf) -> io::Result<OwnedFd> {
+        let names: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        let mut options = format!("lowerdir={}", names.join(":"));
+        if let Some((upper, work)) = self.writable {
+            let (upper, work) = (relative(upper), relative(work));
+            options += &format!(",upperdir={},workdir={}", upper.display(), work.display());
+        }
+        if let Some(label) = self.label {
+            options += &format!(",context=\"{label}\"");
+        }
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("overlay"), self.place, Some("overlay"), flags, Some(options.as_str()))?;
+        let overlay = clone_tree(self.place, false)?;
+        detach(self.place)?;
+        Ok(overlay)
     }
 }
 
-fn overlay_by_layers(lower: &[std::path::PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
-    let filesystem = Filesystem::open(c"overlay")?;
-    filesystem.set(c"source", Path::new("overlay"))?;
-    for layer in lower {
-        filesystem.set(c"lowerdir+", layer)?;
-    }
-    filesystem.set(c"upperdir", upper)?.set(c"workdir", work)?;
-    // A container's writable layer is mounted once and never again: nothing is gained by syncing it.
-    filesystem.flag(c"volatile")?;
-    filesystem.mount(0)
+/// How a mount of the node and those of others follow each other, and where it is.
+pub struct Peers {
+    /// The place of the mount.
+    pub place: PathBuf,
+    /// Its mounts appear elsewhere.
+    pub is_shared: bool,
+    /// Mounts of elsewhere appear in it.
+    pub is_slave: bool,
 }
 
-fn overlay_by_options(
-    lower: &[std::path::PathBuf],
-    upper: &Path,
-    work: &Path,
-    fallback: &Path,
-) -> io::Result<OwnedFd> {
-    let common = lower.first().and_then(|layer| layer.parent()).unwrap_or(Path::new("/"));
-    nix::unistd::chdir(common)?;
-    let names: Vec<String> =
-        lower.iter().map(|layer| layer.strip_prefix(common).unwrap_or(layer).display().to_string()).collect();
-    let options =
-        format!("lowerdir={},upperdir={},workdir={}", names.join(":"), upper.display(), work.display());
-    c_string(options.as_bytes())?;
-    nix::mount::mount(
-        Some("overlay"),
-        fallback,
-        Some("overlay"),
-        nix::mount::MsFlags::empty(),
-        Some(options.as_str()),
-    )?;
-    clone_tree(fallback, false)
+/// How the mount that `path` is on follows others.
+pub fn peers(path: &Path) -> io::Result<Peers> {
+    let place = super::open::handle(path)?;
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", place.as_raw_fd()))?;
+    let number = about.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let found = mounts.lines().find(|line| line.split(' ').next() == number);
+    let line = found.ok_or_else(|| io::Error::other("its mount is not in mountinfo"))?;
+    let fields: Vec<&str> = line.split(' ').collect();
+    let has = |name: &str| {
+        fields.iter().skip(6).take_while(|field| **field != "-").any(|field| field.starts_with(name))
+    };
+    let place = fields.get(4).copied().unwrap_or_default().into();
+    Ok(Peers { place, is_shared: has("shared:"), is_slave: has("master:") })
 }
 
 /// Unmounts whatever is at `path`, lazily; nothing mounted there is no error.

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{c_path, check};
 
+const RESOLVE_NO_XDEV: u64 = 0x01;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_BENEATH: u64 = 0x08;
@@ -19,6 +20,8 @@ pub enum Links {
     InRoot,
     /// Refused.
     Refused,
+    /// Followed as long as they stay below the directory and on its mount.
+    OnMount,
 }
 
 #[repr(C)]
@@ -41,6 +44,7 @@ pub fn open_in(
     let resolve = match links {
         Links::InRoot => RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
         Links::Refused => RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+        Links::OnMount => RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
     };
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: mode as u64, resolve };
     // A rename elsewhere in the tree makes the kernel ask us to try again; it cannot go on for ever.
@@ -68,6 +72,33 @@ pub fn open_in(
 /// A handle on a place, for mounting there or asking about it, without opening what is in it.
 pub fn place_in(root: impl AsFd, path: &Path, links: Links) -> io::Result<OwnedFd> {
     open_in(root, path, libc::O_PATH, 0, links)
+}
+
+/// A handle on whatever is at a path of the node.
+pub fn handle(path: &Path) -> io::Result<OwnedFd> {
+    use nix::fcntl::OFlag;
+    Ok(nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?)
+}
+
+/// Opens a file of the procfs at `/proc` for writing, having made sure that it is one: what the kernel is told
+/// there must not end up in a file that somebody has put in its place, nor in another file of the kernel's.
+pub fn writable_proc_file(path: &Path) -> io::Result<OwnedFd> {
+    let procfs = directory(Path::new("/proc"))?;
+    expect_procfs(&procfs)?;
+    let file = open_in(&procfs, path, libc::O_WRONLY | libc::O_NOFOLLOW, 0, Links::OnMount)?;
+    expect_procfs(&file)?;
+    Ok(file)
+}
+
+fn expect_procfs(file: impl AsFd) -> io::Result<()> {
+    let kind = nix::sys::statfs::fstatfs(file.as_fd())?.filesystem_type();
+    if kind == nix::sys::statfs::PROC_SUPER_MAGIC { Ok(()) } else { Err(io::Error::other("it is no procfs")) }
+}
+
+/// Writes a value to an open file of a kernel file system, in one write as they want it.
+pub fn write_value(file: impl AsFd, value: &str) -> io::Result<()> {
+    nix::unistd::write(file.as_fd(), value.as_bytes())?;
+    Ok(())
 }
 
 /// Opens a directory by a path that we made ourselves.
@@ -159,13 +190,12 @@ pub fn is_opaque(directory: impl AsFd) -> io::Result<bool> {
     }
 }
 
-/// Writes to a file of a kernel file system, such as procfs or cgroupfs, in one write as they want it.
+/// Writes to a file of a kernel file system, such as cgroupfs, in one write as they want it.
 pub fn write_kernel_file(path: &Path, value: &str) -> io::Result<()> {
     let file = nix::fcntl::open(
         path,
         nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_CLOEXEC,
         nix::sys::stat::Mode::empty(),
     )?;
-    nix::unistd::write(&file, value.as_bytes())?;
-    Ok(())
+    write_value(&file, value)
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -39,10 +40,12 @@ impl<'a, Token: Copy> Waiting<'a, Token> {
         self.tokens.push(token);
     }
 
-    /// Sleeps until something is there; the tokens of all that is.
-    pub fn wait(mut self) -> io::Result<Vec<Token>> {
+    /// Sleeps until something is there, or for as long as `limit`; the tokens of all that is.
+    pub fn wait(mut self, limit: Option<Duration>) -> io::Result<Vec<Token>> {
+        let limit =
+            limit.map_or(PollTimeout::NONE, |limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
         loop {
-            match poll(&mut self.entries, PollTimeout::NONE) {
+            match poll(&mut self.entries, limit) {
                 Ok(_) => break,
                 Err(nix::Error::EINTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -59,29 +62,38 @@ impl<Token: Copy> Default for Waiting<'_, Token> {
     }
 }
 
-/// The end of children, as something to wait for.
-pub struct ChildExits {
+/// Signals, as something to wait for: the end of children, and of the machine.
+pub struct Notices {
     signals: SignalFd,
 }
 
-impl ChildExits {
-    /// From now on the end of a child makes this readable instead of interrupting us.
-    pub fn watch() -> io::Result<ChildExits> {
+/// Signals that somebody may send to all processes of our name without meaning those that hold pods.
+const REQUESTS_TO_END: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+
+impl Notices {
+    /// From now on the end of a child makes this readable instead of interrupting us, and a request to end
+    /// does not end us.
+    pub fn watch() -> io::Result<Notices> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
+        REQUESTS_TO_END.into_iter().for_each(|signal| mask.add(signal));
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(ChildExits { signals })
+        Ok(Notices { signals })
     }
 
-    /// Takes the notices; who ended is asked with [`super::process::reap`].
-    pub fn take(&self) -> io::Result<()> {
-        while self.signals.read_signal()?.is_some() {}
-        Ok(())
+    /// Takes the notices; who ended is asked with [`super::process::reap`]. Whether the first process of the
+    /// machine wants all others to end: it would wait long for one that does not.
+    pub fn take(&self) -> io::Result<bool> {
+        let mut machine_ends = false;
+        while let Some(notice) = self.signals.read_signal()? {
+            machine_ends |= notice.ssi_pid == 1 && notice.ssi_signo == Signal::SIGTERM as u32;
+        }
+        Ok(machine_ends)
     }
 }
 
-impl AsFd for ChildExits {
+impl AsFd for Notices {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.signals.as_fd()
     }

@@ -1,5 +1,6 @@
 //! Making, joining and ending processes.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -55,6 +56,68 @@ pub fn fork(namespaces: libc::c_int, cgroup: Option<&OwnedFd>) -> io::Result<Opt
     }
     // SAFETY: the kernel has stored a new descriptor there.
     Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }))
+}
+
+/// Forks a child of this process's own parent, so that the parent can wait for it as for this one.
+///
+/// As with [`fork`], `None` is returned in the child, and the caller must be the only thread.
+pub fn fork_sibling(namespaces: libc::c_int) -> io::Result<Option<Child>> {
+    let mut pidfd: libc::c_int = -1;
+    let arguments = CloneArguments {
+        flags: namespaces as u32 as u64 | CLONE_PIDFD | libc::CLONE_PARENT as u64,
+        pidfd: &mut pidfd as *mut libc::c_int as u64,
+        // A sibling's end is told as this one's own.
+        ..CloneArguments::default()
+    };
+    // SAFETY: as in `fork`.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &arguments as *const CloneArguments, size_of::<CloneArguments>())
+    })?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel has stored a new descriptor there.
+    Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }))
+}
+
+/// Where the words of this process's command line are in its memory.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandLine {
+    begin: usize,
+    length: usize,
+}
+
+impl CommandLine {
+    /// Asks the kernel.
+    pub fn find() -> io::Result<CommandLine> {
+        let status = std::fs::read_to_string("/proc/self/stat")?;
+        // The name in parentheses may hold spaces; field 3 follows it.
+        let fields: Vec<&str> = status.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<usize>().ok());
+        match (field(48), field(49)) {
+            (Some(begin), Some(end)) if begin != 0 && end > begin => {
+                Ok(CommandLine { begin, length: end - begin })
+            }
+            _ => Err(io::Error::other("the kernel does not tell where the command line is")),
+        }
+    }
+
+    /// Replaces what others read as the command line of this process, a fork of the one that was asked.
+    pub fn replace(&self, name: &CStr) {
+        let name = name.to_bytes();
+        let kept = name.len().min(self.length.saturating_sub(2));
+        // SAFETY: the kernel has told that the words of the command line are here: writable memory at the
+        // bottom of the stack, which exists as long as the process. Nobody in a forked child reads them.
+        unsafe {
+            let begin = self.begin as *mut u8;
+            std::ptr::write_bytes(begin, 0, self.length);
+            std::ptr::copy_nonoverlapping(name.as_ptr(), begin, kept);
+            // A last byte that is none of the end tells the kernel that the first one ends it all.
+            begin.add(self.length - 1).write(b'.');
+        }
+        // SAFETY: the name is a C string; the kernel copies at most 16 bytes of it.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
 }
 
 /// A handle on a process by its number.
@@ -254,11 +317,11 @@ pub fn wait_pidfd(pidfd: impl AsFd) -> io::Result<()> {
 
 /// Replaces this process by another program; returns only the reason why not.
 pub fn execute(
-    program: &std::ffi::CStr,
-    arguments: &[std::ffi::CString],
-    environment: &[std::ffi::CString],
+    program: &CStr,
+    arguments: &[CString],
+    environment: &[CString],
 ) -> io::Error {
-    let pointers = |strings: &[std::ffi::CString]| -> Vec<*const libc::c_char> {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
@@ -271,4 +334,21 @@ pub fn execute(
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit is always allowed and never returns.
     unsafe { libc::_exit(code) }
+}
+
+/// The score by which the kernel chooses whom to kill when memory runs out: this process is to be the last.
+/// Tells the score that it had.
+pub fn spare_from_out_of_memory() -> io::Result<Option<i32>> {
+    /// As other runtimes' shims have it: after everything of pods, before what the machine cannot do without.
+    const SPARED: i32 = -998;
+    let before = std::fs::read_to_string(OOM_SCORE)?.trim().parse().ok();
+    set_oom_score(SPARED)?;
+    Ok(before)
+}
+
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Sets this process's score, -1000 to 1000.
+pub fn set_oom_score(score: i32) -> io::Result<()> {
+    super::open::write_kernel_file(std::path::Path::new(OOM_SCORE), &score.to_string())
 }

@@ -97,6 +97,11 @@ pub fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Takes connections; of a socket that does so already, this process becomes the one that its clients see.
+pub fn listen(socket: impl AsFd) -> io::Result<()> {
+    Ok(nix::sys::socket::listen(&socket.as_fd(), nix::sys::socket::Backlog::new(128)?)?)
+}
+
 /// The next connection to a listening socket.
 pub fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     let socket = nix::sys::socket::accept4(listener.as_fd().as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;

@@ -43,7 +43,8 @@ fn a_killed_shim_takes_its_pod_along_and_leaves_nothing() {
         let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
         nix::sys::signal::kill(shim_of(&sandbox), nix::sys::signal::Signal::SIGKILL).unwrap();
         let status = world.end_of(&container, events).await;
-        assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
+        assert_eq!(status.message, "the pod's shim was killed, and the container with it");
         let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.clone(), verbose: false };
         let told = world.runtime.pod_sandbox_status(request).await.unwrap().status.unwrap();
         assert_eq!(told.state(), PodSandboxState::SandboxNotready);
@@ -58,10 +59,10 @@ fn a_shim_killed_while_the_server_is_away_is_noticed() {
         let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
         let pid = shim_of(&sandbox);
         let world = world
-            .restart_after(|| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap())
+            .restart_after(|_| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap())
             .await;
         let events = world.events().await;
-        assert_eq!(world.end_of(&container, events).await.exit_code, 255);
+        assert_eq!(world.end_of(&container, events).await.exit_code, 137);
         world
     });
 }
@@ -158,7 +159,7 @@ fn a_pods_group_goes_with_it_and_unknown_groups_with_the_next_server() {
 }
 
 /// The process whose last argument is the sandbox's directory.
-fn shim_of(sandbox: &str) -> nix::unistd::Pid {
+pub fn shim_of(sandbox: &str) -> nix::unistd::Pid {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let found = processes.filter(|process| {
         let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cri::v1::*;
 use cri::{EventStream, RuntimeService};
 use futures::StreamExt;
 use runtime::{Config, Runtime, ShimCommand};
 use sha2::{Digest, Sha256};
+
+use crate::census::{self, Census, Places};
 
 /// The image that all tests use.
 pub const IMAGE: &str = "docker.io/coracle/test:1";
@@ -51,30 +53,37 @@ pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
     let raised =
         std::process::Command::new("busybox").args(["ip", "link", "set", "lo", "up"]).status().unwrap();
     assert!(raised.success());
-    let mounts = mounts();
     // Threads made from here on are in these namespaces too.
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     executor.block_on(async {
-        let world = test(World::new().await).await;
-        world.assert_nothing_is_left(&mounts).await;
+        let directory = Directory::Own(tempfile::tempdir().unwrap());
+        let group = format!("/coracle-test-{}", std::process::id());
+        let before = Census::take(&places(directory.path(), &group));
+        let world = test(World::new(directory, group).await).await;
+        world.assert_nothing_is_left(&before).await;
     });
 }
 
-fn groups(parent: &str) -> Vec<PathBuf> {
-    let name = parent.trim_start_matches('/');
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
-    let roots = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]);
-    roots.map(|path| path.join(name)).filter(|path| path.exists()).collect()
+/// Where a world in this directory may leave something.
+fn places(directory: &Path, group: &str) -> Places {
+    let directories = ["images", "state", "state-of-addresses"].map(|name| directory.join(name)).into();
+    Places { directories, cgroup_parent: group.to_owned() }
 }
 
-fn mounts() -> Vec<String> {
-    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().map(str::to_owned).collect()
+async fn difference(before: &Census, places: &Places) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let difference = Census::take(places).difference(before);
+        if difference.is_empty() || Instant::now() > deadline {
+            return difference;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 impl World {
-    async fn new() -> World {
-        let group = format!("/coracle-test-{}", std::process::id());
-        let world = World::with(Directory::Own(tempfile::tempdir().unwrap()), group).await;
+    async fn new(directory: Directory, group: String) -> World {
+        let world = World::with(directory, group).await;
         let archive = busybox_archive(world.directory.path());
         world.runtime.images().import(File::open(archive).unwrap(), None).unwrap();
         world
@@ -98,6 +107,7 @@ impl World {
             streaming_address: Config::LOOPBACK,
             registries: Default::default(),
             archives: None,
+            log_limit: None,
         };
         let runtime = Runtime::start(config.clone()).await.unwrap();
         World { runtime, config, directory }
@@ -105,7 +115,7 @@ impl World {
 
     /// Ends the server as a crash would, as far as one process can: its tasks stop, its memory is forgotten.
     pub async fn restart(self) -> World {
-        self.restart_after(|| {}).await
+        self.restart_after(|_| {}).await
     }
 
     /// The same with a pod network.
@@ -115,21 +125,33 @@ impl World {
     }
 
     /// As [`World::restart`], with something happening while there is no server.
-    pub async fn restart_after(mut self, meanwhile: impl FnOnce()) -> World {
-        let config = self.config.clone();
+    pub async fn restart_after(mut self, meanwhile: impl FnOnce(&mut Config)) -> World {
         drop(self.runtime);
-        meanwhile();
-        self.runtime = Runtime::start(config).await.unwrap();
+        meanwhile(&mut self.config);
+        self.runtime = Runtime::start(self.config.clone()).await.unwrap();
         self
     }
 
-    /// The control groups that this test made.
+    /// The control groups that this test made, one in each hierarchy.
     pub fn groups(&self) -> Vec<PathBuf> {
-        groups(&self.config.cgroup_parent)
+        let name = self.config.cgroup_parent.trim_start_matches('/');
+        let all = census::groups(&self.config.cgroup_parent).into_iter().map(PathBuf::from);
+        all.filter(|group| group.ends_with(name)).collect()
     }
 
-    async fn assert_nothing_is_left(self, mounts_before: &[String]) {
-        let World { runtime, config, directory } = self;
+    /// Where this world may leave something.
+    pub fn places(&self) -> Places {
+        places(self.directory.path(), &self.config.cgroup_parent)
+    }
+
+    /// What is here and was not before, or the other way round. What the kernel is still taking away is waited for.
+    pub async fn difference_to(&self, before: &Census) -> Vec<String> {
+        difference(before, &self.places()).await
+    }
+
+    async fn assert_nothing_is_left(self, before: &Census) {
+        let places = self.places();
+        let World { runtime, config, directory: _directory } = self;
         for sandbox in runtime.list_pod_sandbox(Default::default()).await.unwrap().items {
             runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id }).await.unwrap();
         }
@@ -139,15 +161,16 @@ impl World {
             0,
             "writable layers are left"
         );
-        assert_eq!(mounts(), mounts_before, "mounts are left");
         drop(runtime);
         runtime::reset(&config).await.unwrap();
-        let here = directory.path().to_str().unwrap().to_owned();
-        for process in fs::read_dir("/proc").unwrap().flatten() {
-            let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
-            assert!(!command.contains(&here), "a shim is left: {command}");
-        }
-        assert_eq!(groups(&config.cgroup_parent), Vec::<PathBuf>::new(), "control groups are left");
+        let difference = difference(before, &places).await;
+        assert!(difference.is_empty(), "{}", difference.join("\n"));
+    }
+
+    /// Imports an archive, as a call that may fail.
+    pub fn import(&self, archive: &Path) -> Result<(), cri::Error> {
+        let imported = self.runtime.images().import(File::open(archive).unwrap(), None);
+        imported.map(drop).map_err(|error| cri::Error::unknown(error.to_string()))
     }
 
     pub async fn sandbox(&self) -> String {
@@ -160,7 +183,7 @@ impl World {
         self.runtime.run_pod_sandbox(request).await.unwrap().pod_sandbox_id
     }
 
-    fn sandbox_config(&self, change: impl FnOnce(&mut PodSandboxConfig)) -> PodSandboxConfig {
+    pub fn sandbox_config(&self, change: impl FnOnce(&mut PodSandboxConfig)) -> PodSandboxConfig {
         let mut config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: "web".into(),
@@ -284,11 +307,16 @@ impl World {
     }
 }
 
-/// A docker-archive of an image with busybox and nothing else.
-pub fn busybox_archive(directory: &Path) -> PathBuf {
+/// A program that needs no libraries.
+pub fn busybox() -> Vec<u8> {
     let places = std::env::var_os("PATH").unwrap_or_default();
     let busybox = std::env::split_paths(&places).find_map(|place| fs::read(place.join("busybox")).ok());
-    let busybox = busybox.expect("busybox-static is installed");
+    busybox.expect("busybox-static is installed")
+}
+
+/// A docker-archive of an image with busybox and nothing else.
+pub fn busybox_archive(directory: &Path) -> PathBuf {
+    let busybox = busybox();
     let mut layer = tar::Builder::new(Vec::new());
     for name in ["bin", "etc", "tmp", "home"] {
         append(&mut layer, tar::EntryType::Directory, name, 0o755, b"");
@@ -312,16 +340,27 @@ pub fn busybox_archive(directory: &Path) -> PathBuf {
         b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home:/bin/sh\n",
     );
     append(&mut layer, tar::EntryType::Regular, "etc/group", 0o644, b"root:x:0:\nwww:x:34:\nssl:x:50:web\n");
-    let layer = layer.into_inner().unwrap();
+    let path = directory.join("busybox.tar");
+    write_archive(IMAGE, layer.into_inner().unwrap(), &path);
+    path
+}
+
+/// A docker-archive of an image with one small file.
+pub fn tiny_archive(name: &str, path: &Path) {
+    let mut layer = tar::Builder::new(Vec::new());
+    append(&mut layer, tar::EntryType::Regular, "file", 0o644, b"tiny");
+    write_archive(name, layer.into_inner().unwrap(), path);
+}
+
+pub fn write_archive(name: &str, layer: Vec<u8>, path: &Path) {
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux",
         "config": { "Env": ["PATH=/bin", "COLOR=blue"], "Cmd": ["/bin/sh"], "WorkingDir": "/home" },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(&layer)))] }
     });
     let manifest =
-        serde_json::json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"] }]);
-    let path = directory.join("busybox.tar");
-    let mut archive = tar::Builder::new(File::create(&path).unwrap());
+        serde_json::json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+    let mut archive = tar::Builder::new(File::create(path).unwrap());
     append(
         &mut archive,
         tar::EntryType::Regular,
@@ -338,7 +377,6 @@ pub fn busybox_archive(directory: &Path) -> PathBuf {
         &serde_json::to_vec(&manifest).unwrap(),
     );
     archive.into_inner().unwrap();
-    path
 }
 
 pub fn append<W: std::io::Write>(

@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{Image, OrNotFound, Store, entries, hex_of};
 use crate::image::ImageError;
+use crate::sys::failpoint;
 
 const NEEDS: &str = "needs";
 
@@ -36,6 +37,7 @@ impl Store {
         let file = file.map_err(ImageError::storage("create", &path))?;
         let needs = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, error)| ImageError::storage("lock", path)(error.into()))?;
+        failpoint::reach("pull.leased");
         Ok(Lease { store: self.clone(), directory, needs })
     }
 

@@ -34,6 +34,7 @@ pub(super) use lease::Lease;
 
 use super::manifest::{Document, Manifest};
 use super::{ImageConfig, ImageError, Reference, archive, reference};
+use crate::sys::failpoint;
 
 /// Where the writable layers of the node's own containers are.
 const SNAPSHOTS: &str = "snapshots";
@@ -311,7 +312,10 @@ impl Store {
         let path = self.reference_path(&named.reference);
         let content = serde_json::to_vec(named).expect("a reference is always serialisable");
         let _not_collecting = self.lock(FlockArg::LockShared)?;
-        write_atomically(&path, &content)
+        failpoint::reach("pull.described");
+        write_atomically(&path, &content)?;
+        failpoint::reach("pull.named");
+        Ok(())
     }
 
     fn read_named(&self, reference: &str) -> Result<Option<Named>, ImageError> {

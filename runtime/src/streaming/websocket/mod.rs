@@ -14,6 +14,22 @@ pub(super) use self::{
     tunnel::tunnel,
 };
 
+/// Takes whatever a client sends, in pieces.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut buffer = bytes::BytesMut::new();
+    for piece in bytes.chunks(11) {
+        buffer.extend_from_slice(piece);
+        loop {
+            match frame::decode(&mut buffer) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 /// The proof that the server has understood the handshake, for the client's key.
 pub(super) fn accept_key(key: &str) -> String {
     const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
