@@ -43,36 +43,13 @@ enum Command {
     Runtime(RuntimeArgs),
     /// Images of the embedded container runtime.
     #[command(subcommand)]
-    Image(ImageCommand),
+    Image(image::ImageCommand),
     /// Containers by hand, without a cluster or beside one: run, ps, exec, logs and the rest of docker's words.
     Ctr(CtrArgs),
     /// Show what the control loops decide, as it happens: who was woken by what, saw what, did what.
     Watch(WatchArgs),
     /// Print the version.
     Version,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImageCommand {
-    /// Import the images in an archive: what `docker save` writes, or an OCI layout as tar, plain or gzip.
-    Import {
-        /// The archive.
-        file: PathBuf,
-        #[command(flatten)]
-        place: PlaceArgs,
-    },
-    /// List the images.
-    Ls {
-        #[command(flatten)]
-        place: PlaceArgs,
-    },
-    /// Remove an image by name.
-    Rm {
-        /// Its name, such as `busybox:1.35`.
-        name: String,
-        #[command(flatten)]
-        place: PlaceArgs,
-    },
 }
 
 /// Where a cluster keeps what it has.

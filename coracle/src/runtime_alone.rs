@@ -40,6 +40,7 @@ async fn serve(args: &RuntimeArgs, place: &Place) -> Result<()> {
         streaming_address: args.streaming_address,
         // Its kubelet says how long logs may be, and looks after them.
         log_limit: None,
+        archives: Some(place.archives()),
         ..server::runtime_config(place, Some(network))
     };
     let runtime = Runtime::start(config).await.context("cannot start the container runtime")?;

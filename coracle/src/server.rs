@@ -220,7 +220,7 @@ pub(crate) fn runtime_config(place: &Place, network: Option<Arc<PodNetwork>>) ->
         network,
         streaming_address: runtime::Config::LOOPBACK,
         log_limit: Some(LOG_LIMIT),
-        registries: Default::default(),
+        registries: crate::settings::registries(),
         archives: None,
     }
 }

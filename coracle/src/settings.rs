@@ -66,9 +66,32 @@ impl Place {
         self.data_dir.join("container-runtime-endpoint")
     }
 
+    /// Archives of images that are there from the start, for nodes that reach no registry.
+    pub(crate) fn archives(&self) -> PathBuf {
+        self.data_dir.join("images")
+    }
+
     /// Where the embedded runtime keeps images and containers' files.
     pub(crate) fn runtime_root(&self) -> PathBuf {
         self.data_dir.join("runtime")
+    }
+}
+
+/// Folders with a directory for each registry host: our own, and containerd's for machines that have it.
+pub(crate) const REGISTRY_FOLDERS: [&str; 2] = ["/etc/coracle/certs.d", "/etc/containerd/certs.d"];
+
+/// Where `docker login` keeps credentials.
+pub(crate) fn docker_config() -> Option<PathBuf> {
+    let own = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    Some(folder?.join("config.json"))
+}
+
+/// How registries are met unless a command says otherwise.
+pub(crate) fn registries() -> runtime::image::registry::Settings {
+    runtime::image::registry::Settings {
+        hosts_directories: REGISTRY_FOLDERS.map(PathBuf::from).to_vec(),
+        docker_config: docker_config(),
     }
 }
 

@@ -86,7 +86,9 @@ async fn container_runtime(settings: &Settings) -> Result<(Arc<dyn RuntimeServic
         return Ok((runtime.clone(), runtime));
     }
     let network = Arc::new(pod_network(place, settings.cluster_cidr)?);
-    let runtime = Runtime::start(runtime_config(place, Some(network))).await;
+    let archives = Some(place.archives());
+    let config = runtime::Config { archives, ..runtime_config(place, Some(network)) };
+    let runtime = Runtime::start(config).await;
     let runtime = runtime.context("cannot start the container runtime")?;
     Ok((runtime.clone(), runtime))
 }
