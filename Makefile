@@ -32,7 +32,7 @@ lint:
 
 test: lint build
 	@scripts/setup run demo test
-	CORACLE=$(CORACLE) KUBECTL=$$(scripts/kubectl) cargo nextest run --workspace --locked --no-fail-fast
+	CORACLE=$(CORACLE) KUBECTL=$$(scripts/kubectl) HELM=$$(scripts/kubectl helm) cargo nextest run --workspace --locked --no-fail-fast
 
 bench: build
 	cargo run --release --locked -p bench -- --help

@@ -1,6 +1,7 @@
 //! The shipped binary against the real kubectl, each story on a machine of its own.
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod apply;
 mod architecture;
 mod bad_input;
 mod command_line;
