@@ -15,7 +15,10 @@ impl Cgroup {
     /// Stops all processes of the group, or lets them go on; comes back when that is so.
     pub fn freeze(&self, frozen: bool) -> io::Result<()> {
         let Some((file, value)) = self.freezer_file(frozen) else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "this machine has no freezer control group"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this machine has no freezer control group",
+            ));
         };
         for _ in 0..PATIENCE {
             // Version 1 wants to be told again while new processes escape it.

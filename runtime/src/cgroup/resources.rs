@@ -258,12 +258,12 @@ mod tests {
         };
         assert_eq!(swap(100, 150, Version::Split), "150");
         assert_eq!(swap(100, 150, Version::Unified), "50");
-        assert_eq!((swap(100, 100, Version::Unified), swap(100, -1, Version::Unified)), ("0".into(), "max".into()));
-        let wrong = Resources {
-            memory_limit: Some(2),
-            memory_and_swap_limit: Some(1),
-            ..Resources::default()
-        };
+        assert_eq!(
+            (swap(100, 100, Version::Unified), swap(100, -1, Version::Unified)),
+            ("0".into(), "max".into())
+        );
+        let wrong =
+            Resources { memory_limit: Some(2), memory_and_swap_limit: Some(1), ..Resources::default() };
         assert!(settings(&wrong, |_| Some(Version::Split)).is_err());
     }
 
@@ -295,7 +295,9 @@ mod tests {
         for file in ["../memory.high", "memory", "a/b.c"] {
             assert!(outcome(file, Version::Unified).is_err(), "{file}");
         }
-        assert!(outcome("memory.high", Version::Split).unwrap_err().contains("cannot use unified on cgroup v1"));
+        assert!(
+            outcome("memory.high", Version::Split).unwrap_err().contains("cannot use unified on cgroup v1")
+        );
     }
 
     #[test]

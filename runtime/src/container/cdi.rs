@@ -146,9 +146,7 @@ fn read(directories: &[&Path]) -> io::Result<Vec<CdiFile>> {
 fn find<'a>(files: &'a [CdiFile], name: &str) -> Option<(usize, &'a CdiDevice)> {
     let (kind, name) = name.split_once('=')?;
     let mut of_kind = files.iter().enumerate().filter(|(_, file)| file.kind == kind);
-    of_kind.find_map(|(number, file)| {
-        Some((number, file.devices.iter().find(|device| device.name == name)?))
-    })
+    of_kind.find_map(|(number, file)| Some((number, file.devices.iter().find(|device| device.name == name)?)))
 }
 
 impl ContainerEdits {
@@ -168,7 +166,11 @@ impl ContainerEdits {
         let volume = |mount: &CdiMount| Volume {
             source: Source::Path(mount.host_path.clone()),
             target: mount.container_path.clone(),
-            access: if mount.options.iter().any(|option| option == "ro") { Access::Read } else { Access::Write },
+            access: if mount.options.iter().any(|option| option == "ro") {
+                Access::Read
+            } else {
+                Access::Write
+            },
             propagation: Propagation::Private,
             map_ids: false,
         };

@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_refused() {
-        let refused = |path, permissions| of_container(&asked(path, permissions), false).unwrap_err().to_string();
+        let refused =
+            |path, permissions| of_container(&asked(path, permissions), false).unwrap_err().to_string();
         assert_eq!(refused("/etc/hostname", ""), "/etc/hostname is no device");
         assert!(refused("/no/such", "").starts_with("/no/such: "));
         assert_eq!(refused("/dev/null", "rx"), "'x' is no permission on /dev/null");

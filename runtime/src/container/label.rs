@@ -68,7 +68,11 @@ fn apparmor_profile(
             let name = security.apparmor.as_ref().map(|profile| profile.localhost_ref.clone());
             let name = name.unwrap_or_default();
             let name = name.strip_prefix("localhost/").unwrap_or(&name).to_owned();
-            if name.is_empty() { Err("apparmor profile Localhost needs a name".to_owned()) } else { Ok(Some(name)) }
+            if name.is_empty() {
+                Err("apparmor profile Localhost needs a name".to_owned())
+            } else {
+                Ok(Some(name))
+            }
         }
         (true, None | Some(ProfileType::RuntimeDefault)) if security.privileged => Ok(None),
         (true, None | Some(ProfileType::RuntimeDefault)) => Ok(Some(DEFAULT_PROFILE.to_owned())),
@@ -76,7 +80,8 @@ fn apparmor_profile(
 }
 
 fn selinux_labels(options: &v1::SeLinuxOption) -> Labels {
-    let or = |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
+    let or =
+        |value: &str, default: &str| if value.is_empty() { default.to_owned() } else { value.to_owned() };
     let (user, level) = (or(&options.user, "system_u"), or(&options.level, "s0"));
     let (role, kind) = (or(&options.role, "system_r"), or(&options.r#type, "container_t"));
     Labels {
@@ -156,7 +161,8 @@ mod tests {
     #[test]
     fn everybody_has_our_profile_but_for_those_who_ask_otherwise() {
         let apparmor = Modules { apparmor: true, selinux: false };
-        let profile = |security: &v1::LinuxContainerSecurityContext| labels(security, apparmor).unwrap().process;
+        let profile =
+            |security: &v1::LinuxContainerSecurityContext| labels(security, apparmor).unwrap().process;
         let named = |name: &str| Some(Label::AppArmor(name.to_owned()));
         assert_eq!(profile(&Default::default()), named(DEFAULT_PROFILE));
         assert_eq!(profile(&asked(ProfileType::Localhost, "localhost/web")), named("web"));

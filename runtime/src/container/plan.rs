@@ -124,7 +124,10 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Planned, PlanError> {
     let given = linux.resources.unwrap_or_default();
     let execution = &inputs.image.config;
 
-    if security.run_as_group.is_some() && security.run_as_user.is_none() && security.run_as_username.is_empty() {
+    if security.run_as_group.is_some()
+        && security.run_as_user.is_none()
+        && security.run_as_username.is_empty()
+    {
         return Err(PlanError::User("runAsGroup is specified without a runAsUser".to_owned()));
     }
     let ids = IdMap::wanted(sandbox_namespaces(inputs.sandbox)).map_err(PlanError::Ids)?;
@@ -138,8 +141,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Planned, PlanError> {
     };
     let labels = labels(&security, inputs.modules).map_err(PlanError::Label)?;
     let mut resolved = resolve(&wanted, inputs.passwd, inputs.group).map_err(PlanError::User)?;
-    let mut environment =
-        environment(container, inputs.image, &inputs.sandbox.hostname, &resolved.home);
+    let mut environment = environment(container, inputs.image, &inputs.sandbox.hostname, &resolved.home);
     environment.append(&mut inputs.cdi.env);
     inputs.devices.append(&mut inputs.cdi.devices);
     let groups = &mut resolved.user.groups;
@@ -171,7 +173,12 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Planned, PlanError> {
     }));
     let spec = Spec {
         process,
-        root: Root { layers: inputs.layers, snapshot: inputs.snapshot, readonly: security.readonly_rootfs, label: labels.files },
+        root: Root {
+            layers: inputs.layers,
+            snapshot: inputs.snapshot,
+            readonly: security.readonly_rootfs,
+            label: labels.files,
+        },
         volumes,
         devices: inputs.devices.into_iter().map(|(node, _)| node).collect(),
         masked_paths: if security.privileged { Vec::new() } else { paths(&security.masked_paths) },
@@ -228,11 +235,7 @@ pub fn resources(given: &v1::LinuxContainerResources) -> Resources {
             // Version 1 has the file too.
             if limit == "max" { Some(-1) } else { limit.parse().ok() }
         }),
-        hugepages: given
-            .hugepage_limits
-            .iter()
-            .map(|limit| (limit.page_size.clone(), limit.limit))
-            .collect(),
+        hugepages: given.hugepage_limits.iter().map(|limit| (limit.page_size.clone(), limit.limit)).collect(),
         unified: given.unified.clone().into_iter().collect(),
     }
 }
@@ -311,10 +314,7 @@ fn capabilities_of(security: &v1::LinuxContainerSecurityContext) -> Result<Capab
     Ok(Capabilities { bounding: bounding | ambient, ambient })
 }
 
-fn volumes(
-    inputs: &mut Inputs<'_>,
-    has_own_ids: bool,
-) -> Result<Vec<Volume>, PlanError> {
+fn volumes(inputs: &mut Inputs<'_>, has_own_ids: bool) -> Result<Vec<Volume>, PlanError> {
     let container = inputs.container;
     let mut volumes = std::mem::take(&mut inputs.cdi.volumes);
     for (source, target) in std::mem::take(&mut inputs.pod_files) {
@@ -333,10 +333,7 @@ fn volumes(
     Ok(volumes)
 }
 
-fn volume(
-    mount: &v1::Mount,
-    image_layers: &HashMap<String, Vec<PathBuf>>,
-) -> Result<Volume, PlanError> {
+fn volume(mount: &v1::Mount, image_layers: &HashMap<String, Vec<PathBuf>>) -> Result<Volume, PlanError> {
     let invalid = |reason| PlanError::Mount { target: mount.container_path.clone(), reason };
     if mount.container_path.is_empty() || Path::new(&mount.container_path) == Path::new("/") {
         return Err(invalid("it would replace the whole container"));

@@ -31,7 +31,9 @@ pub fn file(name: &str, of_the_node: OfTheNode) -> Result<String, String> {
         (true, _) if of_the_node.network => {
             Err(format!("sysctl {name:?} not allowed in host network namespace"))
         }
-        (_, true) if of_the_node.ipc => Err(format!("sysctl {name:?} is not allowed in the host ipc namespace")),
+        (_, true) if of_the_node.ipc => {
+            Err(format!("sysctl {name:?} is not allowed in the host ipc namespace"))
+        }
         (true, _) | (_, true) => Ok(file),
         _ if matches!(file.as_str(), "kernel/hostname" | "kernel/domainname") => {
             Err(format!("sysctl {name:?} is not allowed as it conflicts with the hostname of the pod"))
@@ -76,7 +78,9 @@ mod tests {
             refused(name, own);
         }
         // CVE-2025-52881 and its like: a write that goes elsewhere.
-        for name in ["net/../kernel/core_pattern", "net//x", "net/./x", "net", "", "kernel/shm/../core_pattern"] {
+        for name in
+            ["net/../kernel/core_pattern", "net//x", "net/./x", "net", "", "kernel/shm/../core_pattern"]
+        {
             refused(name, own);
         }
         let network = OfTheNode { network: true, ipc: false };

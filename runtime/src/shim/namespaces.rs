@@ -217,8 +217,7 @@ fn hide_the_node() -> io::Result<()> {
     mount::isolate_all()?;
     let nothing = Filesystem::open(c"tmpfs")?;
     nothing.set(c"size", Path::new("4k"))?;
-    let attributes =
-        attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
+    let attributes = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
     let nothing = nothing.mount(attributes)?;
     mount::attach(&nothing, open::directory(Path::new("/"))?)?;
     mount::pivot_into(&nothing)

@@ -260,17 +260,14 @@ impl Overlay<'_> {
         let relative = |path: &Path| path.strip_prefix(common).unwrap_or(path).to_owned();
         let layers: Vec<PathBuf> = self.layers.iter().map(|layer| relative(layer)).collect();
         match self.by_layers(&layers, relative) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                self.by_options(&layers, relative)
-            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.by_options(&layers, relative),
             result => result,
         }
     }
 
     /// The longest path that all parts begin with.
     fn common_directory(&self) -> &Path {
-        let mut common =
-            self.layers.first().and_then(|layer| layer.parent()).unwrap_or(Path::new("/"));
+        let mut common = self.layers.first().and_then(|layer| layer.parent()).unwrap_or(Path::new("/"));
         let writable = self.writable.iter().flat_map(|(upper, work)| [*upper, *work]);
         for path in self.layers.iter().map(PathBuf::as_path).chain(writable) {
             while !path.starts_with(common) {

@@ -181,7 +181,12 @@ pub fn is_opaque(directory: impl AsFd) -> io::Result<bool> {
     let mut value = [0_u8; 1];
     // SAFETY: strings and buffer live through the call, and the buffer's length is told.
     let read = check(unsafe {
-        libc::getxattr(path.as_ptr(), c"trusted.overlay.opaque".as_ptr(), value.as_mut_ptr().cast(), value.len())
+        libc::getxattr(
+            path.as_ptr(),
+            c"trusted.overlay.opaque".as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
     } as libc::c_long);
     match read {
         Ok(_) => Ok(value == *b"y"),

@@ -316,11 +316,7 @@ pub fn wait_pidfd(pidfd: impl AsFd) -> io::Result<()> {
 }
 
 /// Replaces this process by another program; returns only the reason why not.
-pub fn execute(
-    program: &CStr,
-    arguments: &[CString],
-    environment: &[CString],
-) -> io::Error {
+pub fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };

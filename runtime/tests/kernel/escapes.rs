@@ -97,7 +97,8 @@ fn cve_2024_21626_no_descriptor_leads_out() {
         let sandbox = world.sandbox().await;
         for number in 0..24 {
             for path in [format!("/proc/self/fd/{number}"), format!("/proc/self/fd/{number}/../../..")] {
-                let mut config = world.script("main", "cat etc/shadow root/.bashrc ../../../etc/shadow && echo out");
+                let mut config =
+                    world.script("main", "cat etc/shadow root/.bashrc ../../../etc/shadow && echo out");
                 config.working_dir = path.clone();
                 let container = world.create(&sandbox, config).await.unwrap();
                 let error = world.start(&container).await.expect_err(&path);
@@ -208,7 +209,8 @@ fn cve_2023_27561_a_linked_proc_sys_or_dev_is_no_place_for_mounts() {
 fn cve_2024_45310_nothing_is_made_outside_on_the_way_to_a_mount() {
     in_world(|world| async move {
         let sandbox = world.sandbox().await;
-        let (shared, outside) = (world.directory.path().join("shared"), world.directory.path().join("outside"));
+        let (shared, outside) =
+            (world.directory.path().join("shared"), world.directory.path().join("outside"));
         fs::create_dir_all(&shared).unwrap();
         fs::create_dir_all(&outside).unwrap();
         symlink(&outside, shared.join("link")).unwrap();

@@ -16,8 +16,7 @@ fn mapping() -> Vec<IdMapping> {
 }
 
 fn options(pid: NamespaceMode) -> NamespaceOption {
-    let users =
-        UserNamespace { mode: NamespaceMode::Pod as i32, uids: mapping(), gids: mapping() };
+    let users = UserNamespace { mode: NamespaceMode::Pod as i32, uids: mapping(), gids: mapping() };
     NamespaceOption { pid: pid as i32, userns_options: Some(users), ..Default::default() }
 }
 
@@ -63,7 +62,8 @@ fn root_of_a_pod_with_users_is_nobody_on_the_node() {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let uid = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
         assert_eq!(uid.split_whitespace().nth(1), Some(FIRST.to_string().as_str()));
-        let output = world.exec(&long, &["sh", "-c", "id -u; cat /made; readlink /proc/self/ns/user"], 10).await;
+        let output =
+            world.exec(&long, &["sh", "-c", "id -u; cat /made; readlink /proc/self/ns/user"], 10).await;
         let output = String::from_utf8(output.unwrap().stdout.to_vec()).unwrap();
         assert!(output.starts_with("0\nhello\n"), "{output}");
         let node = std::fs::read_link("/proc/self/ns/user").unwrap();
@@ -148,7 +148,8 @@ fn a_pod_with_users_may_do_as_it_likes_in_its_own_world() {
 fn a_terminal_works_for_users_of_a_pod() {
     in_world(|world| async move {
         let sandbox = pod_with_users(&world).await;
-        let mut config = script(&world, "main", "tty; test -c /dev/console && echo console; stat -c %u /dev/pts/0");
+        let mut config =
+            script(&world, "main", "tty; test -c /dev/console && echo console; stat -c %u /dev/pts/0");
         config.tty = true;
         context(&mut config).run_as_user = Some(Int64Value { value: 33 });
         let seen = text(&world, &sandbox, config).await.replace('\r', "");
@@ -230,7 +231,8 @@ fn a_container_can_look_into_another_one() {
     in_world(|world| async move {
         let sandbox = world.sandbox().await;
         let target = world.run(&sandbox, world.script("target", "sleep 4321")).await;
-        let mut config = world.script("debugger", "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root/bin/busybox");
+        let mut config =
+            world.script("debugger", "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root/bin/busybox");
         context(&mut config).namespace_options = Some(NamespaceOption {
             pid: NamespaceMode::Target as i32,
             target_id: target,

@@ -36,7 +36,10 @@ fn no_capability_is_inherited_but_the_ambient_ones() {
         // CVE-2022-24769 and CVE-2022-29162: inheritable ones turn into more with a file's capabilities.
         let seen = text(&world, &sandbox, world.script("root", SHOW)).await;
         let zero = "0000000000000000";
-        assert!(seen.contains(&format!("CapInh: {zero}")) && seen.contains(&format!("CapAmb: {zero}")), "{seen}");
+        assert!(
+            seen.contains(&format!("CapInh: {zero}")) && seen.contains(&format!("CapAmb: {zero}")),
+            "{seen}"
+        );
         let container = world.run(&sandbox, world.script("exec", "sleep 100")).await;
         let output = world.exec(&container, &["sh", "-c", SHOW], 10).await.unwrap();
         let output = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -127,7 +130,8 @@ fn proc_is_masked_unless_the_pod_asks_for_all_of_it() {
                     (echo 0 > /proc/sys/kernel/panic) 2>/dev/null && echo writable || echo protected";
         let seen = text(&world, &sandbox, world.script("masked", look)).await;
         assert!(seen.starts_with('0') && seen.ends_with("protected\n"), "{seen}");
-        let look = "grep -c ' /proc' /proc/self/mountinfo; test -w /proc/sys/net/ipv4/ip_forward && echo writable";
+        let look =
+            "grep -c ' /proc' /proc/self/mountinfo; test -w /proc/sys/net/ipv4/ip_forward && echo writable";
         let mut config = world.script("unmasked", look);
         context(&mut config).masked_paths.clear();
         context(&mut config).readonly_paths.clear();
@@ -200,7 +204,8 @@ fn kernel_parameters_are_the_pods_own_or_refused() {
             let sysctls = &mut config.linux.get_or_insert_default().sysctls;
             sysctls.insert(name.to_owned(), value.to_owned());
         };
-        let sandbox = world.sandbox_with(|config| set(config, "net.ipv4.ip_local_port_range", "5000 6000")).await;
+        let sandbox =
+            world.sandbox_with(|config| set(config, "net.ipv4.ip_local_port_range", "5000 6000")).await;
         let look = world.script("main", "cat /proc/sys/net/ipv4/ip_local_port_range | tr '\\t' ' '");
         assert_eq!(text(&world, &sandbox, look).await, "5000 6000\n");
         let before = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
@@ -258,7 +263,10 @@ fn bad_descriptions_are_answered_in_known_words() {
         let mut config = world.script("main", "");
         context(&mut config).run_as_username = "ghost".into();
         let refused = refusal(&world, &sandbox, config).await;
-        assert!(refused.ends_with("unable to find user ghost: no matching entries in passwd file"), "{refused}");
+        assert!(
+            refused.ends_with("unable to find user ghost: no matching entries in passwd file"),
+            "{refused}"
+        );
         world
     });
 }
@@ -292,9 +300,11 @@ fn a_traced_start_tells_where_the_time_went() {
         let info = world.runtime.container_status(request).await.unwrap().info;
         let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
         let steps: Vec<runtime::trace::Step> = serde_json::from_value(info["trace"].clone()).unwrap();
-        let taken = |name: &str| steps.iter().find(|step| step.name == name).unwrap_or_else(|| panic!("{name}"));
+        let taken =
+            |name: &str| steps.iter().find(|step| step.name == name).unwrap_or_else(|| panic!("{name}"));
         // From the first to the last, each of its own actor, by one clock.
-        let order = ["PreparePod", "MakeNamespaces", "RecordPod", "PlanContainer", "Fork", "MountRoot", "EnterRoot"];
+        let order =
+            ["PreparePod", "MakeNamespaces", "RecordPod", "PlanContainer", "Fork", "MountRoot", "EnterRoot"];
         for pair in order.windows(2) {
             assert!(taken(pair[0]).end <= taken(pair[1]).end, "{pair:?}");
         }

@@ -260,9 +260,7 @@ fn take(step: SetupStep, stage: &mut Stage) -> Result<(), Failure> {
             program::limit_capabilities(&capabilities).map_err(failed("limit the capabilities"))
         }
         Filter(path) => load_filter(stage, &path).map_err(failed("load the seccomp filter")),
-        BecomeUser(user) => {
-            program::become_user(&user).map_err(failed(format!("become user {}", user.uid)))
-        }
+        BecomeUser(user) => program::become_user(&user).map_err(failed(format!("become user {}", user.uid))),
         SetCapabilities { capabilities, user } => {
             program::set_capabilities(&capabilities, user).map_err(failed("set the capabilities"))
         }
@@ -366,7 +364,9 @@ fn open_label(stage: &mut Stage, label: &Label) -> Result<(), Failure> {
 
 fn apply_label(stage: &Stage, label: &Label) -> Result<(), Failure> {
     let (what, value) = match label {
-        Label::AppArmor(profile) => (format!("apply apparmor profile {profile:?}"), format!("exec {profile}")),
+        Label::AppArmor(profile) => {
+            (format!("apply apparmor profile {profile:?}"), format!("exec {profile}"))
+        }
         Label::SeLinux(label) => (format!("set process label {label:?}"), label.clone()),
     };
     let file = stage.label.as_ref().ok_or_else(|| Failure::new("the security label was not prepared"))?;

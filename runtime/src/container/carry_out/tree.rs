@@ -86,7 +86,11 @@ pub(super) fn make_dev(devices: &[DeviceNode], owner: Owner) -> io::Result<Owned
     for (name, major, minor) in DEVICES {
         let path = Path::new("/dev").join(name);
         let (major, minor, Owner { uid, gid }) = (*major, *minor, owner);
-        make_device(&dev, Path::new(name), &DeviceNode { path, kind: 'c', major, minor, mode: 0o666, uid, gid })?;
+        make_device(
+            &dev,
+            Path::new(name),
+            &DeviceNode { path, kind: 'c', major, minor, mode: 0o666, uid, gid },
+        )?;
     }
     for device in devices {
         let Ok(name) = device.path.strip_prefix("/dev") else { continue };

@@ -49,9 +49,7 @@ fn expect_peers(source: &Path, propagation: Propagation) -> io::Result<()> {
         return Ok(());
     }
     let (source, place) = (source.display().to_string(), peers.place.display().to_string());
-    Err(io::Error::other(format!(
-        "path {source:?} is mounted on {place:?} but it is not a {wanted} mount"
-    )))
+    Err(io::Error::other(format!("path {source:?} is mounted on {place:?} but it is not a {wanted} mount")))
 }
 
 /// The kernel says only that an argument is wrong.
