@@ -80,7 +80,7 @@ pub fn apply(
         let before = Write { manager, now: write.now.clone(), ..*write };
         let nothing = empty();
         let comparison = before.compare(before.schema, &nothing, &live);
-        managers = attributed(&before, &nothing, &live, managers, &comparison);
+        managers = attributed(&before, &nothing, &live, managers, comparison);
     }
 
     let (object, mut managers) = match attempt(write, &live, config, managers.clone(), force) {

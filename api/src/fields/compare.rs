@@ -10,6 +10,7 @@ use super::{
     set::Node,
     walk::{everything, grouped},
 };
+use crate::schema::Schema;
 
 /// The difference between an old and a new state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,8 +45,14 @@ impl Comparison {
     }
 
     fn put(&mut self, element: Element, difference: Difference) {
-        self.removed.put(element.clone(), difference.removed);
-        self.changed.put(element, difference.changed);
+        match (difference.removed.is_empty(), difference.changed.is_empty()) {
+            (true, _) => self.changed.put(element, difference.changed),
+            (false, true) => self.removed.put(element, difference.removed),
+            (false, false) => {
+                self.removed.put(element.clone(), difference.removed);
+                self.changed.put(element, difference.changed);
+            }
+        }
     }
 
     fn into_difference(self) -> Difference {
@@ -64,24 +71,35 @@ pub(super) fn objects(
     skips: &dyn Fn(&str, Option<&str>) -> bool,
 ) -> Comparison {
     let mut comparison = Comparison::default();
+    let children = Children::of(place.declared());
     for name in names(old, new).filter(|name| !skips(name, None)) {
-        let (element, below) = named(place, name);
-        let (old, new) = (child(place, old, name), child(place, new, name));
-        let inner = match (old, new) {
-            (Some(Value::Object(old)), Some(Value::Object(new))) if name == "metadata" => {
-                let mut inner = Comparison::default();
-                for name in names(old, new).filter(|name| !skips("metadata", Some(name))) {
-                    let (element, place) = named(below, name);
-                    let difference = values(place, child(below, old, name), child(below, new, name));
-                    inner.put(element, difference);
-                }
-                inner.into_difference()
-            }
-            (old, new) => values(below, old, new),
+        let (old, new) = (old.get(name), new.get(name));
+        let (element, difference) = match name {
+            "metadata" => (Element::field("metadata"), metadata(place, old, new, skips)),
+            _ => children.compare(name, old, new),
         };
-        comparison.put(element, inner);
+        comparison.put(element, difference);
     }
     comparison
+}
+
+fn metadata(
+    place: Place,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    skips: &dyn Fn(&str, Option<&str>) -> bool,
+) -> Difference {
+    let element = Element::field("metadata");
+    let children = Children::of(place.below(&element).declared());
+    let empty = Map::new();
+    let (old, new) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+    let (old, new) = (old.unwrap_or(&empty), new.unwrap_or(&empty));
+    let mut comparison = Comparison::default();
+    for name in names(old, new).filter(|name| !skips("metadata", Some(name))) {
+        let (element, difference) = children.compare(name, old.get(name), new.get(name));
+        comparison.put(element, difference);
+    }
+    comparison.into_difference()
 }
 
 fn values(place: Place, old: Option<&Value>, new: Option<&Value>) -> Difference {
@@ -96,7 +114,9 @@ fn values(place: Place, old: Option<&Value>, new: Option<&Value>) -> Difference 
         return Difference::changed(Node::leaf());
     }
     match (place.nature(old), place.nature(new)) {
-        (Nature::Struct(_) | Nature::Map(_), Nature::Struct(_) | Nature::Map(_)) => maps(place, old, new),
+        (nature @ (Nature::Struct(_) | Nature::Map(_)), Nature::Struct(_) | Nature::Map(_)) => {
+            maps(Children::of(nature), old, new)
+        }
         (Nature::Keyed(items), Nature::Keyed(_)) => keyed(items, old, new),
         (Nature::Set, Nature::Set) => sets(old, new),
         _ => Difference::changed(Node::leaf()),
@@ -112,13 +132,13 @@ fn is_bare(value: &Value) -> bool {
     }
 }
 
-fn maps(place: Place, old: &Value, new: &Value) -> Difference {
+fn maps(children: Children, old: &Value, new: &Value) -> Difference {
     let empty = Map::new();
     let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
     let mut comparison = Comparison::default();
     for name in names(old, new) {
-        let (element, below) = named(place, name);
-        comparison.put(element, values(below, child(place, old, name), child(place, new, name)));
+        let (element, difference) = children.compare(name, old.get(name), new.get(name));
+        comparison.put(element, difference);
     }
     comparison.into_difference()
 }
@@ -181,21 +201,37 @@ fn names<'a>(old: &'a Map<String, Value>, new: &'a Map<String, Value>) -> impl I
     })
 }
 
-fn named(place: Place, name: &str) -> (Element, Place) {
-    match place.declared() {
-        Nature::Struct(schema) => field(schema, name),
-        _ => {
-            let element = Element::field(name.to_string());
-            let below = place.below(&element);
-            (element, below)
-        }
-    }
+/// The fields of a type or the keys of a map, whose nature is known once for all of them.
+#[derive(Clone, Copy)]
+enum Children {
+    Fields(&'static Schema),
+    Keys(Place),
 }
 
-/// A field's value, or what stands for it in objects of its type.
-fn child<'a>(place: Place, map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    map.get(name).or_else(|| match place.declared() {
-        Nature::Struct(schema) => left_out(schema, name),
-        _ => None,
-    })
+impl Children {
+    fn of(nature: Nature) -> Children {
+        match nature {
+            Nature::Struct(schema) => Children::Fields(schema),
+            Nature::Map(value) => Children::Keys(value),
+            _ => Children::Keys(Place::of(None)),
+        }
+    }
+
+    /// What the child of one name is, and how it differs.
+    fn compare(self, name: &str, old: Option<&Value>, new: Option<&Value>) -> (Element, Difference) {
+        match self {
+            Children::Keys(value) => (Element::field(name.to_string()), values(value, old, new)),
+            Children::Fields(schema) => {
+                let (element, place) = field(schema, name);
+                let difference = match (old, new) {
+                    (Some(_), Some(_)) => values(place, old, new),
+                    _ => {
+                        let left_out = || left_out(schema, name);
+                        values(place, old.or_else(left_out), new.or_else(left_out))
+                    }
+                };
+                (element, difference)
+            }
+        }
+    }
 }

@@ -96,15 +96,12 @@ impl Managers {
 
     /// The list of entries, in upstream's order; `None` when there are none.
     pub fn to_json(&self) -> Option<Value> {
+        fn order(entry: &Entry) -> (Operation, Option<&str>, &str, &str, &str) {
+            let Manager { name, operation, api_version, subresource } = &entry.manager;
+            (*operation, entry.time.as_deref(), name, api_version, subresource)
+        }
         let mut entries: Vec<&Entry> = self.0.iter().collect();
-        entries.sort_by(|left, right| {
-            let order = |entry: &Entry| (entry.manager.operation, entry.time.clone());
-            let names = |entry: &'_ Entry| {
-                let Manager { name, api_version, subresource, .. } = entry.manager.clone();
-                (name, api_version, subresource)
-            };
-            order(left).cmp(&order(right)).then_with(|| names(left).cmp(&names(right)))
-        });
+        entries.sort_by(|left, right| order(left).cmp(&order(right)));
         (!entries.is_empty()).then(|| entries.into_iter().map(Entry::to_json).collect())
     }
 
@@ -128,6 +125,9 @@ impl Managers {
 
     /// Unites the managers that updated longest ago, by version, until there are not too many.
     pub(super) fn unite_oldest(&mut self) {
+        if self.0.len() <= UPDATERS_LIMIT {
+            return;
+        }
         let mut updaters: Vec<Manager> = self
             .0
             .iter()

@@ -24,7 +24,7 @@ impl Node {
         Node { is_member: true, below: Set::default() }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         !self.is_member && self.below.is_empty()
     }
 }

@@ -35,7 +35,7 @@ pub fn update(write: &Write<'_>, live: Option<&Object>, new: &mut Object) {
         // Nobody owns anything; that begins again with the first apply.
         return;
     }
-    let managers = attributed(write, live.unwrap_or(&nothing), new, managers, &comparison);
+    let managers = attributed(write, live.unwrap_or(&nothing), new, managers, comparison);
     if let Some(json) = managers.to_json() {
         new.set(&["metadata", "managedFields"], json);
     }
@@ -51,12 +51,14 @@ pub(super) fn attributed(
     live: &Object,
     new: &Object,
     managers: Managers,
-    comparison: &Comparison,
+    comparison: Comparison,
 ) -> Managers {
-    let mut managers = without_changes(write, live, new, managers, comparison);
+    let mut managers = without_changes(write, live, new, managers, &comparison);
     if !comparison.changed.is_empty() {
-        let before = managers.remove(&write.manager).map(|entry| entry.fields).unwrap_or_default();
-        let fields = before.union(&comparison.changed);
+        let fields = match managers.remove(&write.manager) {
+            Some(before) => before.fields.union(&comparison.changed),
+            None => comparison.changed,
+        };
         managers.0.push(Entry { manager: write.manager.clone(), time: Some(write.now.clone()), fields });
     }
     managers.unite_oldest();

@@ -351,5 +351,5 @@ const ATOMIC_TYPES: &[&str] = &[
     "core.v1.ObjectReference", "core.v1.ResourceFieldSelector", "core.v1.ScopeSelector",
     "core.v1.SecretKeySelector", "core.v1.SecretReference", "core.v1.TopologySelectorTerm",
     "core.v1.TypedLocalObjectReference", "discovery.v1.EndpointPort", "meta.v1.LabelSelector",
-    "networking.v1.ServiceBackendPort", "rbac.v1.RoleRef", "rbac.v1.Subject",
+    "meta.v1.OwnerReference", "networking.v1.ServiceBackendPort", "rbac.v1.RoleRef", "rbac.v1.Subject",
 ];
