@@ -1,6 +1,8 @@
 //! A kind is a row: everything generic code must know about one resource.
 
-use crate::{FieldError, Object, table::Column};
+use jiff::Timestamp;
+
+use crate::{FieldError, Object, crd, table::Column};
 
 /// One resource, built in or defined by a CustomResourceDefinition.
 #[derive(Clone, Copy)]
@@ -45,9 +47,17 @@ pub struct Kind {
     pub deprecation: &'static str,
     /// The JSON schema's name in k8s-openapi, such as `io.k8s.api.core.v1.Pod`.
     pub schema: &'static str,
+    /// What a CustomResourceDefinition says of its kind; `None` for what is built in.
+    pub custom: Option<&'static crd::Version>,
 }
 
 impl Kind {
+    /// The row of the version that objects of this kind are stored in; `None` when it is this one.
+    pub fn stored(&self) -> Option<&'static Kind> {
+        let stored = self.custom?.definition.stored()?;
+        (stored.version != self.version).then_some(stored)
+    }
+
     /// `apps/v1`, or `v1` in the core group.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.into() } else { format!("{}/{}", self.group, self.version) }
@@ -57,6 +67,14 @@ impl Kind {
     pub fn base_path(&self) -> String {
         let root = if self.group.is_empty() { "/api" } else { "/apis" };
         format!("{root}/{}", self.api_version())
+    }
+
+    /// The kind of lists of its objects.
+    pub fn list_kind(&self) -> String {
+        match self.custom {
+            Some(version) => version.definition.list_kind.to_string(),
+            None => format!("{}List", self.kind),
+        }
     }
 
     /// Whether objects live in a namespace.
@@ -112,6 +130,9 @@ pub trait Strategy: Sync {
     fn validate(&self, _object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         Vec::new()
     }
+
+    /// Last changes before a deletion that begins is decided on, such as a finalizer of the server's own.
+    fn prepare_for_delete(&self, _object: &mut Object, _now: Timestamp) {}
 
     /// Faults of a write to the `status` subresource.
     fn validate_status(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {

@@ -6,10 +6,10 @@
 
 use crate::kind::Plain;
 use crate::strategies::{
-    certificate_signing_request, config_map, coordination, cron_job, daemon_set, deployment, endpoints,
-    event, horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job, limits, namespace,
-    network_policy, node, persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set,
-    service, stateful_set,
+    certificate_signing_request, config_map, coordination, cron_job, custom_resource_definition, daemon_set,
+    deployment, endpoints, event, horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job,
+    limits, namespace, network_policy, node, persistent_volume, persistent_volume_claim, plain, pod, policy,
+    rbac, replica_set, service, stateful_set,
 };
 use crate::{Kind, Scale, Scope, Verbs, table};
 
@@ -448,12 +448,12 @@ const ROWS: &[Kind] = &[
         columns: table::cluster::CERTIFICATE_SIGNING_REQUEST,
         ..cluster("certificates.k8s.io", "v1", "CertificateSigningRequest")
     },
-    // None can be made yet; clients ask for the list to learn what further kinds there are.
     Kind {
         plural: "customresourcedefinitions",
         short: &["crd", "crds"],
         categories: &["api-extensions"],
-        verbs: Verbs::Read,
+        status: true,
+        strategy: &custom_resource_definition::Strategy,
         storage: "apiextensions.k8s.io/customresourcedefinitions",
         schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
         ..cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
@@ -487,6 +487,7 @@ const fn namespaced(group: &'static str, version: &'static str, kind: &'static s
         selectable: &[],
         deprecation: "",
         schema: "",
+        custom: None,
     }
 }
 

@@ -8,6 +8,8 @@
 //! strategy validate, in terms of [`name`], [`quantity`] and [`selector`]. What is wrong is a [`FieldError`]
 //! or a [`Status`]. [`table`] and [`openapi`] tell people and clients what there is.
 
+pub mod cel;
+pub mod crd;
 pub mod decode;
 pub mod field;
 pub mod fields;

@@ -12,6 +12,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod cluster;
+mod crd;
 mod discovery;
 mod follow;
 pub mod hooks;

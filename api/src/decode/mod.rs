@@ -108,7 +108,8 @@ pub fn expect_kind(object: &mut Object, kind: &Kind) -> Result<(), Status> {
         return Ok(());
     }
     let (group, version) = object.api_version().rsplit_once('/').unwrap_or(("", object.api_version()));
-    let is_known = kinds::find_kind(group, version, object.kind()).is_some();
+    let is_sibling = group == kind.group && object.kind() == kind.kind && kind.custom.is_some();
+    let is_known = is_sibling || kinds::find_kind(group, version, object.kind()).is_some();
     if is_known && object.kind() == kind.kind {
         return Err(Status::bad_request(format!(
             "the API version in the data ({}) does not match the expected API version ({api_version})",

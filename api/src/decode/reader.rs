@@ -122,6 +122,7 @@ impl<'a> Reader<'a> {
         }
         match &self.schema?.shape {
             Shape::Any => None,
+            shape if self.schema?.custom.is_some() && !suits(shape) => None,
             Shape::Either(choices) => {
                 let choice = choices.iter().copied().find(|choice| suits(&choice.shape));
                 Some(choice.unwrap_or(choices[0]))
@@ -252,18 +253,20 @@ impl<'a> Reader<'a> {
         while let Some(key) = map.next_key_seed(Key)? {
             self.report.spend(key.len())?;
             let path = Path::Field(self.path, &key);
-            let Some(field) = schema.field(&key) else {
+            let keeps_unknown = schema.custom.is_some_and(|custom| custom.keeps_unknown);
+            let field = schema.field(&key);
+            if field.is_none() && !keeps_unknown {
                 self.report.fault("unknown", &path);
                 map.next_value::<IgnoredAny>()?;
                 continue;
-            };
+            }
             if fields.contains_key(&key) {
                 self.report.fault("duplicate", &path);
             }
-            let reader =
-                Reader { schema: Some(field.schema), owner: schema.type_name(), path: &path, depth, ..*self };
+            let below = field.map(|field| field.schema);
+            let reader = Reader { schema: below, owner: schema.type_name(), path: &path, depth, ..*self };
             match map.next_value_seed(reader)? {
-                Value::Null => fields.remove(&key),
+                Value::Null if below.is_some_and(|below| below.custom.is_none()) => fields.remove(&key),
                 value => fields.insert(key, value),
             };
         }
@@ -338,7 +341,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        match self.expected(|shape| matches!(shape, Shape::Object(_))) {
+        match self.expected(|shape| matches!(shape, Shape::Object(_) | Shape::Map(_))) {
             None => self.entries(map, None),
             Some(Schema { shape: Shape::Map(value), .. }) => self.entries(map, Some(value)),
             Some(schema) if matches!(schema.shape, Shape::Object(_)) => self.fields(map, schema),
@@ -403,7 +406,8 @@ fn join(parent: String, name: &str) -> String {
 
 /// What Go makes of null where a value must be.
 fn zero(schema: Option<&Schema>) -> Value {
-    match schema.map(|schema| &schema.shape) {
+    let typed = schema.filter(|schema| schema.custom.is_none());
+    match typed.map(|schema| &schema.shape) {
         None | Some(Shape::Any | Shape::Either(_) | Shape::Time | Shape::MicroTime) => Value::Null,
         Some(Shape::Boolean) => false.into(),
         Some(Shape::Int32 | Shape::Int64 | Shape::Number | Shape::IntOrString) => 0.into(),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Edition;
 use crate::{
-    Kind, Verbs,
+    Kind, Verbs, crd,
     schema::{ListType, Merge, ROOTS, is_atomic_type, merge_rule},
 };
 
@@ -27,6 +27,7 @@ impl Definitions {
     /// Everything that the kinds and their operations refer to.
     pub(super) fn of(kinds: &[Kind], edition: Edition) -> Definitions {
         let mut roots: Vec<String> = kinds.iter().map(|kind| kind.schema.to_string()).collect();
+        roots.extend(kinds.iter().any(|kind| kind.custom.is_some()).then(|| format!("{META}.ObjectMeta")));
         roots.extend(["DeleteOptions", "ListMeta", "Status"].map(|name| format!("{META}.{name}")));
         for kind in kinds {
             if kind.scale.is_some() {
@@ -45,6 +46,16 @@ impl Definitions {
     fn make(&mut self, root: &str) {
         if self.done.contains(root) {
             return;
+        }
+        if let Some(version) =
+            self.kinds.iter().filter(|kind| kind.schema == root).find_map(|kind| kind.custom)
+        {
+            self.done.insert(root.to_string());
+            let edition = self.edition;
+            let metadata =
+                |text: &str| described(reference(&format!("{META}.ObjectMeta"), edition), text, edition);
+            let value = self.with_kind(root, crd::published(version, metadata, edition == Edition::V2));
+            return self.ready.push_back((root.to_string(), value));
         }
         let Some(known) = ROOTS.iter().find(|known| (known.name)() == root) else {
             // A kind without a known type is any object.
@@ -131,7 +142,7 @@ fn list(kind: &Kind, edition: Edition) -> Value {
             "metadata": described(reference(&format!("{META}.ListMeta"), edition), "Standard list metadata.", edition),
         },
         "x-kubernetes-group-version-kind": [
-            {"group": kind.group, "kind": format!("{}List", kind.kind), "version": kind.version},
+            {"group": kind.group, "kind": kind.list_kind(), "version": kind.version},
         ],
     })
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::{Kind, kinds::KINDS};
+use crate::Kind;
 use definitions::Definitions;
 use paths::paths;
 
@@ -55,15 +55,15 @@ pub fn v2(kinds: &[Kind]) -> Value {
 }
 
 /// `/openapi/v3/apis/GROUP/VERSION`, or `/openapi/v3/api/v1`, as JSON; `None` when no kind is there.
-pub fn v3_json(group: &str, version: &str) -> Option<Vec<u8>> {
+pub fn v3_json(kinds: &[Kind], group: &str, version: &str) -> Option<Vec<u8>> {
     let is_served = |kind: &&Kind| kind.group == group && kind.version == version;
-    let kinds: Vec<Kind> = KINDS.iter().filter(is_served).copied().collect();
+    let kinds: Vec<Kind> = kinds.iter().filter(is_served).copied().collect();
     (!kinds.is_empty()).then(|| v3_of(&kinds))
 }
 
 /// The same as a tree, for tests and tools.
-pub fn v3(group: &str, version: &str) -> Option<Value> {
-    let document = v3_json(group, version)?;
+pub fn v3(kinds: &[Kind], group: &str, version: &str) -> Option<Value> {
+    let document = v3_json(kinds, group, version)?;
     Some(serde_json::from_slice(&document).expect("we write JSON"))
 }
 
@@ -82,12 +82,14 @@ pub fn v3_of(kinds: &[Kind]) -> Vec<u8> {
 
 /// `/openapi/v3`: where the document of each group-version is. The hash in the address changes with it.
 pub fn v3_index(kinds: &[Kind]) -> Value {
-    let mut versions: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for kind in kinds {
-        versions.entry(kind.base_path()).or_default().insert(kind.kind);
+        let print = kind.custom.map_or(String::new(), |version| version.fingerprint.to_string());
+        versions.entry(kind.base_path()).or_default().insert(kind.kind.to_string() + &print);
     }
-    let entry = |(path, kinds): (String, BTreeSet<&str>)| {
-        let hash = fingerprint(kinds.into_iter().chain([env!("CARGO_PKG_VERSION"), path.as_str()]));
+    let entry = |(path, kinds): (String, BTreeSet<String>)| {
+        let kinds = kinds.iter().map(String::as_str);
+        let hash = fingerprint(kinds.chain([env!("CARGO_PKG_VERSION"), path.as_str()]));
         let address = format!("/openapi/v3{path}?hash={hash:016X}");
         (path.trim_start_matches('/').to_string(), json!({"serverRelativeURL": address}))
     };

@@ -74,7 +74,7 @@ impl Table {
             Some(choices) => Shape::Either(choices.iter().map(|json| self.shape(json, source)).collect()),
             None => shape,
         };
-        let schema: &'static Schema = Box::leak(Box::new(Schema { name, shape }));
+        let schema: &'static Schema = Box::leak(Box::new(Schema { name, shape, custom: None }));
         // Known from here on, so that a type that contains itself finds itself.
         self.definitions.insert(name, schema);
         if let Shape::Object(fields) = &schema.shape {
@@ -148,7 +148,7 @@ impl Table {
 }
 
 const fn unnamed(shape: Shape) -> Schema {
-    Schema { name: "", shape }
+    Schema { name: "", shape, custom: None }
 }
 
 /// Definitions that are more, or less, than their JSON schemas say.

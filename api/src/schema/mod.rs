@@ -23,6 +23,16 @@ pub struct Schema {
     pub name: &'static str,
     /// What values look like.
     pub shape: Shape,
+    /// Set in the schemas of custom resources.
+    pub custom: Option<Custom>,
+}
+
+/// A part of a custom resource. What its values must be is for validation to say, in its own words: reading leaves
+/// values of another type alone, and nulls too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Custom {
+    /// Whether fields that are not known stay.
+    pub keeps_unknown: bool,
 }
 
 /// What a value looks like.
@@ -107,9 +117,12 @@ pub enum ListType {
     AtomicMap,
 }
 
-/// The schema of a kind's objects; `None` when there is none (custom resources).
+/// The schema of a kind's objects; `None` when there is none.
 pub fn of(kind: &Kind) -> Option<&'static Schema> {
-    by_name(kind.schema)
+    match kind.custom {
+        Some(version) => Some(version.tree),
+        None => by_name(kind.schema),
+    }
 }
 
 /// A definition by its full name, `io.k8s.api.core.v1.PodSpec`; also one that is part of others only.
@@ -180,6 +193,11 @@ impl Schema {
 }
 
 impl Fields {
+    /// These fields, which must be in alphabetical order.
+    pub(crate) fn of(fields: Vec<Field>) -> Fields {
+        Fields(OnceLock::from(fields.into_boxed_slice()))
+    }
+
     fn all(&self) -> &[Field] {
         self.0.get().map_or(&[], |fields| fields)
     }

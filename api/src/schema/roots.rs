@@ -124,5 +124,6 @@ pub(crate) const ROOTS: &[Root] = &[
     root::<storagemigration::StorageVersionMigration>(),
     root::<meta::DeleteOptions>(),
     root::<meta::ListMeta>(),
+    root::<meta::ObjectMeta>(),
     root::<meta::Status>(),
 ];

@@ -8,6 +8,7 @@ pub mod check;
 pub mod config_map;
 pub mod coordination;
 pub mod cron_job;
+pub mod custom_resource_definition;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoints;

@@ -16,7 +16,7 @@ pub use duration::{human_duration, since};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{Kind, Object};
+use crate::{Kind, Object, crd::CustomColumn};
 
 /// One printed column of a kind, beside Name.
 #[derive(Clone, Copy)]
@@ -25,12 +25,16 @@ pub struct Column {
     pub name: &'static str,
     /// OpenAPI type of the cells: `string`, `integer`, `date`, ...
     pub kind: &'static str,
+    /// OpenAPI format, such as `name`.
+    pub format: &'static str,
     /// One sentence; shown by nothing but served as upstream does.
     pub description: &'static str,
     /// 0: always printed; 1: only with `-o wide`.
     pub priority: i32,
     /// The cell for an object, as of `now`.
     pub cell: fn(&Object, now: Timestamp) -> Value,
+    /// Where a custom resource has the cell instead.
+    pub path: Option<&'static CustomColumn>,
 }
 
 impl Column {
@@ -40,7 +44,7 @@ impl Column {
         description: &'static str,
         cell: fn(&Object, Timestamp) -> Value,
     ) -> Column {
-        Column { name, kind: "string", description, priority: 0, cell }
+        Column { name, kind: "string", format: "", description, priority: 0, cell, path: None }
     }
 
     /// A column of whole numbers.
@@ -57,11 +61,18 @@ impl Column {
         Column { priority: 1, ..self }
     }
 
+    fn cell_of(&self, object: &Object, now: Timestamp) -> Value {
+        match self.path {
+            Some(path) => path.cell(object, now),
+            None => (self.cell)(object, now),
+        }
+    }
+
     fn definition(&self) -> Value {
         json!({
             "name": self.name,
             "type": self.kind,
-            "format": if self.name == NAME.name { "name" } else { "" },
+            "format": if self.name == NAME.name { "name" } else { self.format },
             "description": self.description,
             "priority": self.priority,
         })
@@ -80,7 +91,7 @@ pub const AGE: Column = Column::text("Age", "Time since the object was created."
 });
 
 /// What custom resources print that have no columns of their own.
-pub const AGE_ONLY: &[Column] = &[AGE];
+pub const AGE_ONLY: &[Column] = &[Column { kind: "date", ..AGE }];
 
 /// What built-in kinds print for which upstream has no columns.
 pub const CREATED_AT: &[Column] = &[Column {
@@ -103,7 +114,7 @@ pub fn render(
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let cells: Vec<Value> = columns.iter().map(|column| (column.cell)(object, now)).collect();
+            let cells: Vec<Value> = columns.iter().map(|column| column.cell_of(object, now)).collect();
             let object = if include_object { Value::Object(object.0.clone()) } else { metadata_of(object) };
             json!({"cells": cells, "object": object})
         })
@@ -119,7 +130,7 @@ pub fn render(
 }
 
 fn columns(kind: &Kind) -> Vec<&Column> {
-    let has_name = kind.columns.iter().any(|column| column.name == NAME.name);
+    let has_name = kind.custom.is_none() && kind.columns.iter().any(|column| column.name == NAME.name);
     let name = (!has_name).then_some(&NAME);
     name.into_iter().chain(kind.columns).collect()
 }

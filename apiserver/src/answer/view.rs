@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Form, Wanted};
 use crate::{
     registry::{
+        convert,
         encode::{Happened, event_line},
         entry::Entry,
     },
@@ -47,7 +48,9 @@ impl View {
 
     /// Whether the bytes that are kept can be sent as they are.
     pub(crate) fn is_plain(&self) -> bool {
-        self.wanted.form == Form::Whole && self.kind.stored_as.is_none()
+        let is_kept_so = convert::is_stored_as_it_is(self.kind)
+            || self.kind.custom.is_some_and(|version| version.needs_webhook());
+        self.wanted.form == Form::Whole && is_kept_so
     }
 
     /// One object as JSON.
@@ -113,7 +116,7 @@ impl View {
         Ok(match self.wanted.form {
             Form::Whole => {
                 let items = objects.into_iter().map(Object::into_value).collect();
-                list(&self.kind.api_version(), &format!("{}List", self.kind.kind), items)
+                list(&self.kind.api_version(), &self.kind.list_kind(), items)
             }
             Form::Metadata => {
                 let items = objects.iter().map(metadata_of).collect();

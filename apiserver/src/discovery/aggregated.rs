@@ -3,23 +3,24 @@
 use api::{Kind, Scope};
 use serde_json::{Value, json};
 
-use super::{group_names, kinds_of, subresource, verbs, versions};
+use super::{Kinds, group_names, kinds_of, subresource, verbs, versions};
 
 /// How clients tell that they were understood.
 pub(crate) const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// The groups that are `wanted`.
-pub(super) fn list(wanted: impl Fn(&str) -> bool) -> Value {
-    let items: Vec<Value> = group_names().into_iter().filter(|group| wanted(group)).map(group).collect();
+pub(super) fn list(kinds: &Kinds, wanted: impl Fn(&str) -> bool) -> Value {
+    let names = group_names(kinds).into_iter().filter(|group| wanted(group));
+    let items: Vec<Value> = names.map(|name| group(kinds, name)).collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn group(name: &str) -> Value {
+fn group(kinds: &Kinds, name: &str) -> Value {
     let version = |version: &str| {
-        let resources: Vec<Value> = kinds_of(name, version).into_iter().map(resource).collect();
+        let resources: Vec<Value> = kinds_of(kinds, name, version).into_iter().map(resource).collect();
         json!({"version": version, "resources": resources, "freshness": "Current"})
     };
-    let versions: Vec<Value> = versions(name).into_iter().map(version).collect();
+    let versions: Vec<Value> = versions(kinds, name).into_iter().map(version).collect();
     let metadata = match name {
         "" => json!({"creationTimestamp": null}),
         name => json!({"name": name, "creationTimestamp": null}),

@@ -3,50 +3,53 @@
 mod aggregated;
 mod subresource;
 
-use api::{Kind, Scope, Verbs, kinds::KINDS};
+use api::{Kind, Scope, Verbs, crd};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::answer;
+
+/// The kinds that are served, as they are when somebody asks.
+type Kinds = [&'static Kind];
 
 pub(crate) use aggregated::CONTENT_TYPE as AGGREGATED;
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// `/api`.
-pub(crate) fn core(headers: &HeaderMap) -> Value {
+pub(crate) fn core(kinds: &Kinds, headers: &HeaderMap) -> Value {
     if wants_aggregated(headers) {
-        return aggregated::list(|group| group.is_empty());
+        return aggregated::list(kinds, |group| group.is_empty());
     }
     json!({
         "kind": "APIVersions",
-        "versions": versions(""),
+        "versions": versions(kinds, ""),
         "serverAddressByClientCIDRs": [],
     })
 }
 
 /// `/apis`.
-pub(crate) fn groups(headers: &HeaderMap) -> Value {
+pub(crate) fn groups(kinds: &Kinds, headers: &HeaderMap) -> Value {
     if wants_aggregated(headers) {
-        return aggregated::list(|group| !group.is_empty());
+        return aggregated::list(kinds, |group| !group.is_empty());
     }
-    let groups: Vec<Value> =
-        group_names().into_iter().filter(|group| !group.is_empty()).map(describe_group).collect();
+    let names = group_names(kinds).into_iter().filter(|group| !group.is_empty());
+    let groups: Vec<Value> = names.map(|name| describe_group(kinds, name)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/GROUP`.
-pub(crate) fn group(name: &str) -> Option<Value> {
-    let name = group_names().into_iter().find(|group| *group == name && !group.is_empty())?;
-    let mut group = describe_group(name);
+pub(crate) fn group(kinds: &Kinds, name: &str) -> Option<Value> {
+    let name = group_names(kinds).into_iter().find(|group| *group == name && !group.is_empty())?;
+    let mut group = describe_group(kinds, name);
     group["kind"] = "APIGroup".into();
     group["apiVersion"] = "v1".into();
     Some(group)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
-pub(crate) fn resources(group: &str, version: &str) -> Option<Value> {
-    let kinds = kinds_of(group, version);
+pub(crate) fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+    let kinds = kinds_of(kinds, group, version);
     if kinds.is_empty() {
         return None;
     }
@@ -60,11 +63,11 @@ pub(crate) fn resources(group: &str, version: &str) -> Option<Value> {
 }
 
 /// Every path under which there are resources.
-pub(crate) fn paths() -> Vec<String> {
+pub(crate) fn paths(kinds: &Kinds) -> Vec<String> {
     let mut paths = vec!["/api".to_string(), "/apis".to_string()];
-    for group in group_names() {
+    for group in group_names(kinds) {
         let root = if group.is_empty() { "/api".to_string() } else { format!("/apis/{group}") };
-        paths.extend(versions(group).into_iter().map(|version| format!("{root}/{version}")));
+        paths.extend(versions(kinds, group).into_iter().map(|version| format!("{root}/{version}")));
         if !group.is_empty() {
             paths.push(root);
         }
@@ -81,16 +84,16 @@ fn wants_aggregated(headers: &HeaderMap) -> bool {
     })
 }
 
-fn describe_group(name: &str) -> Value {
+fn describe_group(kinds: &Kinds, name: &str) -> Value {
     let version = |version: &str| json!({"groupVersion": group_version(name, version), "version": version});
-    let versions: Vec<Value> = versions(name).into_iter().map(version).collect();
+    let versions: Vec<Value> = versions(kinds, name).into_iter().map(version).collect();
     json!({"name": name, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// The groups, in the rows' order.
-fn group_names() -> Vec<&'static str> {
+fn group_names(kinds: &Kinds) -> Vec<&'static str> {
     let mut names = Vec::new();
-    for kind in KINDS {
+    for kind in kinds {
         if !names.contains(&kind.group) {
             names.push(kind.group);
         }
@@ -99,21 +102,20 @@ fn group_names() -> Vec<&'static str> {
 }
 
 /// The versions of a group, the preferred one first.
-fn versions(group: &str) -> Vec<&'static str> {
+fn versions(kinds: &Kinds, group: &str) -> Vec<&'static str> {
     let mut versions = Vec::new();
-    for kind in KINDS.iter().filter(|kind| kind.group == group) {
+    for kind in kinds.iter().filter(|kind| kind.group == group) {
         if !versions.contains(&kind.version) {
             versions.push(kind.version);
         }
     }
-    // v2 before v1: a longer-lived number is a newer one.
-    versions.sort_by(|a, b| b.cmp(a));
+    versions.sort_by(|one, other| crd::by_priority(one, other));
     versions
 }
 
-fn kinds_of(group: &str, version: &str) -> Vec<&'static Kind> {
-    let mut kinds: Vec<&Kind> =
-        KINDS.iter().filter(|kind| kind.group == group && kind.version == version).collect();
+fn kinds_of(kinds: &Kinds, group: &str, version: &str) -> Vec<&'static Kind> {
+    let is_meant = |kind: &&Kind| kind.group == group && kind.version == version;
+    let mut kinds: Vec<&'static Kind> = kinds.iter().copied().filter(is_meant).collect();
     kinds.sort_by_key(|kind| kind.plural);
     kinds
 }
@@ -167,9 +169,13 @@ fn verbs(kind: &Kind) -> &'static [&'static str] {
 mod tests {
     use super::*;
 
+    fn kinds() -> Vec<&'static Kind> {
+        api::kinds::KINDS.iter().collect()
+    }
+
     #[test]
     fn pods_are_discovered_with_all_their_subresources() {
-        let list = resources("", "v1").unwrap();
+        let list = resources(&kinds(), "", "v1").unwrap();
         let find = |name: &str| {
             let resources = list["resources"].as_array().unwrap();
             resources.iter().find(|resource| resource["name"] == name).cloned().unwrap_or_default()
@@ -180,14 +186,14 @@ mod tests {
         assert_eq!(find("pods/eviction")["group"], "policy");
         assert_eq!(find("serviceaccounts/token")["kind"], "TokenRequest");
         assert_eq!(find("bindings")["verbs"], json!(["create"]));
-        assert!(resources("", "v2").is_none());
+        assert!(resources(&kinds(), "", "v2").is_none());
     }
 
     #[test]
     fn groups_have_a_preferred_version() {
-        let apps = group("apps").unwrap();
+        let apps = group(&kinds(), "apps").unwrap();
         assert_eq!(apps["preferredVersion"]["groupVersion"], "apps/v1");
-        assert!(group("nobody").is_none());
-        assert!(paths().contains(&"/apis/apps/v1".to_string()));
+        assert!(group(&kinds(), "nobody").is_none());
+        assert!(paths(&kinds()).contains(&"/apis/apps/v1".to_string()));
     }
 }

@@ -7,9 +7,9 @@
 mod endpoint;
 mod target;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use api::{Kind, Status, kinds};
+use api::{Kind, Object, Status, kinds};
 use axum::body::Body;
 use daemon::{
     proxy::{ForwardError, forward},
@@ -32,6 +32,16 @@ use target::{NamedTarget, container_of, kubelet_path};
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// How much of a kubelet's error text is read.
 const MAX_ERROR_TEXT: usize = 2048;
+
+/// Where a Service's ready endpoints are, for those who call them without a proxy in between.
+pub(crate) fn addresses_of_service(
+    service: &Object,
+    slices: &[Object],
+    port: &str,
+) -> Result<Vec<SocketAddr>, Status> {
+    let endpoints = Endpoint::of_service(service, slices, port)?;
+    Ok(endpoints.iter().map(Endpoint::address).collect())
+}
 
 /// The way to kubelets, pods and Services.
 pub struct Kubelets {

@@ -16,6 +16,7 @@ use std::{
 use api::Status;
 use store::Revision;
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     entry::Entry,
@@ -32,6 +33,8 @@ pub(crate) struct Cache {
     progress: watch::Sender<Revision>,
     /// The newest revision that this server itself has written.
     written: AtomicU64,
+    /// Ends what fills it and what watches it.
+    closed: CancellationToken,
 }
 
 struct State {
@@ -54,12 +57,23 @@ pub(crate) struct TooOld {
 
 impl Cache {
     /// A cache that holds `entries`, all there are at `revision`.
-    pub(crate) fn new(entries: Vec<Arc<Entry>>, revision: Revision) -> Cache {
+    pub(crate) fn new(entries: Vec<Arc<Entry>>, revision: Revision, closed: CancellationToken) -> Cache {
         Cache {
             state: RwLock::new(State::of(entries, revision)),
             progress: watch::Sender::new(revision),
             written: AtomicU64::new(0),
+            closed,
         }
+    }
+
+    /// Nothing comes any more: watches of this cache end.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Tells when watches have to end.
+    pub(crate) fn closed(&self) -> CancellationToken {
+        self.closed.clone()
     }
 
     /// One object.

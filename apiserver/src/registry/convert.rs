@@ -6,9 +6,17 @@ use serde_json::Value;
 
 /// The kind that objects of `kind` are stored as; mostly itself.
 pub(crate) fn stored_kind(kind: &'static Kind) -> &'static Kind {
+    if let Some(stored) = kind.stored() {
+        return stored;
+    }
     let Some(api_version) = kind.stored_as else { return kind };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     kinds::find(group, version, kind.plural).unwrap_or(kind)
+}
+
+/// Whether the bytes that are kept of an object are those of `kind`.
+pub(crate) fn is_stored_as_it_is(kind: &'static Kind) -> bool {
+    kind.stored_as.is_none() && kind.stored().is_none()
 }
 
 /// `events.k8s.io/v1` and `v1` names of an Event's fields; one table serves both directions.
@@ -24,6 +32,9 @@ const EVENT_FIELDS: &[(&str, &str)] = &[
 
 /// The object as it is stored.
 pub(crate) fn to_stored(kind: &'static Kind, mut object: Object) -> Object {
+    if let Some(stored) = kind.stored() {
+        return between_versions(stored, object);
+    }
     match (kind.stored_as, kind.group) {
         (None, _) => return object,
         (_, "autoscaling") => autoscaler_v1::to_v2(&mut object),
@@ -34,12 +45,27 @@ pub(crate) fn to_stored(kind: &'static Kind, mut object: Object) -> Object {
 
 /// A stored object as `kind` has it.
 pub(crate) fn from_stored(kind: &'static Kind, mut object: Object) -> Object {
+    if kind.stored().is_some() {
+        return between_versions(kind, object);
+    }
     match (kind.stored_as, kind.group) {
         (None, _) => return object,
         (_, "autoscaling") => autoscaler_v1::to_v1(&mut object),
         _ => rename(&mut object, EVENT_FIELDS.iter().map(|(served, stored)| (*stored, *served))),
     }
     with_version(object, kind)
+}
+
+/// A custom resource in another version, when all versions are the same; a webhook has done its work before.
+fn between_versions(kind: &'static Kind, object: Object) -> Object {
+    match kind.custom {
+        Some(version) if !version.needs_webhook() => {
+            let mut object = with_version(object, kind);
+            version.normalize(&mut object);
+            object
+        }
+        _ => object,
+    }
 }
 
 fn rename(object: &mut Object, pairs: impl Iterator<Item = (&'static str, &'static str)>) {

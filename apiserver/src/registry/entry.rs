@@ -37,6 +37,8 @@ struct Index {
 impl Entry {
     /// An object read from the store. `kind` is the kind it is stored as.
     pub(crate) fn new(kind: &'static Kind, stored: &KeyValue) -> Result<Entry, Status> {
+        let normal = normalized(kind, stored)?;
+        let stored = normal.as_ref().unwrap_or(stored);
         let mut entry = Entry::unindexed(kind, stored)?;
         let index = Picker::of(kind).pick(&stored.value);
         entry.index = index.map_err(|error| unreadable(&stored.key, &error.to_string()))?;
@@ -58,6 +60,16 @@ impl Entry {
             line,
             index: Index::default(),
         })
+    }
+
+    /// The same object in another version: `value` without its resourceVersion.
+    pub(crate) fn converted(&self, value: &[u8]) -> Result<Entry, Status> {
+        let is_new = self.create_revision == self.revision;
+        let happened = if is_new { Happened::Added } else { Happened::Modified };
+        let line = Line::of(value, self.revision, happened)
+            .ok_or_else(|| unreadable(&self.key, "no JSON object"))?;
+        let index = Index { labels: self.index.labels.clone(), fields: self.index.fields.clone() };
+        Ok(Entry { key: self.key.clone(), line, index, ..*self })
     }
 
     /// The object as it was when it was deleted, at the revision of the deletion.
@@ -136,6 +148,27 @@ impl Entry {
             serde_json::from_slice(self.json()).map_err(|error| unreadable(&self.key, &error.to_string()))?;
         Ok(convert::from_stored(kind, Object(map)))
     }
+}
+
+/// A custom resource as its definition has it now, where it was stored otherwise: by another definition, or in
+/// another version.
+fn normalized(kind: &'static Kind, stored: &KeyValue) -> Result<Option<KeyValue>, Status> {
+    let Some(version) = kind.custom else { return Ok(None) };
+    let map =
+        serde_json::from_slice(&stored.value).map_err(|error| unreadable(&stored.key, &error.to_string()))?;
+    let mut object = Object(map);
+    let is_other = object.api_version() != kind.api_version();
+    if is_other && version.needs_webhook() {
+        return Ok(None);
+    }
+    let before = object.clone();
+    object.set(&["apiVersion"], kind.api_version());
+    version.normalize(&mut object);
+    if object == before {
+        return Ok(None);
+    }
+    let value = super::encode::value(kind, &object)?;
+    Ok(Some(KeyValue { value, ..stored.clone() }))
 }
 
 fn unreadable(key: &str, why: &str) -> Status {

@@ -26,7 +26,7 @@ pub(crate) async fn start(
 ) -> Result<Arc<Cache>, ReadError> {
     let feed = Feed { store, kind, prefix: key::kind_prefix(kind) };
     let (entries, revision, watch) = feed.begin().await?;
-    let cache = Arc::new(Cache::new(entries, revision));
+    let cache = Arc::new(Cache::new(entries, revision, stop.clone()));
     let kept = cache.clone();
     tasks.spawn(async move {
         stop.run_until_cancelled(feed.run(kept, watch)).await;

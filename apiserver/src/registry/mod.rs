@@ -12,6 +12,7 @@ pub(crate) mod encode;
 pub(crate) mod entry;
 mod feed;
 pub(crate) mod key;
+mod kinds;
 pub(crate) mod ring;
 pub(crate) mod selection;
 
@@ -29,12 +30,15 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    crd,
     request::{DeleteOptions, User},
     write::{self, Write},
 };
 use cache::Cache;
 use convert::stored_kind;
 use entry::Entry;
+pub(crate) use kinds::Custom;
+pub use kinds::Kinds;
 
 /// Upstream's words for a lost race.
 pub(crate) const MODIFIED: &str =
@@ -51,6 +55,7 @@ pub struct Registry {
     store: Arc<dyn Store>,
     /// Whether others write to the store, too.
     is_shared: bool,
+    kinds: Kinds,
     caches: RwLock<HashMap<&'static str, Arc<OnceCell<Arc<Cache>>>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -60,7 +65,41 @@ impl Registry {
     /// The objects in `store`. `is_shared` says whether other servers write to it, too; reads then ask
     /// the store how far it is. Tasks that fill caches end with `stop`.
     pub fn new(store: Arc<dyn Store>, is_shared: bool, stop: CancellationToken) -> Arc<Registry> {
-        Arc::new(Registry { store, is_shared, caches: RwLock::default(), tasks: TaskTracker::new(), stop })
+        Arc::new(Registry {
+            store,
+            is_shared,
+            kinds: Kinds::default(),
+            caches: RwLock::default(),
+            tasks: TaskTracker::new(),
+            stop,
+        })
+    }
+
+    /// The kinds that are served.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
+    /// Where tasks run that live as long as the server.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Ends with the server.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Forgets what is kept in memory of a kind whose definition has changed: its watches end, and what is read
+    /// from now on is as the new definition has it.
+    pub(crate) async fn forget(&self, storage: &str) {
+        let forgotten = self.caches.write().unwrap_or_else(PoisonError::into_inner).remove(storage);
+        let Some(cache) = forgotten.and_then(|cell| cell.get().cloned()) else { return };
+        // Watchers are told of what this server has written before.
+        if let Err(status) = cache.reach_own_writes().await {
+            tracing::debug!(%status, storage, "a cache is forgotten before it has seen everything");
+        }
+        cache.close();
     }
 
     /// Waits until nothing runs any more, after `stop`.
@@ -187,7 +226,7 @@ impl Registry {
         object: &Object,
     ) -> Result<Arc<Entry>, Status> {
         let key = key::key(kind, namespace, name)?;
-        let value = encoded(kind, object)?;
+        let value = self.encoded(kind, object).await?;
         let lifetime = (kind.storage == "events").then_some(EVENT_LIFETIME);
         let revision = self
             .store
@@ -206,7 +245,7 @@ impl Registry {
         old: &Entry,
         object: &Object,
     ) -> Result<Option<Arc<Entry>>, Status> {
-        let value = encoded(kind, object)?;
+        let value = self.encoded(kind, object).await?;
         let revision = match self.store.update(old.key(), value.clone(), old.revision(), None).await {
             Ok(revision) => revision,
             Err(WriteError::Conflict { .. }) => return Ok(None),
@@ -245,7 +284,7 @@ impl Registry {
             let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
             caches.entry(kind.storage).or_default().clone()
         });
-        let start = || feed::start(self.store.clone(), stored_kind(kind), &self.tasks, self.stop.clone());
+        let start = || feed::start(self.store.clone(), stored_kind(kind), &self.tasks, self.stop.child_token());
         cell.get_or_try_init(start).await.cloned().map_err(read_failed)
     }
 
@@ -265,6 +304,33 @@ impl Registry {
         Ok(cache)
     }
 
+    /// The value to store for an object of `kind`.
+    async fn encoded(&self, kind: &'static Kind, object: &Object) -> Result<Bytes, Status> {
+        match crd::to_stored(self, kind, object).await? {
+            Some(converted) => encode::value(stored_kind(kind), &converted),
+            None => encoded(kind, object),
+        }
+    }
+
+    /// Objects as `kind` has them, where it takes a webhook to know; others as they are.
+    pub(crate) async fn shown(
+        &self,
+        kind: &'static Kind,
+        entries: Vec<Arc<Entry>>,
+    ) -> Result<Vec<Arc<Entry>>, Status> {
+        crd::shown(self, kind, entries).await
+    }
+
+    /// The same for one object.
+    pub(crate) async fn shown_one(
+        &self,
+        kind: &'static Kind,
+        entry: Arc<Entry>,
+    ) -> Result<Arc<Entry>, Status> {
+        let shown = self.shown(kind, vec![entry]).await?;
+        shown.into_iter().next().ok_or_else(|| Status::internal("a conversion lost its object"))
+    }
+
     async fn wrote(&self, kind: &'static Kind, revision: Revision) -> Result<(), Status> {
         self.cache(kind).await?.wrote(revision);
         Ok(())
@@ -273,9 +339,9 @@ impl Registry {
 
 /// The value to store for an object of `kind`.
 fn encoded(kind: &'static Kind, object: &Object) -> Result<Bytes, Status> {
-    match kind.stored_as {
-        None => encode::value(kind, object),
-        Some(_) => encode::value(stored_kind(kind), &convert::to_stored(kind, object.clone())),
+    match convert::is_stored_as_it_is(kind) {
+        true => encode::value(kind, object),
+        false => encode::value(stored_kind(kind), &convert::to_stored(kind, object.clone())),
     }
 }
 

@@ -45,7 +45,7 @@ impl Selection {
                 "metadata.name" => Place::Name,
                 "metadata.namespace" => Place::Namespace,
                 "source" => return None,
-                _ if kind.stored_as.is_some() => return None,
+                _ if !super::convert::is_stored_as_it_is(kind) => return None,
                 field => Place::Selectable(kind.selectable.iter().position(|known| *known == field)?),
             };
             Some(Term { place, is_equal: term.is_equal, value: term.value.clone() })

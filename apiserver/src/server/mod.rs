@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    answer, authz,
+    answer, authz, crd,
     hooks::Hooks,
     registry::Registry,
     request::{PeerCertificate, Query, RequestInfo, User},
@@ -68,6 +68,7 @@ impl ApiServer {
     pub fn new(registry: Arc<Registry>, hooks: Hooks, config: Config) -> ApiServer {
         let Config { tls, extra, health, stop } = config;
         let connections = TaskTracker::new();
+        crd::start(&registry);
         let tls = tls.map(listen::acceptor);
         ApiServer { state: Arc::new(State { registry, hooks, stop, extra, health, tls, connections }) }
     }

@@ -1,6 +1,6 @@
 //! Paths that are no resources: discovery, OpenAPI, version, health, metrics, and what the binary adds.
 
-use api::{Status, kinds::KINDS, openapi};
+use api::{Kind, Status, openapi};
 use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -47,8 +47,12 @@ async fn known(
     headers: &HeaderMap,
 ) -> Result<Option<Response<Body>>, Status> {
     let segments: Vec<&str> = info.path.split('/').filter(|segment| !segment.is_empty()).collect();
+    if matches!(segments.first(), Some(&"apis" | &"openapi")) {
+        state.registry.kinds().loaded().await;
+    }
+    let kinds = &state.registry.kinds().all()[..];
     let document = match segments.as_slice() {
-        [] => paths(),
+        [] => paths(kinds),
         ["version"] => version(),
         ["metrics"] => {
             let mut response = answer::text(StatusCode::OK, daemon::metrics::render());
@@ -59,33 +63,39 @@ async fn known(
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
             return Ok(Some(health(state, endpoint, check, query).await));
         }
-        ["api"] => discovery::core(headers),
-        ["apis"] => discovery::groups(headers),
-        ["api", version] => return resources(headers, query, "", version),
-        ["apis", group] => match discovery::group(group) {
+        ["api"] => discovery::core(kinds, headers),
+        ["apis"] => discovery::groups(kinds, headers),
+        ["api", version] => return resources(kinds, headers, query, "", version),
+        ["apis", group] => match discovery::group(kinds, group) {
             Some(group) => group,
             None => return Err(Status::no_such_resource()),
         },
-        ["apis", group, version] => return resources(headers, query, group, version),
-        ["openapi", "v3"] => openapi::v3_index(KINDS),
-        ["openapi", rest @ ..] => return schemas(rest, query, headers).await,
+        ["apis", group, version] => return resources(kinds, headers, query, group, version),
+        ["openapi", "v3"] => openapi::v3_index(&rows(kinds)),
+        ["openapi", rest @ ..] => return schemas(rows(kinds), rest, query, headers).await,
         _ => return Ok(None),
     };
     tagged(headers, query, &document).map(Some)
 }
 
+fn rows(kinds: &[&'static Kind]) -> Vec<Kind> {
+    kinds.iter().map(|kind| **kind).collect()
+}
+
 fn resources(
+    kinds: &[&'static Kind],
     headers: &HeaderMap,
     query: &Query,
     group: &str,
     version: &str,
 ) -> Result<Option<Response<Body>>, Status> {
-    let list = discovery::resources(group, version).ok_or_else(Status::no_such_resource)?;
+    let list = discovery::resources(kinds, group, version).ok_or_else(Status::no_such_resource)?;
     tagged(headers, query, &list).map(Some)
 }
 
 /// OpenAPI documents: large, made when they are asked for, and kept by clients.
 async fn schemas(
+    kinds: Vec<Kind>,
     path: &[&str],
     query: &Query,
     headers: &HeaderMap,
@@ -95,15 +105,15 @@ async fn schemas(
     let wants_protobuf = |name: &&str| ranges.first().is_some_and(|range| range.name == *name);
     let protobuf = [openapi::V2_PROTOBUF, openapi::V2_PROTOBUF_OLD].into_iter().find(wants_protobuf);
     let make: Box<dyn FnOnce() -> Option<Vec<u8>> + Send> = match path {
-        ["v2"] if protobuf.is_some() => Box::new(|| Some(openapi::v2_protobuf(KINDS))),
-        ["v2"] => Box::new(|| Some(openapi::v2_json(KINDS))),
+        ["v2"] if protobuf.is_some() => Box::new(move || Some(openapi::v2_protobuf(&kinds))),
+        ["v2"] => Box::new(move || Some(openapi::v2_json(&kinds))),
         ["v3", "api", version] => {
             let version = version.to_string();
-            Box::new(move || openapi::v3_json("", &version))
+            Box::new(move || openapi::v3_json(&kinds, "", &version))
         }
         ["v3", "apis", group, version] => {
             let (group, version) = (group.to_string(), version.to_string());
-            Box::new(move || openapi::v3_json(&group, &version))
+            Box::new(move || openapi::v3_json(&kinds, &group, &version))
         }
         _ => return Ok(None),
     };
@@ -200,8 +210,8 @@ fn version() -> Value {
 }
 
 /// What can be asked for, as the root says.
-fn paths() -> Value {
-    let mut paths: Vec<String> = discovery::paths();
+fn paths(kinds: &[&'static Kind]) -> Value {
+    let mut paths: Vec<String> = discovery::paths(kinds);
     let others = [
         "/healthz",
         "/healthz/etcd",

@@ -168,6 +168,10 @@ fn scale_of(object: &Object, paths: &Scale) -> Object {
 
 /// A selector as text: a label selector's, or that of a plain map of labels (ReplicationController).
 fn selector_text(selector: &Value) -> Option<String> {
+    // A custom resource has it as text already.
+    if let Some(text) = selector.as_str() {
+        return Some(text.to_string());
+    }
     let map = selector.as_object()?;
     let is_plain = !map.is_empty() && map.values().all(Value::is_string);
     if is_plain {

@@ -74,7 +74,7 @@ pub(super) async fn serve(
         updated => (StatusCode::OK, updated?),
     };
     let warnings = config.warnings(options.validation)?;
-    super::write::respond(call, code, written, warnings)
+    super::write::respond(call, code, written, warnings).await
 }
 
 /// Quantities and times in the form in which they are kept, so that the same amount is no conflict. What

@@ -11,7 +11,7 @@ mod write;
 pub(crate) use apply::Configuration;
 pub(crate) use write::AnyPatch;
 
-use api::{Kind, Scope, Status, Verbs, kinds};
+use api::{Kind, Scope, Status, Verbs};
 use axum::body::Body;
 use http::{HeaderMap, Request, Response};
 
@@ -45,8 +45,8 @@ pub(crate) async fn serve(
     user: &User,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    let kind =
-        kinds::find(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_resource)?;
+    let found = state.registry.kinds().find_patiently(&info.group, &info.version, &info.resource).await;
+    let kind = found.ok_or_else(Status::no_such_resource)?;
     check_route(kind, info)?;
     let mut response = answered(state, kind, info, query, user, request).await?;
     if !kind.deprecation.is_empty() {

@@ -27,6 +27,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
             call.registry().entry(kind, call.namespace(), name).await?
         }
     };
+    let entry = call.registry().shown_one(kind, entry).await?;
     answer::document(StatusCode::OK, view.object(&entry)?, &view.wanted)
 }
 
@@ -47,7 +48,8 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
         options: &options,
     };
     let page = listing.page().await?;
-    answer::list(&view, page.entries, &page.meta)
+    let entries = call.registry().shown(call.kind, page.entries).await?;
+    answer::list(&view, entries, &page.meta)
 }
 
 /// Changes of all objects that are meant.
@@ -66,6 +68,8 @@ pub(super) async fn watch(call: &Call<'_>) -> Result<Response<Body>, Status> {
         cache.reach(Revision(version)).await?;
     }
     let prefix = key::prefix(call.kind, call.namespace());
-    let target = Target { cache, view, prefix, selection };
-    Ok(watch::respond(target, &options, call.state.stop.clone()))
+    let stop = cache.closed();
+    let registry = call.state.registry.clone();
+    let target = Target { registry, cache, view, prefix, selection };
+    Ok(watch::respond(target, &options, stop))
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     answer::View,
     registry::{
+        Registry,
         cache::Cache,
         encode::{Happened, event_line},
         entry::Entry,
@@ -40,6 +41,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// What a watch is about.
 pub(super) struct Target {
+    pub(super) registry: Arc<Registry>,
     pub(super) cache: Arc<Cache>,
     pub(super) view: View,
     /// Of the keys that are meant.
@@ -114,16 +116,18 @@ impl Watcher {
             if self.is_over {
                 return None;
             }
-            if let Some(line) = self.initial_line() {
+            if let Some(line) = self.initial_line().await {
                 self.lines.push_back(line);
                 continue;
             }
             // Seen before the ring is read: what comes after wakes us.
             self.progress.mark_unchanged();
-            if self.read_on() {
+            if self.read_on().await {
                 continue;
             }
+            // What has happened is told before the end.
             tokio::select! {
+                biased;
                 changed = self.progress.changed() => self.is_over = changed.is_err(),
                 () = self.stop.cancelled() => self.is_over = true,
                 () = tokio::time::sleep_until(self.ends_at) => self.is_over = true,
@@ -132,10 +136,10 @@ impl Watcher {
         }
     }
 
-    fn initial_line(&mut self) -> Option<Bytes> {
+    async fn initial_line(&mut self) -> Option<Bytes> {
         let view = &self.target.view;
         let line = match self.initial.find(|entry| self.target.selection.matches(entry)) {
-            Some(entry) => view.event(Happened::Added, &entry),
+            Some(entry) => self.target.event(Happened::Added, &entry).await,
             None if std::mem::take(&mut self.marks_initial_end) => view.bookmark(self.position, true),
             None => return None,
         };
@@ -149,11 +153,11 @@ impl Watcher {
     }
 
     /// Turns the next changes into lines; whether there may be more at once.
-    fn read_on(&mut self) -> bool {
+    async fn read_on(&mut self) -> bool {
         match self.target.cache.changes_after(self.position, BATCH) {
             Ok((changes, position)) => {
                 for change in &changes {
-                    match self.target.line(change) {
+                    match self.target.line(change).await {
                         Ok(Some(line)) => self.lines.push_back(line),
                         Ok(None) => {}
                         Err(status) => return self.fail(&status),
@@ -188,7 +192,7 @@ impl Watcher {
 impl Target {
     /// What a change looks like to this watcher: an object that comes to be meant is added, one that
     /// is meant no longer is deleted.
-    fn line(&self, change: &Change) -> Result<Option<Bytes>, Status> {
+    async fn line(&self, change: &Change) -> Result<Option<Bytes>, Status> {
         let Change { entry, previous, is_deletion, at: _ } = change;
         if !entry.key().starts_with(&self.prefix) {
             return Ok(None);
@@ -197,13 +201,22 @@ impl Target {
         let was_meant = previous.as_ref().filter(|previous| is_meant(previous));
         Ok(Some(match (was_meant, !is_deletion && is_meant(entry)) {
             (None, false) => return Ok(None),
-            (None, true) => self.view.event(Happened::Added, entry)?,
-            (Some(_), true) => self.view.event(Happened::Modified, entry)?,
-            (Some(_), false) if *is_deletion => self.view.event(Happened::Deleted, entry)?,
+            (None, true) => self.event(Happened::Added, entry).await?,
+            (Some(_), true) => self.event(Happened::Modified, entry).await?,
+            (Some(_), false) if *is_deletion => self.event(Happened::Deleted, entry).await?,
             (Some(previous), false) => {
-                self.view.event(Happened::Deleted, &previous.deleted(entry.revision()))?
+                let gone = Arc::new(previous.deleted(entry.revision()));
+                self.event(Happened::Deleted, &gone).await?
             }
         }))
+    }
+
+    async fn event(&self, happened: Happened, entry: &Arc<Entry>) -> Result<Bytes, Status> {
+        if !self.view.kind.custom.is_some_and(|version| version.needs_webhook()) {
+            return self.view.event(happened, entry);
+        }
+        let shown = self.registry.shown_one(self.view.kind, entry.clone()).await?;
+        self.view.event(happened, &shown)
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
         return Err(Status::method_not_allowed());
     }
     let written = store_write::create(&call.write(options.dry_run), object).await?;
-    respond(call, StatusCode::CREATED, written, warnings)
+    respond(call, StatusCode::CREATED, written, warnings).await
 }
 
 /// POST to a subresource that is answered and not stored.
@@ -94,6 +94,7 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let write = call.write(options.dry_run);
     let updated = store_write::update(&write, |_| Ok(object.clone())).await;
     let creates = call.info.subresource.is_empty()
+        && call.kind.custom.is_none()
         && CREATED_BY_UPDATE.contains(&call.kind.plural)
         && object.resource_version().is_empty()
         && object.uid().is_empty();
@@ -101,9 +102,9 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
         Err(status) if status.code == 404 && creates && object.name() == call.info.name => {
             may_create(call).await?;
             let written = store_write::create(&Write { name: "", ..write }, object).await?;
-            respond(call, StatusCode::CREATED, written, warnings)
+            respond(call, StatusCode::CREATED, written, warnings).await
         }
-        updated => respond(call, StatusCode::OK, updated?, warnings),
+        updated => respond(call, StatusCode::OK, updated?, warnings).await,
     }
 }
 
@@ -128,7 +129,7 @@ pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>,
         Ok(object)
     });
     let written = written.await?;
-    respond(call, StatusCode::OK, written, warnings)
+    respond(call, StatusCode::OK, written, warnings).await
 }
 
 /// Whether the client may create what a PUT or an apply patch finds absent.
@@ -147,7 +148,9 @@ pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let deleted = store_write::delete(&call.write(options.dry_run), &options).await?;
     let Deleted { entry, is_gone, warnings } = deleted;
     let view = call.view()?;
-    if !is_gone || DELETED_ARE_RETURNED.contains(&call.kind.plural) {
+    let entry = call.registry().shown_one(call.kind, entry).await?;
+    let is_returned = call.kind.custom.is_none() && DELETED_ARE_RETURNED.contains(&call.kind.plural);
+    if !is_gone || is_returned {
         let mut response = answer::document(StatusCode::OK, view.object(&entry)?, &view.wanted)?;
         answer::warn(response.headers_mut(), &warnings);
         return Ok(response);
@@ -191,6 +194,7 @@ pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Res
     };
     let deletions = stream::iter(page.entries).map(delete_one).buffered(DELETIONS_AT_ONCE);
     let deleted: Vec<_> = deletions.try_filter_map(|entry| async { Ok(entry) }).try_collect().await?;
+    let deleted = call.registry().shown(call.kind, deleted).await?;
     answer::list(&view, deleted, &page.meta)
 }
 
@@ -216,14 +220,15 @@ pub(crate) fn success(details: Value) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
-pub(super) fn respond(
+pub(super) async fn respond(
     call: &Call<'_>,
     code: StatusCode,
     written: Written,
     mut warnings: Vec<String>,
 ) -> Result<Response<Body>, Status> {
     let view = call.view()?;
-    let mut response = answer::document(code, view.object(&written.entry)?, &view.wanted)?;
+    let entry = call.registry().shown_one(call.kind, written.entry).await?;
+    let mut response = answer::document(code, view.object(&entry)?, &view.wanted)?;
     warnings.extend(written.warnings);
     answer::warn(response.headers_mut(), &warnings);
     Ok(response)
@@ -306,7 +311,9 @@ impl Patch {
     /// The patched object.
     pub(crate) fn apply(&self, kind: &api::Kind, old: Object) -> Result<Object, Status> {
         let original = old.into_value();
-        let patched = match (self.sort, schema::of(kind)) {
+        // A custom resource has no merge keys that a strategic merge could go by.
+        let typed = schema::of(kind).filter(|schema| schema.custom.is_none());
+        let patched = match (self.sort, typed) {
             (Sort::Json, _) => patch::json_patch(&original, &self.value)?,
             (Sort::Strategic, Some(schema)) => patch::strategic_merge(schema, &original, &self.value)?,
             (Sort::Strategic, None) => {

@@ -17,6 +17,10 @@ const NAME_ATTEMPTS: usize = 8;
 /// Stores `object`, or says why not.
 pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Written, Status> {
     let kind = write.kind;
+    if write.registry.kinds().is_terminating(kind) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::new(405, "MethodNotAllowed", why));
+    }
     metadata::set_namespace(write, &mut object)?;
     if !object.resource_version().is_empty() {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));

@@ -47,7 +47,7 @@ async fn attempt(
     options: &DeleteOptions,
 ) -> Result<Option<Deleted>, Status> {
     let kind = write.kind;
-    let old = entry.decode_as(kind)?;
+    let old = write.registry.shown_one(kind, entry.clone()).await?.decode_as(kind)?;
     let plan = deletion::plan(kind, &old, options, now())?;
     let warnings = write.validate_admission(Operation::Delete, None, Some(&old)).await?;
     let (entry, is_gone) = match plan {

@@ -29,6 +29,9 @@ pub(super) fn plan(
 ) -> Result<Deletion, Status> {
     check_preconditions(kind, old, options)?;
     let mut object = old.clone();
+    if old.deletion_timestamp().is_none() {
+        kind.strategy.prepare_for_delete(&mut object, now);
+    }
     let grace = match Grace::of(kind, old, options.grace_period) {
         Grace::Pending => return Ok(Deletion::Pending),
         Grace::None => None,

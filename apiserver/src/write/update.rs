@@ -21,7 +21,8 @@ pub(crate) async fn update(
 ) -> Result<Written, Status> {
     let mut entry = write.registry.entry(write.kind, write.namespace, write.name).await?;
     for _ in 0..ATTEMPTS {
-        let old = entry.decode_as(write.kind)?;
+        let shown = write.registry.shown_one(write.kind, entry.clone()).await?;
+        let old = shown.decode_as(write.kind)?;
         let object = change(old.clone())?;
         if let Some(written) = attempt(write, &entry, &old, object).await? {
             return Ok(written);

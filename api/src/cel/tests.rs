@@ -1,0 +1,132 @@
+use serde_json::{Value as Json, json};
+
+use super::*;
+
+fn object_type() -> Type {
+    let field = |name: &str, kind: Type| (name.to_string(), (name.to_string(), kind));
+    let fields = [
+        field("replicas", Type::Int),
+        field("name", Type::Text(63)),
+        field("items", Type::List(Type::TEXT.into(), 10)),
+        field("labels", Type::map(Type::TEXT)),
+        field("at", Type::Timestamp),
+        field("any", Type::Dyn),
+    ];
+    Type::Object(ObjectType { name: "object".into(), fields: fields.into() }.into())
+}
+
+fn run(source: &str, json: &Json) -> Result<String, String> {
+    let kind = object_type();
+    let program = compile(source, &[("self", kind.clone())])?;
+    let mut spent = 0;
+    let value = program.run(&[("self", Value::from_json(json, &kind))], CALL_LIMIT, &mut spent);
+    value.map(|value| format!("{value:?}")).map_err(|failure| failure.to_string())
+}
+
+fn holds(source: &str) -> Result<bool, String> {
+    let json = json!({"replicas": 3, "name": "web", "items": ["a", "b"], "labels": {"x": "1"},
+        "at": "2026-01-02T03:04:05Z", "any": {"deep": [1, "two"]}});
+    run(source, &json).map(|shown| shown == "Bool(true)")
+}
+
+#[test]
+fn expressions_that_hold() {
+    let sources = [
+        "self.replicas > 2 && self.name == 'web'",
+        "self.replicas + 1 == 4 && 7 / 2 == 3 && 7 % 4 == 3 && -self.replicas == -3",
+        "has(self.name) && !has(self.labels.y)",
+        "self.items.all(x, x.size() == 1) && self.items.exists(x, x == 'b') && self.items.exists_one(x, x == 'a')",
+        "self.items.map(x, x + '!') == ['a!', 'b!'] && self.items.filter(x, x != 'a') == ['b']",
+        "'x' in self.labels && self.labels['x'] == '1' && self.labels.all(k, self.labels[k] != '')",
+        "self.labels.all(k, v, k == 'x' && v == '1')",
+        "self.any.deep[1] == 'two' && size(self.any.deep) == 2",
+        "self.at > timestamp('2025-01-01T00:00:00Z') && self.at.getFullYear() == 2026",
+        "duration('1h30m').getMinutes() == 90 && self.at + duration('1s') > self.at",
+        "self.name.matches('^w.b$') && self.name.startsWith('w') && 'ABC'.lowerAscii() == 'abc'",
+        "'a,b,c'.split(',').size() == 3 && ['a', 'b'].join('-') == 'a-b' && 'hello'.substring(1, 3) == 'el'",
+        "'abcabc'.indexOf('c') == 2 && 'abcabc'.lastIndexOf('a') == 3 && 'abc'.charAt(1) == 'b'",
+        "[1, 2, 3].sum() == 6 && [1, 3, 2].max() == 3 && [1, 2].isSorted() && ![2, 1].isSorted()",
+        "sets.contains(['a', 'b'], ['a']) && sets.equivalent([1, 2], [2, 1]) && sets.intersects([1], [1, 2])",
+        "quantity('1Gi').isGreaterThan(quantity('500Mi')) && isQuantity('10m') && !isQuantity('x')",
+        "quantity('2').add(quantity('3')).asInteger() == 5 && quantity('50k').compareTo(quantity('50000')) == 0",
+        "ip('192.168.0.1').family() == 4 && isIP('::1') && !isIP('1.2.3') && ip('127.0.0.1').isLoopback()",
+        "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('10.0.0.0/8').prefixLength() == 8",
+        "url('https://example.com:80/a?b=c').getHost() == 'example.com:80' && url('https://example.com:80/a').getPort() == '80' && isURL('https://a.b/') && url('http://x/y?k=1').getQuery()['k'] == ['1']",
+        "semver('1.2.3').isLessThan(semver('1.10.0')) && isSemver('1.0.0-alpha.1') && !isSemver('v1')",
+        "!format.dns1123Label().validate('web').hasValue() && format.named('dns1123Label').value().validate('_').hasValue()",
+        "'abc 123 def 456'.find('[0-9]+') == '123' && 'abc 123 def 456'.findAll('[0-9]+') == ['123', '456']",
+        "self.?name.orValue('none') == 'web' && self.any.?nope.orValue(1) == 1 && !self.any.?nope.hasValue()",
+        "optional.of(1).optMap(x, x + 1).value() == 2 && optional.none().or(optional.of(3)).value() == 3",
+        "cel.bind(x, self.replicas * 2, x + x == 12)",
+        "(self.replicas > 5 ? 'many' : 'few') == 'few' && type(1) == int && string(5) == '5' && int('5') == 5",
+        "false && self.any.nope == 1 || true",
+        "'%s has %d'.format([self.name, self.replicas]) == 'web has 3'",
+        "1.5 + 1.5 == 3.0 && 1 < 2.5 && [1, 2][?5].orValue(7) == 7 && {'a': 1}.a == 1",
+        "dyn(self.replicas) == 3 && b'abc' == bytes('abc') && r'\\d' == '\\\\d'",
+        "[3, 1, 2].sort() == [1, 2, 3] && [1, 1, 2].distinct() == [1, 2] && [[1], [2]].flatten() == [1, 2]",
+    ];
+    for source in sources {
+        assert_eq!(holds(source), Ok(true), "{source}");
+    }
+}
+
+#[test]
+fn mistakes_are_found_before_anything_runs() {
+    let cases = [
+        ("self.nope == 1", "ERROR: <input>:1:5: undefined field 'nope'\n | self.nope == 1\n | ....^"),
+        ("nope", "ERROR: <input>:1:1: undeclared reference to 'nope' (in container '')\n | nope\n | ^"),
+        (
+            "self.replicas == 'x'",
+            "ERROR: <input>:1:15: found no matching overload for '_==_' applied to '(int, string)'\n | self.replicas == 'x'\n | ..............^",
+        ),
+        (
+            "self.name.frobnicate()",
+            "ERROR: <input>:1:10: undeclared reference to 'frobnicate' (in container '')\n | self.name.frobnicate()\n | .........^",
+        ),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(holds(source).unwrap_err(), expected);
+    }
+    for source in
+        ["self =", "self..x", "1 +", "'abc", "(1", "[1, 2", "a ? b", "1 = 2", "\"\\q\"", "has(self)", ""]
+    {
+        let error = holds(source).unwrap_err();
+        assert!(error.contains("Syntax error") || error.contains("invalid argument"), "{source}: {error}");
+    }
+    let nested = "(".repeat(10_000);
+    assert!(holds(&nested).unwrap_err().contains("recursion limit"));
+}
+
+#[test]
+fn failures_have_upstreams_words() {
+    let cases = [
+        ("self.labels['nope'] == '1'", "no such key: nope"),
+        ("self.items[5] == 'a'", "index out of bounds: 5"),
+        ("1 / (self.replicas - 3) == 1", "division by zero"),
+        ("9223372036854775807 + self.replicas == 1", "integer overflow"),
+        ("self.any + 1 == 2", "no such overload"),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(holds(source), Err(expected.to_string()), "{source}");
+    }
+}
+
+#[test]
+fn what_costs_too_much_is_stopped() {
+    let json = json!({"replicas": 1, "items": vec!["a"; 1000]});
+    let error = run("self.items.all(a, self.items.all(b, self.items.all(c, a == c && b == c)))", &json);
+    assert_eq!(error, Err("operation cancelled: actual cost limit exceeded".into()));
+}
+
+#[test]
+fn cost_is_known_beforehand_from_sizes() {
+    let cost = |source: &str| {
+        let variables = [("self", object_type())];
+        compile(source, &variables).unwrap().cost(&variables)
+    };
+    assert_eq!(cost("self.replicas > 1"), 3);
+    // Ten items at most.
+    assert!(cost("self.items.all(x, x == 'a')") < 100);
+    // No bound but the size of a request.
+    assert!(cost("self.labels.all(k, self.labels.all(l, k == l))") > 1_000_000_000);
+}

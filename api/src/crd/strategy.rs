@@ -1,0 +1,73 @@
+//! What is special about a custom resource: everything that its definition says.
+
+use serde_json::Value;
+
+use super::{Version, rules, validate};
+use crate::{FieldError, FieldErrorKind, Object, Strategy};
+
+/// The strategy of one version of a definition.
+pub(super) struct CustomResource(pub(super) &'static Version);
+
+/// Upstream's words when rules were not looked at.
+const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+
+impl Strategy for CustomResource {
+    fn set_defaults(&self, object: &mut Object) {
+        self.0.normalize(object);
+    }
+
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let value = Value::Object(object.0.clone());
+        let old = old.map(|old| Value::Object(old.0.clone()));
+        let version = self.0;
+        let mut faults = validate::validate(&value, old.as_ref(), &version.props);
+        faults.extend(self.validate_scale(object));
+        faults.extend(validate::validate_structure(&value, old.as_ref(), &version.props));
+        if let Some(rules) = &version.rules {
+            if faults.iter().any(|fault| blocks_rules(fault.kind)) {
+                faults.push(FieldError::new(FieldErrorKind::Invalid, "<nil>", "null".into(), NOT_CHECKED));
+            } else {
+                faults.extend(rules::validate(&value, old.as_ref(), rules, &version.props));
+            }
+        }
+        faults
+    }
+
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        self.validate(object, Some(old))
+    }
+
+    fn is_new_generation(&self, object: &Object, old: &Object) -> bool {
+        if self.0.has_status {
+            return object.without_metadata_and_status() != old.without_metadata_and_status();
+        }
+        let rest = |object: &Object| {
+            let mut object = object.clone();
+            object.0.remove("metadata");
+            object
+        };
+        rest(object) != rest(old)
+    }
+}
+
+impl CustomResource {
+    fn validate_scale(&self, object: &Object) -> Option<FieldError> {
+        let path = self.0.scale?.spec_replicas;
+        let replicas = object.number(path)?;
+        let field = path.join(".");
+        match replicas {
+            ..0 => Some(FieldError::invalid(field, &replicas.into(), "should be a non-negative integer")),
+            _ if replicas > i64::from(i32::MAX) => {
+                let detail = format!("should be less than or equal to {}", i32::MAX);
+                Some(FieldError::invalid(field, &replicas.into(), detail))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether rules could stumble over such a fault.
+fn blocks_rules(kind: FieldErrorKind) -> bool {
+    use FieldErrorKind::*;
+    matches!(kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+}

@@ -1,0 +1,213 @@
+//! CustomResourceDefinitions at run time: which names they get, which kinds they add, and how they end.
+//!
+//! One task follows the definitions. Each pass looks at all of them: it grants names, serves the kinds of those that
+//! are established, writes what has changed into their status, and empties those that are being deleted. A pass
+//! remembers nothing but what is served; whatever is lost costs one more pass. What a definition means is in
+//! `api::crd`; how its objects get from one version to another by a webhook is in [`conversion`].
+
+mod conversion;
+mod webhook;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use api::{Kind, Object, Status, crd, kinds, time};
+use futures::{StreamExt, future, stream};
+use serde_json::Value;
+use store::Revision;
+use tokio::sync::watch::Receiver;
+
+use crate::{
+    registry::{Custom, Registry, key, now},
+    request::{DeleteOptions, User},
+    write::{self, Write},
+};
+
+pub(crate) use conversion::{shown, to_stored};
+
+/// How long to wait after a pass that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many objects of a definition that goes are deleted at once.
+const DELETIONS_AT_ONCE: usize = 16;
+
+fn definitions() -> &'static Kind {
+    let row = kinds::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    row.expect("a kind that is built in")
+}
+
+/// Serves custom resources for as long as the registry lives.
+pub(crate) fn start(registry: &Arc<Registry>) {
+    let (definitions, stop) = (Definitions::new(registry.clone()), registry.stop().clone());
+    registry.tasks().spawn(async move {
+        stop.run_until_cancelled(definitions.run()).await;
+    });
+}
+
+struct Definitions {
+    registry: Arc<Registry>,
+    /// What is served: where objects are stored, to the definition in force.
+    served: BTreeMap<&'static str, &'static crd::Definition>,
+}
+
+impl Definitions {
+    fn new(registry: Arc<Registry>) -> Definitions {
+        Definitions { registry, served: BTreeMap::new() }
+    }
+
+    async fn run(mut self) {
+        loop {
+            match self.follow().await {
+                Ok(never) => match never {},
+                Err(status) => {
+                    tracing::warn!(%status, "cannot follow the definitions of custom resources, trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn follow(&mut self) -> Result<std::convert::Infallible, Status> {
+        let mut changes = self.registry.changes(definitions()).await?;
+        loop {
+            changes.mark_unchanged();
+            let mut waited_for = self.pass().await?;
+            // Objects with finalizers go later; then there is something to do, too.
+            let others = waited_for.iter_mut().map(|changes| Box::pin(changes.changed()));
+            let others: Vec<_> = others.collect();
+            let woken = match others.is_empty() {
+                true => changes.changed().await,
+                false => tokio::select! {
+                    changed = changes.changed() => changed,
+                    (changed, ..) = future::select_all(others) => changed,
+                },
+            };
+            woken.map_err(|_| Status::internal("the cache of definitions has ended"))?;
+        }
+    }
+
+    /// Looks at everything once; tells what else to wait for.
+    async fn pass(&mut self) -> Result<Vec<Receiver<Revision>>, Status> {
+        let mut all = self.registry.list(definitions(), None).await?;
+        // Who was there first has the names.
+        all.sort_by_cached_key(|crd| {
+            (crd.text(&["metadata", "creationTimestamp"]).to_string(), crd.name().to_string())
+        });
+        let mut changed = Vec::new();
+        for index in 0..all.len() {
+            let granted = crd::conditions(&all[index], &all);
+            let before = all[index].clone();
+            granted.write(&mut all[index], &time::format(now()));
+            if all[index] != before {
+                changed.push((before.name().to_string(), granted));
+            }
+        }
+        self.serve(&all).await;
+        for (name, granted) in changed {
+            let written = self.registry.update_subresource(definitions(), "status", "", &name, |mut crd| {
+                granted.write(&mut crd, &time::format(now()));
+                Ok(crd)
+            });
+            gone_is_fine(written.await.map(drop))?;
+        }
+        let mut waited_for = Vec::new();
+        for crd in all.iter().filter(|crd| is_terminating(crd)) {
+            waited_for.extend(self.empty(crd).await?);
+        }
+        Ok(waited_for)
+    }
+
+    /// Puts the kinds of established definitions into the table.
+    async fn serve(&mut self, all: &[Object]) {
+        let mut custom = Custom::default();
+        let mut served = BTreeMap::new();
+        for crd in all.iter().filter(|crd| is_established(crd)) {
+            let definition = match crd::Definition::of(crd) {
+                Ok(definition) => definition,
+                Err(why) => {
+                    tracing::error!(definition = crd.name(), why, "a definition cannot be served");
+                    continue;
+                }
+            };
+            let rows = definition.kinds().iter();
+            custom.rows.extend(rows.filter(|row| row.custom.is_some_and(|version| version.is_served)));
+            if let Some(stored) = definition.stored() {
+                served.insert(stored.storage, definition);
+                if is_terminating(crd) {
+                    custom.terminating.insert(stored.storage);
+                }
+            }
+        }
+        custom.rows.sort_by_key(|row| (row.group, row.plural));
+        self.registry.kinds().replace(custom);
+        let is_same = |storage: &&str| match (self.served.get(storage), served.get(storage)) {
+            (Some(before), Some(now)) => std::ptr::eq(*before, *now),
+            _ => false,
+        };
+        let outdated: HashSet<&'static str> =
+            self.served.keys().copied().filter(|storage| !is_same(storage)).collect();
+        self.served = served;
+        for storage in outdated {
+            self.registry.forget(storage).await;
+        }
+    }
+
+    /// Deletes the objects of a definition; when none is left, lets the definition go.
+    async fn empty(&self, crd: &Object) -> Result<Option<Receiver<Revision>>, Status> {
+        if !crd.finalizers().any(|finalizer| finalizer == crd::CLEANUP) {
+            return Ok(None);
+        }
+        let stored = crd::Definition::of(crd).ok().and_then(crd::Definition::stored);
+        if let Some(kind) = stored.filter(|_| is_established(crd)) {
+            let cache = self.registry.fresh_cache(kind).await?;
+            let mut progress = cache.progress();
+            progress.mark_unchanged();
+            let (entries, _) = cache.list(&key::kind_prefix(kind));
+            let user = User::new("system:apiserver", &["system:masters"]);
+            let deletions = stream::iter(entries).map(|entry| {
+                let user = &user;
+                async move {
+                    let (namespace, name) = (entry.namespace(), entry.name());
+                    let write = Write::internal(&self.registry, user, kind, namespace, name);
+                    gone_is_fine(write::delete(&write, &DeleteOptions::default()).await.map(drop))
+                }
+            });
+            let mut deletions = deletions.buffer_unordered(DELETIONS_AT_ONCE);
+            while let Some(deleted) = deletions.next().await {
+                deleted?;
+            }
+            let cache = self.registry.fresh_cache(kind).await?;
+            if !cache.list(&key::kind_prefix(kind)).0.is_empty() {
+                return Ok(Some(progress));
+            }
+        }
+        let released = self.registry.update(definitions(), "", crd.name(), |mut crd| {
+            let kept = crd.list(&["metadata", "finalizers"]).iter().filter(|name| **name != crd::CLEANUP);
+            let kept: Vec<Value> = kept.cloned().collect();
+            crd.set(&["metadata", "finalizers"], kept);
+            Ok(crd)
+        });
+        gone_is_fine(released.await.map(drop))?;
+        Ok(None)
+    }
+}
+
+fn is_established(crd: &Object) -> bool {
+    crd.list(&["status", "conditions"])
+        .iter()
+        .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+}
+
+fn is_terminating(crd: &Object) -> bool {
+    crd.deletion_timestamp().is_some()
+}
+
+/// Somebody else was faster: gone is gone.
+fn gone_is_fine(result: Result<(), Status>) -> Result<(), Status> {
+    match result {
+        Err(status) if status.code == 404 => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,389 @@
+//! CustomResourceDefinitions and their objects, as upstream's conformance cases have them.
+
+use serde_json::{Value, json};
+
+use crate::client::*;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const CRON_TABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+const APPLY: &str = "application/apply-patch+yaml";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+fn definition(schema: Value) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "crontabs.stable.example.com"},
+        "spec": {
+            "group": "stable.example.com", "scope": "Namespaced",
+            "names": {"plural": "crontabs", "kind": "CronTab", "shortNames": ["ct"], "categories": ["all"]},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+                "subresources": {"status": {}, "scale": {
+                    "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+                    "labelSelectorPath": ".status.labelSelector",
+                }},
+                "additionalPrinterColumns": [
+                    {"name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec", "description": "The schedule"},
+                    {"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas"},
+                ],
+                "selectableFields": [{"jsonPath": ".spec.cronSpec"}],
+            }],
+        },
+    })
+}
+
+fn plain_schema() -> Value {
+    json!({"type": "object", "description": "A job at a time.", "properties": {
+        "spec": {"type": "object", "description": "What is wanted.", "properties": {
+            "cronSpec": {"type": "string", "pattern": r"^[\d*/ ]+$"},
+            "image": {"type": "string"},
+            "replicas": {"type": "integer", "minimum": 1, "maximum": 10, "default": 1},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port"],
+                "items": {"type": "object", "required": ["port"], "properties": {
+                    "port": {"x-kubernetes-int-or-string": true}, "name": {"type": "string"}}}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }},
+        "status": {"type": "object", "properties": {
+            "replicas": {"type": "integer"}, "labelSelector": {"type": "string"}}},
+    }})
+}
+
+fn cron_tab(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": name}, "spec": spec})
+}
+
+impl Server {
+    /// Waits until a definition is, or is not, as wanted.
+    async fn definition_is(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut watch = self.watch(&format!("{DEFINITIONS}?watch=true&resourceVersion=0")).await;
+        loop {
+            let event = watch.event().await.unwrap_or_else(|| panic!("the watch ended before {what}"));
+            if is_so(&event) {
+                return event["object"].clone();
+            }
+        }
+    }
+
+    async fn define(&self, definition: &Value) -> Value {
+        self.post(DEFINITIONS, definition).await.ok();
+        let name = definition["metadata"]["name"].clone();
+        self.definition_is("it is established", |event| {
+            event["object"]["metadata"]["name"] == name
+                && condition(&event["object"], "Established") == "True"
+        })
+        .await
+    }
+
+    /// Changes a definition and waits until it is served so.
+    async fn redefine(&self, patch: &Value, seen: impl AsyncFn() -> bool) {
+        self.patch(&format!("{DEFINITIONS}/crontabs.stable.example.com"), MERGE, patch).await.ok();
+        for _ in 0..1000 {
+            if seen().await {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("the definition has not come into force");
+    }
+}
+
+fn condition(definition: &Value, kind: &str) -> String {
+    let conditions = definition["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let found = conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
+    found["status"].as_str().unwrap_or_default().to_string()
+}
+
+#[tokio::test]
+async fn a_definition_adds_a_kind() {
+    let server = Server::start().await;
+    assert_eq!(server.get(CRON_TABS).await.code, 404);
+    let established = server.define(&definition(plain_schema())).await;
+    assert_eq!(established["status"]["acceptedNames"]["listKind"], "CronTabList");
+    assert_eq!(established["status"]["storedVersions"], json!(["v1"]));
+    assert_eq!(condition(&established, "NamesAccepted"), "True");
+
+    let created =
+        server.post(CRON_TABS, &cron_tab("a", json!({"cronSpec": "* *", "free": {"x": [1]}}))).await.ok();
+    assert_eq!(created["spec"], json!({"cronSpec": "* *", "replicas": 1, "free": {"x": [1]}}));
+    assert_eq!(created["metadata"]["generation"], 1);
+    let list = server.get(CRON_TABS).await.ok();
+    assert_eq!((&list["kind"], list["items"].as_array().unwrap().len()), (&json!("CronTabList"), 1));
+    let mut watch = server.watch(&format!("{CRON_TABS}?watch=true")).await;
+    assert_eq!(watch.next().await, ("ADDED".into(), "a".into()));
+
+    let path = format!("{CRON_TABS}/a");
+    let patched = server.patch(&path, MERGE, &json!({"spec": {"replicas": 3}})).await.ok();
+    assert_eq!((&patched["spec"]["replicas"], &patched["metadata"]["generation"]), (&json!(3), &json!(2)));
+    let refused = server.patch(&path, STRATEGIC, &json!({"spec": {"replicas": 4}})).await;
+    assert_eq!(refused.code, 415);
+    let wanted = json!({"spec": {"replicas": 9}, "status": {"replicas": 2, "labelSelector": "a=b"}});
+    let status = server.patch(&format!("{path}/status"), MERGE, &wanted).await.ok();
+    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(3), &json!(2)));
+    assert_eq!(status["metadata"]["generation"], 2);
+    let scale = server.get(&format!("{path}/scale")).await.ok();
+    assert_eq!(
+        (&scale["spec"]["replicas"], &scale["status"]),
+        (&json!(3), &json!({"replicas": 2, "selector": "a=b"}))
+    );
+    server.patch(&format!("{path}/scale"), MERGE, &json!({"spec": {"replicas": 5}})).await.ok();
+    assert_eq!(server.get(&path).await.ok()["spec"]["replicas"], 5);
+
+    server.delete(&path).await.ok();
+    assert_eq!(server.get(&path).await.failure().2, "crontabs.stable.example.com \"a\" not found");
+}
+
+#[tokio::test]
+async fn objects_are_validated_in_upstreams_words() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    let wrong = cron_tab(
+        "a",
+        json!({"cronSpec": "never", "replicas": "x", "ports": [{"port": true}, {"name": "n"}]}),
+    );
+    let (code, reason, message) = server.post(CRON_TABS, &wrong).await.failure();
+    assert_eq!((code, reason.as_str()), (422, "Invalid"));
+    for part in [
+        "CronTab.stable.example.com \"a\" is invalid: ",
+        "spec.cronSpec: Invalid value: \"never\": spec.cronSpec in body should match '^[\\d*/ ]+$'",
+        "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+        "spec.ports[0].port: Invalid value: \"boolean\": spec.ports[0].port in body must be of type integer,string: \"boolean\"",
+        "spec.ports[1].port: Required value",
+    ] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    let unknown = cron_tab("a", json!({"image": "i", "unknown": 1, "free": {"any": 1}}));
+    let warned = server.post(CRON_TABS, &unknown).await;
+    assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"spec.unknown\\\"\"");
+    let created = warned.ok();
+    assert_eq!(created["spec"], json!({"image": "i", "replicas": 1, "free": {"any": 1}}));
+    let (code, _, message) =
+        server.post(&format!("{CRON_TABS}?fieldValidation=Strict"), &unknown).await.failure();
+    assert_eq!(code, 400);
+    assert!(message.ends_with("strict decoding error: unknown field \"spec.unknown\""), "{message}");
+}
+
+#[tokio::test]
+async fn a_kind_is_discovered_and_published() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    let group = server.get("/apis/stable.example.com").await.ok();
+    assert_eq!(group["preferredVersion"]["groupVersion"], "stable.example.com/v1");
+    let resources = server.get("/apis/stable.example.com/v1").await.ok();
+    let names: Vec<&str> =
+        resources["resources"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["crontabs", "crontabs/scale", "crontabs/status"]);
+    assert_eq!(resources["resources"][0]["shortNames"], json!(["ct"]));
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let all = server.get_as("/apis", aggregated).await.ok();
+    assert!(
+        all["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|group| group["metadata"]["name"] == "stable.example.com")
+    );
+
+    let name = "com.example.stable.v1.CronTab";
+    let v3 = server.get("/openapi/v3/apis/stable.example.com/v1").await.ok();
+    let schema = &v3["components"]["schemas"][name];
+    assert_eq!(schema["properties"]["spec"]["description"], "What is wanted.");
+    assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    assert!(v3["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"].is_object());
+    let index =
+        || async { server.get("/openapi/v3").await.ok()["paths"]["apis/stable.example.com/v1"].clone() };
+    let before = index().await;
+    assert!(before["serverRelativeURL"].is_string());
+    let v2 = server.get("/openapi/v2").await.ok();
+    assert_eq!(v2["definitions"][name]["properties"]["spec"]["properties"]["image"]["type"], "string");
+
+    // A change is published without a restart, under another address.
+    let mut schema = plain_schema();
+    schema["properties"]["spec"]["properties"]["added"] = json!({"type": "string", "description": "New."});
+    let change = json!({"spec": definition(schema)["spec"]});
+    server.redefine(&change, async || index().await != before).await;
+    let v3 = server.get("/openapi/v3/apis/stable.example.com/v1").await.ok();
+    let spec = &v3["components"]["schemas"][name]["properties"]["spec"];
+    assert_eq!(spec["properties"]["added"]["description"], "New.");
+}
+
+#[tokio::test]
+async fn columns_and_selectable_fields_are_the_definitions() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    for (name, spec) in [("a", "* 1"), ("b", "* 2")] {
+        server.post(CRON_TABS, &cron_tab(name, json!({"cronSpec": spec, "replicas": 2}))).await.ok();
+    }
+    let table = server.get_as(CRON_TABS, TABLE).await.ok();
+    let columns: Vec<&str> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["name"].as_str())
+        .collect();
+    assert_eq!(columns, ["Name", "Spec", "Replicas"]);
+    assert_eq!(table["rows"][0]["cells"], json!(["a", "* 1", 2]));
+    let chosen = server.get(&format!("{CRON_TABS}?fieldSelector=spec.cronSpec%3D*%202")).await.ok();
+    assert_eq!(chosen["items"].as_array().unwrap().len(), 1);
+    assert_eq!(chosen["items"][0]["metadata"]["name"], "b");
+    let refused = server.get(&format!("{CRON_TABS}?fieldSelector=spec.image%3Dx")).await.failure();
+    assert_eq!((refused.0, refused.2.as_str()), (400, "field label not supported: spec.image"));
+}
+
+#[tokio::test]
+async fn a_configuration_is_applied_by_the_schemas_list_types() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    let path = |manager: &str| format!("{CRON_TABS}/a?fieldManager={manager}");
+    let one = cron_tab("a", json!({"ports": [{"port": 80, "name": "web"}]}));
+    server.patch(&path("one"), APPLY, &one).await.ok();
+    let other = cron_tab("a", json!({"ports": [{"port": 443, "name": "tls"}]}));
+    let applied = server.patch(&path("other"), APPLY, &other).await.ok();
+    assert_eq!(applied["spec"]["ports"].as_array().unwrap().len(), 2);
+    let taken = cron_tab("a", json!({"ports": [{"port": 80, "name": "mine"}]}));
+    assert_eq!(server.patch(&path("other"), APPLY, &taken).await.code, 409);
+}
+
+#[tokio::test]
+async fn rules_are_held_and_transitions_too() {
+    let server = Server::start().await;
+    let mut schema = plain_schema();
+    schema["properties"]["spec"]["x-kubernetes-validations"] = json!([
+        {"rule": "self.replicas <= 5", "messageExpression": "'at most 5, not ' + string(self.replicas)"},
+        {"rule": "!has(oldSelf.image) || self.image == oldSelf.image", "message": "image is immutable", "fieldPath": ".image", "reason": "FieldValueForbidden"},
+    ]);
+    server.define(&definition(schema)).await;
+    let (code, _, message) = server.post(CRON_TABS, &cron_tab("a", json!({"replicas": 6}))).await.failure();
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            422,
+            "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: \"object\": at most 5, not 6"
+        )
+    );
+    server.post(CRON_TABS, &cron_tab("a", json!({"image": "x"}))).await.ok();
+    let patch = json!({"spec": {"image": "y"}});
+    let (_, _, message) = server.patch(&format!("{CRON_TABS}/a"), MERGE, &patch).await.failure();
+    assert_eq!(
+        message,
+        "CronTab.stable.example.com \"a\" is invalid: spec.image: Forbidden: image is immutable"
+    );
+}
+
+#[tokio::test]
+async fn bad_definitions_are_refused() {
+    let server = Server::start().await;
+    let with_rule = |rule: &str| {
+        let mut schema = plain_schema();
+        schema["properties"]["spec"]["properties"]["list"] =
+            json!({"type": "array", "items": {"type": "string"}});
+        schema["properties"]["spec"]["x-kubernetes-validations"] = json!([{"rule": rule}]);
+        definition(schema)
+    };
+    for (bad, expected) in [
+        (with_rule("self.z == 1"), "undefined field 'z'"),
+        (with_rule("self = 42"), "Syntax error"),
+        (with_rule("self.list.all(x, self.list.all(y, x == y))"), "exceeds budget"),
+        (
+            definition(json!({"type": "object", "properties": {"x": {}}})),
+            "must not be empty for specified object fields",
+        ),
+        (
+            definition(json!({"type": "object", "properties": {"x": {"type": "integer", "default": "a"}}})),
+            "must be of type integer: \"string\"",
+        ),
+    ] {
+        let (code, _, message) = server.post(DEFINITIONS, &bad).await.failure();
+        assert_eq!(code, 422, "{message}");
+        assert!(message.contains(expected), "{expected} is not in {message}");
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_taken_are_not_granted() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    let mut rival = definition(plain_schema());
+    rival["metadata"]["name"] = json!("others.stable.example.com");
+    rival["spec"]["names"] = json!({"plural": "others", "kind": "Other", "shortNames": ["ct"]});
+    server.post(DEFINITIONS, &rival).await.ok();
+    let refused = server
+        .definition_is("it is refused", |event| {
+            event["object"]["metadata"]["name"] == "others.stable.example.com"
+                && condition(&event["object"], "NamesAccepted") == "False"
+        })
+        .await;
+    assert_eq!(condition(&refused, "Established"), "False");
+    assert_eq!(server.get("/apis/stable.example.com/v1/others").await.code, 404);
+    // When the first goes, the second gets what it asked for.
+    server.delete(&format!("{DEFINITIONS}/crontabs.stable.example.com")).await.ok();
+    server
+        .definition_is("it is established", |event| {
+            event["object"]["metadata"]["name"] == "others.stable.example.com"
+                && condition(&event["object"], "Established") == "True"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_deletion_takes_the_objects_along_and_ends_their_watches() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    for index in 0..50 {
+        server.post(CRON_TABS, &cron_tab(&format!("a{index}"), json!({}))).await.ok();
+    }
+    let mut held = cron_tab("held", json!({}));
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    let held = server.post(CRON_TABS, &held).await.ok();
+    let mut watch = server.watch(&format!("{CRON_TABS}?watch=true&resourceVersion={}", version(&held))).await;
+    let name = "crontabs.stable.example.com";
+    server.delete(&format!("{DEFINITIONS}/{name}")).await.ok();
+    for _ in 0..50 {
+        while watch.next().await.0 != "DELETED" {}
+    }
+    let refused = server.post(CRON_TABS, &cron_tab("late", json!({}))).await;
+    assert_eq!(refused.code, 405);
+    assert_eq!(server.get(CRON_TABS).await.ok()["items"].as_array().unwrap().len(), 1);
+    server.patch(&format!("{CRON_TABS}/held"), MERGE, &json!({"metadata": {"finalizers": null}})).await.ok();
+    let mut definitions =
+        server.watch(&format!("{DEFINITIONS}?watch=true&resourceVersion={}", version(&held))).await;
+    while definitions.next().await != ("DELETED".into(), name.into()) {}
+    while watch.event().await.is_some() {}
+    assert_eq!(server.get(CRON_TABS).await.code, 404);
+}
+
+#[tokio::test]
+async fn versions_differ_in_name_alone_without_a_webhook() {
+    let server = Server::start().await;
+    let mut two = definition(plain_schema());
+    two["spec"]["versions"][0]["storage"] = json!(false);
+    let mut schema = plain_schema();
+    schema["properties"]["spec"]["properties"]["replicas"]["default"] = json!(7);
+    let v2 = json!({"name": "v2", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+    two["spec"]["versions"].as_array_mut().unwrap().push(v2);
+    server.define(&two).await;
+    server.post(CRON_TABS, &cron_tab("a", json!({"image": "x"}))).await.ok();
+    let newer = CRON_TABS.replace("/v1/", "/v2/");
+    let other = server.get(&format!("{newer}/a")).await.ok();
+    assert_eq!(
+        (&other["apiVersion"], &other["spec"]),
+        (&json!("stable.example.com/v2"), &json!({"image": "x", "replicas": 1}))
+    );
+    assert_eq!(server.get(&newer).await.ok()["items"][0]["apiVersion"], "stable.example.com/v2");
+    assert_eq!(server.get(CRON_TABS).await.ok()["items"][0]["apiVersion"], "stable.example.com/v1");
+    let mut watch = server.watch(&format!("{CRON_TABS}?watch=true")).await;
+    assert_eq!(watch.event().await.unwrap()["object"]["apiVersion"], "stable.example.com/v1");
+    let group = server.get("/apis/stable.example.com").await.ok();
+    assert_eq!(group["preferredVersion"]["version"], "v2");
+}
+
+#[tokio::test]
+async fn what_is_stored_gets_the_defaults_of_the_definition_in_force() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    let path = format!("{CRON_TABS}/a");
+    server.post(CRON_TABS, &cron_tab("a", json!({"image": "x"}))).await.ok();
+    let mut schema = plain_schema();
+    schema["properties"]["spec"]["properties"]["added"] = json!({"type": "string", "default": "here"});
+    let change = json!({"spec": definition(schema)["spec"]});
+    server.redefine(&change, async || server.get(&path).await.ok()["spec"]["added"] == "here").await;
+}
