@@ -9,6 +9,7 @@ mod footprint;
 mod pod_start;
 mod report;
 mod rollout;
+mod runtime;
 mod schedule;
 mod start_up;
 
@@ -48,6 +49,8 @@ enum Command {
     Footprint(footprint::Args),
     /// From the POST of many pods to the last one's binding, on nodes that are objects only.
     Schedule(schedule::Args),
+    /// Container runtimes side by side through the CRI; bench/runtimes starts them and this.
+    Runtime(runtime::Args),
     /// Creates, gets, lists and watches: what the API server and its store can do.
     Api(api_load::Args),
 }
@@ -58,6 +61,7 @@ async fn main() -> Result<()> {
     let table = match command {
         Command::StartUp(args) => start_up::run(&kubeconfig, args).await?,
         Command::Footprint(args) => footprint::run(args).await?,
+        Command::Runtime(args) => runtime::run(args).await?,
         Command::PodStart(args) => pod_start::run(&Cluster::connect(&kubeconfig).await?, args).await?,
         Command::Rollout(args) => rollout::run(&Cluster::connect(&kubeconfig).await?, args).await?,
         Command::Schedule(args) => schedule::run(&Cluster::connect(&kubeconfig).await?, args).await?,

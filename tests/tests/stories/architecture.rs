@@ -43,7 +43,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
         ],
     ),
     ("e2e", &[]),
-    ("bench", &[]),
+    ("bench", &["cri"]),
 ];
 
 #[test]
