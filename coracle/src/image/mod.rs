@@ -106,14 +106,24 @@ fn remove(store: &Store, name: &str, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// The names that go when this one is to go. An image whose last tag goes is not kept for its digest.
+/// The names that go when this one is to go. A repository's digest goes with its last tag, and an image with its own.
 fn removed_names(image: &Image, name: &str) -> Vec<String> {
     let by_name = Reference::parse(name).map(|name| name.to_string()).unwrap_or_default();
-    let other_tags = image.tags.iter().any(|tag| *tag != by_name);
-    if image.names().any(|known| *known == by_name) && other_tags {
-        return vec![by_name];
+    let is_name = image.names().any(|known| *known == by_name);
+    let rest: Vec<&String> = image.tags.iter().filter(|tag| **tag != by_name).collect();
+    if !is_name || rest.is_empty() {
+        return image.names().cloned().collect();
     }
-    image.names().cloned().collect()
+    let repository = |name: &str| text::parts(name).0;
+    let gone = repository(&by_name);
+    let mut going = vec![by_name];
+    if !rest.iter().any(|tag| repository(tag) == gone) {
+        let digests =
+            image.digests.iter().filter(|digest| repository(digest) == gone && **digest != going[0]);
+        let digests: Vec<String> = digests.cloned().collect();
+        going.extend(digests);
+    }
+    going
 }
 
 fn prune(store: &Store, all: bool, force: bool) -> Result<()> {
@@ -146,4 +156,38 @@ fn print(text: &str) -> Result<()> {
 fn open(place: &PlaceArgs) -> Result<Store> {
     let root = Place::new(place)?.runtime_root();
     Store::open(&root).with_context(|| format!("cannot open the images in {}", root.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(tags: &[&str], digests: &[&str]) -> Image {
+        let full = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Image {
+            id: "sha256:1".to_owned(),
+            tags: full(tags),
+            digests: full(digests),
+            size: 0,
+            layer_sizes: Vec::new(),
+            imported_at: jiff::Timestamp::UNIX_EPOCH,
+            last_used_at: jiff::Timestamp::UNIX_EPOCH,
+            pinned: false,
+            imported: false,
+            manifest: None,
+            config: Default::default(),
+        }
+    }
+
+    #[test]
+    fn an_image_goes_with_its_last_tag_and_a_digest_with_its_repositorys() {
+        let digest = format!("a.local/web@sha256:{}", "a".repeat(64));
+        let one = image(&["a.local/web:1"], &[&digest]);
+        assert_eq!(removed_names(&one, "a.local/web:1"), ["a.local/web:1", &digest]);
+        let two = image(&["a.local/web:1", "b.local/web:1"], &[&digest]);
+        assert_eq!(removed_names(&two, "a.local/web:1"), ["a.local/web:1", &digest]);
+        assert_eq!(removed_names(&two, "b.local/web:1"), ["b.local/web:1"]);
+        assert_eq!(removed_names(&two, &digest), [digest.clone()]);
+        assert_eq!(removed_names(&two, "sha256:1").len(), 3, "by its id an image goes with all names");
+    }
 }

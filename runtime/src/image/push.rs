@@ -55,6 +55,9 @@ impl Puller {
         let content = self.store.read_blob(&digest)?;
         let media_type = if manifest.media_type.is_empty() { OCI_MANIFEST } else { &manifest.media_type };
         repository.put_manifest(content, media_type).await?;
+        // Known to be there, it can be linked from there, and pulled by its digest.
+        let pinned = Reference::parse(&format!("{}@{digest}", to.name()))?;
+        self.store.tag_leased(&lease, image, &pinned)?;
         let count = |which| outcomes.iter().filter(|outcome| **outcome == which).count();
         Ok(Pushed {
             digest,

@@ -5,7 +5,7 @@ use std::io::{Cursor, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use runtime::image::Store;
+use runtime::image::{Policy, Store, airgap};
 use sha2::{Digest, Sha256};
 
 use crate::world::append;
@@ -156,4 +156,126 @@ fn a_docker_archive_may_be_given_a_name() {
     let busybox = store.layer_paths(&image)[0].join("bin/busybox");
     assert_eq!(fs::metadata(busybox).unwrap().mode() & 0o7777, 0o755);
     assert!(store.import(File::open(&archive).unwrap(), Some("Bad Name")).is_err());
+}
+
+fn busybox_at(directory: &Path) -> File {
+    File::open(crate::world::busybox_archive(directory)).unwrap()
+}
+
+#[test]
+fn an_image_in_use_keeps_its_layers_whoever_removes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("store")).unwrap();
+    let image = store.import(busybox_at(directory.path()), None).unwrap().remove(0);
+    store.create_snapshot("c1", &image).unwrap();
+    assert_eq!(store.containers_by_image().unwrap()[&image.id], ["c1"]);
+    assert!(store.prune(true).unwrap().removed.is_empty(), "a container is made of it");
+    let full = Policy { high_percent: 0, low_percent: 0, minimum_age: Default::default() };
+    let (collected, missing) = store.make_room(&full, jiff::Timestamp::now()).unwrap();
+    assert!(collected.removed.is_empty() && missing > 0);
+    // By force it loses its name, and the container keeps its files.
+    assert!(store.remove(&image.tags[0]).unwrap());
+    store.collect_garbage().unwrap();
+    assert!(store.list().unwrap().is_empty());
+    assert!(store.layer_paths(&image).iter().all(|layer| layer.is_dir()));
+    store.remove_snapshot("c1").unwrap();
+    store.collect_garbage().unwrap();
+    assert!(!store.layer_paths(&image).iter().any(|layer| layer.exists()));
+    // Whoever comes too late is told so instead of getting a container without files.
+    let late = store.create_snapshot("c2", &image).unwrap_err().to_string();
+    assert_eq!(late, format!("image {} was removed: not found", image.id));
+}
+
+#[test]
+fn images_make_room_in_the_order_of_their_last_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let content = |name: &str| layer(&[(tar::EntryType::Regular, name, &[7; 9000])]);
+    for name in ["a", "b"] {
+        store.import(oci_layout(&[content(name)], &format!("example.com/{name}:1"), |_| {}), None).unwrap();
+    }
+    let a = store.find("example.com/a:1").unwrap().unwrap();
+    store.create_snapshot("c", &a).unwrap();
+    store.remove_snapshot("c").unwrap();
+    let [used, idle] = ["a", "b"].map(|name| store.find(&format!("example.com/{name}:1")).unwrap().unwrap());
+    assert!(used.last_used_at > idle.last_used_at, "a container was made of it since");
+    let young = Policy { high_percent: 0, low_percent: 0, minimum_age: jiff::SignedDuration::from_hours(1) };
+    assert!(store.make_room(&young, jiff::Timestamp::now()).unwrap().0.removed.is_empty());
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(2);
+    let removed = store.make_room(&young, later).unwrap().0;
+    assert!(removed.bytes > 9000);
+    let tags: Vec<&String> = removed.removed.iter().filter(|name| !name.contains('@')).collect();
+    assert_eq!(tags, ["example.com/b:1", "example.com/a:1"]);
+}
+
+#[test]
+fn a_folder_of_archives_is_imported_once_and_again_when_it_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("store")).unwrap();
+    let folder = directory.path().join("archives");
+    assert!(airgap::import(&store, &folder).unwrap().is_empty(), "no folder is no error");
+    fs::create_dir(&folder).unwrap();
+    let archive = |name: &str| {
+        let content = layer(&[(tar::EntryType::Regular, "file", name.as_bytes())]);
+        oci_layout(&[content], name, |_| {}).into_inner()
+    };
+    fs::write(folder.join("a.tar"), archive("example.com/a:1")).unwrap();
+    fs::write(folder.join("b.tar.gz"), gzip(&archive("example.com/b:1"))).unwrap();
+    fs::write(folder.join("c.tar.zst"), zstd::encode_all(archive("example.com/c:1").as_slice(), 0).unwrap())
+        .unwrap();
+    fs::write(folder.join("broken.tar"), "no tar").unwrap();
+    fs::write(folder.join("notes.txt"), "no archive").unwrap();
+    let outcomes = |import: Vec<airgap::Outcome>| -> Vec<(String, bool)> {
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        import.iter().map(|outcome| (name(&outcome.archive), outcome.imported.is_ok())).collect()
+    };
+    let first = outcomes(airgap::import(&store, &folder).unwrap());
+    let expected = [("a.tar", true), ("b.tar.gz", true), ("broken.tar", false), ("c.tar.zst", true)];
+    assert_eq!(first, expected.map(|(name, good)| (name.to_owned(), good)));
+    assert!(store.list().unwrap().iter().all(|image| image.pinned && image.imported));
+    assert!(store.prune(true).unwrap().removed.is_empty(), "no registry may have them");
+    fs::remove_file(folder.join("broken.tar")).unwrap();
+    assert!(airgap::import(&store, &folder).unwrap().is_empty(), "nothing is new");
+    assert!(store.remove("example.com/a:1").unwrap());
+    fs::write(folder.join("b.tar.gz"), gzip(&archive("example.com/b:2"))).unwrap();
+    let again = outcomes(airgap::import(&store, &folder).unwrap());
+    assert_eq!(again, [("a.tar".to_owned(), true), ("b.tar.gz".to_owned(), true)]);
+    assert!(store.find("example.com/b:2").unwrap().is_some());
+}
+
+#[test]
+fn collecting_takes_nothing_from_imports_that_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    std::thread::scope(|scope| {
+        let importing = scope.spawn(|| {
+            for round in 0..40 {
+                let content = layer(&[(tar::EntryType::Regular, "file", format!("{round}").as_bytes())]);
+                let name = format!("example.com/web:{round}");
+                let image = store.import(oci_layout(&[content], &name, |_| {}), None).unwrap().remove(0);
+                assert!(store.layer_paths(&image)[0].join("file").exists(), "round {round}");
+            }
+        });
+        while !importing.is_finished() {
+            store.collect_garbage().unwrap();
+        }
+        importing.join().unwrap();
+    });
+    assert_eq!(store.list().unwrap().len(), 40);
+}
+
+#[test]
+fn an_image_for_another_machine_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let file = directory.path().join("foreign.tar");
+    let parts = crate::registry::parts("s390x", &[layer(&[])], gzip);
+    crate::registry::oci_archive(&parts, &file);
+    let error = store.import(File::open(&file).unwrap(), Some("web:1")).unwrap_err().to_string();
+    let own = runtime::image::Platform::host();
+    assert_eq!(
+        error,
+        format!("no match for platform {own} in manifest of web:1, which is for linux/s390x: not found")
+    );
+    assert!(store.list().unwrap().is_empty());
 }

@@ -21,7 +21,7 @@ use sparse::Sparse;
 
 use super::ImageError;
 use crate::sys::check;
-use crate::sys::open::{Links, directory, is_directory, make_directories_in, make_directory_at, open_in};
+use crate::sys::open::{Links, directory, is_directory, make_directory_at, open_in};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -119,8 +119,20 @@ fn unpack_entry<R: Read>(
 fn parent_of(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let parent = path.parent().unwrap_or(Path::new(""));
     match open_in(root, parent, libc::O_PATH | libc::O_DIRECTORY, 0, Links::InRoot) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_directories_in(root, parent, 0o755, Links::InRoot)
+        // Missing, or behind the whiteout of an older folder.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+            let mut holder =
+                open_in(root, Path::new("."), libc::O_PATH | libc::O_DIRECTORY, 0, Links::InRoot)?;
+            let mut walked = PathBuf::new();
+            for name in parent.iter() {
+                if place(&holder, name)?.is_none_or(|there| is_whiteout(&there)) {
+                    make_directory(&holder, name)?;
+                }
+                walked.push(name);
+                // From the root again: what is there may be a link.
+                holder = open_in(root, &walked, libc::O_PATH | libc::O_DIRECTORY, 0, Links::InRoot)?;
+            }
+            Ok(holder)
         }
         result => result,
     }
@@ -185,6 +197,12 @@ fn place(parent: &OwnedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// Whether a handle stands on overlayfs' mark for what is hidden.
+fn is_whiteout(place: &OwnedFd) -> bool {
+    nix::sys::stat::fstat(place)
+        .is_ok_and(|status| status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == 0)
+}
+
 /// Hides what lower layers have in this directory.
 fn make_opaque(directory: &OwnedFd) -> io::Result<()> {
     set_extended_attribute(directory, c"trusted.overlay.opaque", b"y")
@@ -192,8 +210,7 @@ fn make_opaque(directory: &OwnedFd) -> io::Result<()> {
 
 fn make_directory(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let Some(there) = place(parent, name)? else { return make_directory_at(parent, name, 0o755) };
-    let status = nix::sys::stat::fstat(&there)?;
-    let is_whiteout = status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == 0;
+    let is_whiteout = is_whiteout(&there);
     if is_directory(&there)? {
         return Ok(());
     }

@@ -116,7 +116,7 @@ impl Store {
     }
 
     /// Imports every image of a docker-archive or OCI-layout tar, plain or packed by gzip or zstd; `name` replaces
-    /// the archive's own names.
+    /// the archive's own names. Tells the images with the names that they have got.
     pub fn import(&self, file: impl Read + Seek, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
         let names = archive::import(self, file, &archive::Options { name, ..Default::default() })?;
         self.images_called(&names)
@@ -128,10 +128,15 @@ impl Store {
         self.images_called(&names)
     }
 
-    /// The images that have one of these names.
-    pub(super) fn images_called(&self, names: &[String]) -> Result<Vec<Image>, ImageError> {
-        let images = self.list()?;
-        Ok(images.into_iter().filter(|image| image.names().any(|name| names.contains(name))).collect())
+    /// The images that have one of these names, with these names alone.
+    fn images_called(&self, names: &[String]) -> Result<Vec<Image>, ImageError> {
+        let mut images = self.list()?;
+        for image in &mut images {
+            image.tags.retain(|name| names.contains(name));
+            image.digests.retain(|name| names.contains(name));
+        }
+        images.retain(|image| image.names().next().is_some());
+        Ok(images)
     }
 
     /// All images, by id.
@@ -184,6 +189,15 @@ impl Store {
     /// Gives an image one more name; what the name meant before, it means no longer.
     pub fn tag(&self, image: &Image, reference: &Reference) -> Result<(), ImageError> {
         let lease = self.lease()?;
+        self.tag_leased(&lease, image, reference)
+    }
+
+    pub(super) fn tag_leased(
+        &self,
+        lease: &Lease,
+        image: &Image,
+        reference: &Reference,
+    ) -> Result<(), ImageError> {
         lease.keep_image(image)?;
         // Asked again now that nobody can take it away.
         let Some(names) = self.names_of(&image.id)? else {

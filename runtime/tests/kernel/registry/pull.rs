@@ -490,3 +490,43 @@ fn assert_whole(node: &Node, image: &runtime::image::Image, contents: &[Vec<u8>]
 fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).unwrap().count() == 0
 }
+
+#[test]
+fn the_kubelets_pull_shows_its_password_and_fails_in_containerds_words() {
+    crate::world::in_world(|world| async move {
+        use cri::ImageService;
+        use cri::v1::{AuthConfig, ImageSpec, PullImageRequest};
+        let fake = Fake::start().await;
+        fake.put_image("private/web", "1", &two_layers());
+        let basic = base64::engine::general_purpose::STANDARD.encode("me:secret");
+        fake.want_token(&format!("Basic {basic}"), "t0k3n");
+        let pull = |name: String, auth: Option<AuthConfig>| {
+            let image = Some(ImageSpec { image: name, ..Default::default() });
+            world.runtime.pull_image(PullImageRequest { image, auth, sandbox_config: None })
+        };
+        let name = fake.name("private/web:1");
+        let refused = pull(name.clone(), None).await.unwrap_err();
+        assert!(
+            refused.message.starts_with(&format!(
+                "failed to pull and unpack image {name:?}: failed to resolve reference"
+            ))
+        );
+        let auth = AuthConfig { username: "me".into(), password: "secret".into(), ..Default::default() };
+        let pulled = pull(name.clone(), Some(auth.clone())).await.unwrap();
+        assert_eq!(pulled.image_ref, digest(&two_layers().config), "containerd answers with the id");
+        let missing = pull(fake.name("private/web:2"), Some(auth)).await.unwrap_err();
+        assert!(
+            missing.is_not_found() && missing.message.ends_with("private/web:2: not found"),
+            "{}",
+            missing.message
+        );
+        // Where no registry answers, what was brought by hand counts, and only that.
+        let tiny = world.directory.path().join("tiny.tar");
+        let [by_hand, unknown] = ["127.0.0.1:1/by-hand:latest", "127.0.0.1:1/other:latest"];
+        crate::world::tiny_archive(by_hand, &tiny);
+        world.runtime.images().import(fs::File::open(tiny).unwrap(), None).unwrap();
+        assert!(pull(by_hand.to_owned(), None).await.is_ok());
+        assert!(pull(unknown.to_owned(), None).await.unwrap_err().message.contains("dial tcp 127.0.0.1:1"));
+        world
+    });
+}
