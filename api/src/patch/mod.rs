@@ -36,4 +36,6 @@ fn without_nulls(value: Value) -> Value {
 }
 
 #[cfg(test)]
+mod round_trip;
+#[cfg(test)]
 mod tests;

@@ -53,10 +53,16 @@ fn the_server_applies_and_names_who_is_in_the_way() {
     assert_eq!(cluster.get("deployment web")["spec"]["replicas"], 0);
 
     // What is no longer said goes; a port of another protocol is another port.
-    let changed = WEB.replace(", {name: SIZE, value: small}", "").replace("{containerPort: 80}", "{containerPort: 80}, {containerPort: 80, protocol: UDP}");
+    let changed = WEB
+        .replace(", {name: SIZE, value: small}", "")
+        .replace("{containerPort: 80}", "{containerPort: 80}, {containerPort: 80, protocol: UDP}");
     let diff = cluster.kubectl_with(&["diff", "--server-side", "-f", "-"], &changed);
     assert_eq!(diff.code, 1, "{}", diff.err);
-    assert!(diff.out.contains("-        - name: SIZE") && diff.out.contains("+          protocol: UDP"), "{}", diff.out);
+    assert!(
+        diff.out.contains("-        - name: SIZE") && diff.out.contains("+          protocol: UDP"),
+        "{}",
+        diff.out
+    );
     server_side(&cluster, &changed, "").ok();
     assert_eq!(cluster.kubectl_with(&["diff", "--server-side", "-f", "-"], &changed).code, 0);
     let container = cluster.get("deployment web")["spec"]["template"]["spec"]["containers"][0].clone();
@@ -77,7 +83,12 @@ fn clients_apply_and_go_over_to_the_server() {
     assert!(managers(&cluster, "deployment web").contains(&"kubectl-client-side-apply Update".into()));
     assert_eq!(cluster.apply(WEB), "deployment.apps/web unchanged\n");
     cluster.kubectl("label deployment web by=hand").ok();
-    let changed = WEB.replace("labels: {app: web}}\nspec:\n  replicas", "labels: {app: web, tier: front}}\nspec:\n  replicas").replace("value: blue}, {name: SIZE, value: small", "value: red");
+    let changed = WEB
+        .replace(
+            "labels: {app: web}}\nspec:\n  replicas",
+            "labels: {app: web, tier: front}}\nspec:\n  replicas",
+        )
+        .replace("value: blue}, {name: SIZE, value: small", "value: red");
     let diff = cluster.kubectl_with(&["diff", "-f", "-"], &changed);
     assert_eq!(diff.code, 1, "{}", diff.err);
     assert!(diff.out.contains("+          value: red"), "{}", diff.out);
@@ -116,9 +127,21 @@ fn objects_are_edited_and_replaced() {
     assert_ne!(cluster.get("deployment web")["metadata"]["uid"], uid);
 
     for (sort, patch, color) in [
-        ("json", r#"[{"op":"replace","path":"/spec/template/spec/containers/0/env/0/value","value":"a"}]"#, "a"),
-        ("strategic", r#"{"spec":{"template":{"spec":{"containers":[{"name":"web","env":[{"name":"COLOR","value":"b"}]}]}}}}"#, "b"),
-        ("merge", r#"{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"x","env":[{"name":"COLOR","value":"c"}]}]}}}}"#, "c"),
+        (
+            "json",
+            r#"[{"op":"replace","path":"/spec/template/spec/containers/0/env/0/value","value":"a"}]"#,
+            "a",
+        ),
+        (
+            "strategic",
+            r#"{"spec":{"template":{"spec":{"containers":[{"name":"web","env":[{"name":"COLOR","value":"b"}]}]}}}}"#,
+            "b",
+        ),
+        (
+            "merge",
+            r#"{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"x","env":[{"name":"COLOR","value":"c"}]}]}}}}"#,
+            "c",
+        ),
     ] {
         cluster.kubectl_with(&["patch", "deployment", "web", "--type", sort, "-p", patch], "").ok();
         let env = &cluster.get("deployment web")["spec"]["template"]["spec"]["containers"][0]["env"];
@@ -133,9 +156,20 @@ fn helm_installs_upgrades_rolls_back_and_uninstalls() {
     for (file, text) in [
         ("Chart.yaml", "apiVersion: v2\nname: shop\nversion: 0.1.0\nappVersion: \"1\"\n"),
         ("values.yaml", "replicas: 0\ncolor: blue\nextra: true\n"),
-        ("templates/deployment.yaml", &WEB.replace("name: web, labels", "name: {{ .Release.Name }}-web, labels").replace("replicas: 0", "replicas: {{ .Values.replicas }}").replace("value: blue", "value: {{ .Values.color }}")),
-        ("templates/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: \"{{ .Release.Name }}-web\"}\nspec:\n  selector: {app: web}\n  ports: [{port: 80, name: http}]\n"),
-        ("templates/extra.yaml", "{{ if .Values.extra }}\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {color: \"{{ .Values.color }}\"}\n{{ end }}\n"),
+        (
+            "templates/deployment.yaml",
+            &WEB.replace("name: web, labels", "name: {{ .Release.Name }}-web, labels")
+                .replace("replicas: 0", "replicas: {{ .Values.replicas }}")
+                .replace("value: blue", "value: {{ .Values.color }}"),
+        ),
+        (
+            "templates/service.yaml",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: \"{{ .Release.Name }}-web\"}\nspec:\n  selector: {app: web}\n  ports: [{port: 80, name: http}]\n",
+        ),
+        (
+            "templates/extra.yaml",
+            "{{ if .Values.extra }}\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\ndata: {color: \"{{ .Values.color }}\"}\n{{ end }}\n",
+        ),
     ] {
         let path = chart.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
