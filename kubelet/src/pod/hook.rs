@@ -42,7 +42,7 @@ pub async fn run(
 
 fn outcome(answer: Answer) -> Result<(), String> {
     match answer {
-        Answer::Success => Ok(()),
+        Answer::Success | Answer::Warning(_) => Ok(()),
         Answer::Failure(message) | Answer::Unknown(message) => Err(message),
     }
 }

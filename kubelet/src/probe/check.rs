@@ -21,6 +21,8 @@ const LONGEST_OUTPUT: usize = 10 * 1024;
 pub enum Answer {
     /// Yes.
     Success,
+    /// Yes, with something to tell.
+    Warning(String),
     /// No, and why.
     Failure(String),
     /// It could not be asked.
@@ -98,7 +100,7 @@ pub async fn exec(
     }
 }
 
-/// Makes a GET request; any status from 200 to 399 is a yes.
+/// Makes a GET request and follows where the host leads within itself; any status from 200 to 399 is a yes.
 pub async fn http_get(
     action: &HTTPGetAction,
     container: &Container,
@@ -110,7 +112,7 @@ pub async fn http_get(
     let request = http::Get {
         host: host.map_or_else(|| pod_ip.to_string(), str::to_string),
         port,
-        path: action.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/"),
+        path: action.path.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_string()),
         is_https: action.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("HTTPS")),
         headers: action
             .http_headers
@@ -120,9 +122,14 @@ pub async fn http_get(
             .collect(),
     };
     let url = request.url();
-    match tokio::time::timeout(timeout, http::get(&request)).await {
-        Ok(Ok(status)) if (200..400).contains(&status) => Answer::Success,
-        Ok(Ok(status)) => Answer::Failure(format!("HTTP probe failed with statuscode: {status}")),
+    match tokio::time::timeout(timeout, http::follow(request)).await {
+        Ok(Ok(http::Reply { leads_away: true, .. })) => {
+            Answer::Warning("Probe terminated redirects".to_string())
+        }
+        Ok(Ok(http::Reply { status, .. })) if (200..400).contains(&status) => Answer::Success,
+        Ok(Ok(http::Reply { status, .. })) => {
+            Answer::Failure(format!("HTTP probe failed with statuscode: {status}"))
+        }
         Ok(Err(error)) => Answer::Failure(format!("Get \"{url}\": {error}")),
         Err(_) => Answer::Failure(format!(
             "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
@@ -246,5 +253,41 @@ mod tests {
         assert_eq!(number(IntOrString::String("web".into())), Some(8080));
         assert_eq!(number(IntOrString::String("81".into())), Some(81));
         assert_eq!(number(IntOrString::String("none".into())), None);
+    }
+
+    /// A server that leads from /ready to `location`, and says no to everything else.
+    async fn redirecting(location: impl Fn(u16) -> String) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let location = location(port);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                let answer = match &request[..length] {
+                    request if request.starts_with(b"GET /ready ") => {
+                        format!("302 Found\r\nlocation: {location}")
+                    }
+                    request if request.starts_with(b"GET /there?now ") => "200 OK".to_string(),
+                    _ => "500 Internal Server Error".to_string(),
+                };
+                let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn redirects_are_followed_within_the_host() {
+        assert_eq!(asked(redirecting(|_| "/there?now".into()).await).await, Answer::Success);
+        let absolute = redirecting(|port| format!("http://127.0.0.1:{port}/there?now")).await;
+        assert_eq!(asked(absolute).await, Answer::Success);
+        let failed = Answer::Failure("HTTP probe failed with statuscode: 500".into());
+        assert_eq!(asked(redirecting(|_| "elsewhere".into()).await).await, failed);
+        let away = redirecting(|_| "http://192.0.2.1/there?now".into()).await;
+        assert_eq!(asked(away).await, Answer::Warning("Probe terminated redirects".into()));
+        let Answer::Failure(endless) = asked(redirecting(|_| "/ready".into()).await).await else { panic!() };
+        assert!(endless.ends_with("stopped after 10 redirects"), "{endless}");
     }
 }

@@ -21,6 +21,7 @@ pub use state::ProbeState;
 
 use crate::context::Context;
 use crate::events::container_reference;
+use crate::metrics;
 use crate::pod::Signal;
 
 /// The three things that can be asked.
@@ -92,8 +93,10 @@ pub async fn run(probing: Probing) {
     loop {
         ticks.tick().await;
         let runtime = &*probing.context.runtime;
+        let asked = Instant::now();
         let answer = check::ask(runtime, &probe, &probing.container, &probing.target, timeout).await;
         tell_users(&probing, &answer);
+        metrics::count_probe(&probing, &answer, asked.elapsed());
         let Some(verdict) = state.observe(&answer) else { continue };
         let signal = Signal::Probed {
             container: probing.container.name.clone(),
@@ -114,11 +117,12 @@ pub async fn run(probing: Probing) {
 
 fn tell_users(probing: &Probing, answer: &Answer) {
     let kind = probing.kind.as_str();
-    let message = match answer {
+    let (reason, message) = match answer {
         Answer::Success => return,
-        Answer::Failure(output) => format!("{kind} probe failed: {output}"),
-        Answer::Unknown(error) => format!("{kind} probe errored: {error}"),
+        Answer::Warning(output) => ("ProbeWarning", format!("{kind} probe warning: {output}")),
+        Answer::Failure(output) => ("Unhealthy", format!("{kind} probe failed: {output}")),
+        Answer::Unknown(error) => ("Unhealthy", format!("{kind} probe errored: {error}")),
     };
     let regarding = container_reference(&probing.pod, &probing.container.name);
-    probing.context.events.event(regarding, client::events::EventType::Warning, "Unhealthy", message);
+    probing.context.events.event(regarding, client::events::EventType::Warning, reason, message);
 }

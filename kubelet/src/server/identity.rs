@@ -34,7 +34,7 @@ pub enum TlsError {
 }
 
 /// Whom a client certificate names.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Its common name.
     pub name: String,
@@ -43,8 +43,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether this is an administrator or one of those named.
-    pub fn may_use_kubelet(&self, allowed: &[String]) -> bool {
+    /// Whether this is an administrator or one of those named, who need not be asked about.
+    pub fn is_trusted(&self, allowed: &[String]) -> bool {
         self.groups.iter().any(|group| group == MASTERS) || allowed.contains(&self.name)
     }
 }
@@ -93,7 +93,7 @@ mod tests {
         let may = |name: &str, groups: &[&str]| {
             let groups = groups.iter().map(|group| group.to_string()).collect();
             let allowed = ["kube-apiserver-kubelet-client".to_string()];
-            Identity { name: name.into(), groups }.may_use_kubelet(&allowed)
+            Identity { name: name.into(), groups }.is_trusted(&allowed)
         };
         assert!(may("kube-apiserver-kubelet-client", &[]));
         assert!(may("jane", &["devs", "system:masters"]));

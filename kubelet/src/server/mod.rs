@@ -1,8 +1,10 @@
 //! The kubelet's own API: logs, exec, attach, port-forward, and what there is to know about its pods.
 //!
-//! Only the API server and administrators may use it: they prove who they are with a client certificate
-//! of the cluster's CA. Streams are passed on to the runtime's streaming server as raw connections.
+//! Who uses it proves who he is with a client certificate of the cluster's CA or with a token that the API server
+//! knows, and may do what the API server says that he may do to this node. Streams are passed on to the runtime's streaming server as raw connections.
 
+mod access;
+mod figures;
 mod identity;
 mod logs;
 mod stats;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -35,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::TlsFiles;
 use crate::context::Context;
 use crate::pod::view::PodView;
+use access::Access;
 pub use identity::{Identity, TlsError};
 
 /// How long a client may take to say who it is, and what it wants.
@@ -45,6 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Api {
     context: Arc<Context>,
     pods: Arc<Cache<Pod>>,
+    access: Arc<Access>,
 }
 
 /// Why the server cannot run.
@@ -91,7 +96,8 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::new(identity::server_config(tls)?));
         let listener =
             TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-        Ok(Server { listener, acceptor, api: Api { context, pods } })
+        let access = Arc::new(Access::new(context.client.clone(), &context.config.node_name));
+        Ok(Server { listener, acceptor, api: Api { context, pods, access } })
     }
 
     /// Serves until `stop`.
@@ -135,6 +141,9 @@ fn router(api: Api) -> Router {
         .route("/pods", get(pods))
         .route("/runningpods/", get(pods))
         .route("/metrics", get(metrics))
+        .route("/metrics/probes", get(|| async { text(crate::metrics::render_probes()) }))
+        .route("/metrics/resource", get(figures::resource))
+        .route("/metrics/cadvisor", get(figures::cadvisor))
         .route("/stats/summary", get(stats::summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
         .route("/exec/{namespace}/{pod}/{container}", any(streams::exec))
@@ -147,21 +156,40 @@ fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-/// No certificate: 401. One that may not: 403.
+/// Nobody in particular: 401. One who may not: 403.
 async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let allowed = &api.context.config.authorized_users;
-    match request.extensions().get::<Option<Identity>>() {
-        Some(Some(identity)) if identity.may_use_kubelet(allowed) => next.run(request).await,
-        Some(Some(identity)) => {
-            let message = format!(
-                "Forbidden (user={}, verb={}, resource=nodes, subresource=proxy)",
-                identity.name,
-                request.method().as_str().to_lowercase()
-            );
-            Refusal(StatusCode::FORBIDDEN, message).into_response()
-        }
-        _ => Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".into()).into_response(),
+    // The body cannot be shared with the question.
+    let (parts, body) = request.into_parts();
+    match allow(&api, &parts).await {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(refusal) => refusal.into_response(),
     }
+}
+
+async fn allow(api: &Api, request: &Parts) -> Result<(), Refusal> {
+    let unsure = |error: kube::Error| {
+        tracing::warn!(%error, "cannot ask who may use the kubelet");
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("Authorization error: {error}"))
+    };
+    let shown = request.extensions.get::<Option<Identity>>().cloned().flatten();
+    let identity = match shown {
+        Some(identity) => Some(identity),
+        None => api.access.of_token(&request.headers).await.map_err(unsure)?,
+    };
+    let Some(identity) = identity else {
+        return Err(Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".into()));
+    };
+    if identity.is_trusted(&api.context.config.authorized_users) {
+        return Ok(());
+    }
+    let (verb, subresources) = (access::verb(&request.method), access::subresources(request.uri.path()));
+    if api.access.may(&identity, verb, subresources).await.map_err(unsure)? {
+        return Ok(());
+    }
+    let (name, subresources) = (&identity.name, subresources.join(" "));
+    let message =
+        format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)=[{subresources}])");
+    Err(Refusal(StatusCode::FORBIDDEN, message))
 }
 
 async fn pods(State(api): State<Api>) -> Response {
@@ -175,8 +203,11 @@ fn json(value: &serde_json::Value) -> Response {
 }
 
 async fn metrics() -> Response {
-    ([(header::CONTENT_TYPE, daemon::metrics::CONTENT_TYPE)], Body::from(daemon::metrics::render()))
-        .into_response()
+    text(daemon::metrics::render())
+}
+
+fn text(metrics: String) -> Response {
+    ([(header::CONTENT_TYPE, daemon::metrics::CONTENT_TYPE)], Body::from(metrics)).into_response()
 }
 
 impl Api {

@@ -164,7 +164,7 @@ async fn only_those_who_may_get_an_answer() {
     let (status, text) = served.get(Some(("jane", "devs")), "/pods").await;
     assert_eq!(
         (status, text.as_str()),
-        (403, "Forbidden (user=jane, verb=get, resource=nodes, subresource=proxy)\n")
+        (403, "Forbidden (user=jane, verb=get, resource=nodes, subresource(s)=[pods proxy])\n")
     );
     assert_eq!(served.get(Some(("admin", "system:masters")), "/healthz").await, (200, "ok".into()));
     let (status, text) = served.get(API_SERVER, "/pods").await;

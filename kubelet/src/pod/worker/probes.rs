@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use k8s_openapi::api::core::v1::Container;
 
 use super::Worker;
+use crate::metrics;
 use crate::pod::memory::Memory;
 use crate::pod::observed::{ContainerState, Observed};
 use crate::pod::start::first_ip;
@@ -48,6 +49,13 @@ impl Worker {
 
     pub(super) fn end_probes(&mut self) {
         self.probing.drain().for_each(|(_, task)| task.abort());
+        for container in self.pod.all_containers() {
+            for kind in [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness] {
+                if kind.of(&container).is_some() {
+                    metrics::forget_probe(kind.as_str(), &container.name, &self.pod);
+                }
+            }
+        }
     }
 }
 
