@@ -11,6 +11,7 @@ mod interaction;
 mod other_runtime;
 mod pod_images;
 mod pods;
+mod registry;
 mod rollout;
 mod runtime_alone;
 mod services;
