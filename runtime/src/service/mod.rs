@@ -26,7 +26,7 @@ pub use reset::{reset, reset_pods};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -117,7 +117,8 @@ pub(crate) struct Shared {
     layout: Layout,
     images: Store,
     puller: Puller,
-    executable: Executable,
+    /// Protected when the first shim is started: a mount is no small thing where many processes make one.
+    executable: OnceLock<Executable>,
     /// Set where processes come and go and none stays with the pods.
     daemonless: Option<Daemonless>,
     pods: Mutex<Pods>,
@@ -132,6 +133,8 @@ impl Runtime {
     pub async fn start(config: Config) -> Result<Arc<Runtime>, RuntimeError> {
         let stop = CancellationToken::new();
         let shared = Shared::open(config, None, stop.clone())?;
+        // Now, not later: the file may be replaced while this server runs.
+        shared.executable().map_err(RuntimeError::system("protect the shim's binary"))?;
         adoption::adopt(&shared).await?;
         shared.prepare_images().await?;
         let sessions = Arc::new(sessions::Sessions(shared.clone()));
@@ -167,14 +170,12 @@ impl Shared {
         std::fs::create_dir_all(config.state.join("pods"))
             .map_err(RuntimeError::system("make the state directory"))?;
         let layout = Layout::detect().map_err(RuntimeError::system("find the control groups"))?;
-        let executable =
-            Executable::protect(&config.shim).map_err(RuntimeError::system("protect the shim's binary"))?;
         Ok(Arc::new(Shared {
             puller: Puller::new(images.clone(), config.registries.clone()),
             config,
             layout,
             images,
-            executable,
+            executable: OnceLock::new(),
             daemonless,
             pods: Mutex::default(),
             groups: Mutex::default(),
@@ -200,6 +201,17 @@ impl Shared {
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.map_err(|error| RuntimeError::system("prepare the images")(error.into()))?.map_err(RuntimeError::from)
+    }
+
+    /// The shim's binary, out of reach of containers.
+    fn executable(&self) -> std::io::Result<&Executable> {
+        match self.executable.get() {
+            Some(executable) => Ok(executable),
+            None => {
+                let executable = Executable::protect(&self.config.shim)?;
+                Ok(self.executable.get_or_init(|| executable))
+            }
+        }
     }
 
     /// Pods and containers; never held across an await.

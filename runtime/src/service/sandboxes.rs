@@ -151,7 +151,7 @@ impl Shared {
     /// Starts the shim from the protected binary.
     fn start_shim(&self, sandbox: &Sandbox, listener: std::os::fd::OwnedFd) -> io::Result<i32> {
         let log = File::create(sandbox.directory.shim_log())?;
-        let child = Command::new(self.executable.path())
+        let child = Command::new(self.executable()?.path())
             .args(&self.config.shim.arguments)
             .arg(&sandbox.directory.0)
             .env_clear()
