@@ -12,6 +12,7 @@ mod images;
 mod layers;
 mod lifecycle;
 mod limits;
+mod lives;
 mod namespaces;
 mod network;
 mod registry;

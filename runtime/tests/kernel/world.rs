@@ -70,6 +70,17 @@ fn places(directory: &Path, group: &str) -> Places {
     Places { directories, cgroup_parent: group.to_owned() }
 }
 
+/// The shim alone; or, where `CORACLE` names it, the binary that is shipped.
+fn shim_command() -> ShimCommand {
+    match std::env::var_os("CORACLE") {
+        Some(coracle) => ShimCommand { program: Some(coracle.into()), ..ShimCommand::default() },
+        None => ShimCommand {
+            program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()),
+            arguments: Vec::new(),
+        },
+    }
+}
+
 async fn difference(before: &Census, places: &Places) -> Vec<String> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -99,10 +110,7 @@ impl World {
             root: directory.path().join("images"),
             state: directory.path().join("state"),
             cgroup_parent,
-            shim: ShimCommand {
-                program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()),
-                arguments: Vec::new(),
-            },
+            shim: shim_command(),
             network: None,
             streaming_address: Config::LOOPBACK,
             registries: Default::default(),
