@@ -3,6 +3,8 @@
 //! The tree lives as long as the process, like those of built-in kinds; equal definitions share one
 //! ([`super::Definition::of`]), so that what stays behind is bounded by how many different schemas there ever were.
 
+use serde_json::Value;
+
 use super::Props;
 use crate::schema::{self, Custom, Field, Fields, ListType, Merge, Schema, Shape};
 
@@ -44,17 +46,26 @@ fn object(name: &'static str, props: &Props, is_resource: bool) -> &'static Sche
             schema: node(field),
             is_required: props.required.contains(name),
             merge: merge(field),
+            default: field
+                .default
+                .as_ref()
+                .filter(|value| is_scalar(value))
+                .map(|value| &*Box::leak(Box::new(value.clone()))),
         })
         .collect();
     if is_resource {
         let metadata =
             schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap_or(&ANYTHING);
         for (name, schema) in [("apiVersion", &TEXT), ("kind", &TEXT), ("metadata", metadata)] {
-            fields.push(Field { name, schema, is_required: false, merge: None });
+            fields.push(Field { name, schema, is_required: false, merge: None, default: None });
         }
     }
     fields.sort_by_key(|field| field.name);
     leak(name, Shape::Object(Fields::of(fields)), props.keeps_unknown())
+}
+
+fn is_scalar(value: &Value) -> bool {
+    !value.is_null() && !value.is_array() && !value.is_object()
 }
 
 /// How a field merges; for strategic merge patches never, as upstream refuses them.

@@ -32,6 +32,7 @@ impl Check {
                     let element = Element::field(name.clone());
                     match schema.field(name) {
                         Some(_) => self.below(place.below_whole(&element), &element, value),
+                        None if schema.custom.is_some_and(|custom| custom.keeps_unknown) => {}
                         None => {
                             self.at(&element, |check| check.fault("field not declared in schema"));
                             return;

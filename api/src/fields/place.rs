@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use serde_json::{Map, Value};
 
 use super::Element;
-use crate::schema::{Field, ListType, Merge, Schema, Shape, key_default};
+use crate::schema::{Field, ListType, Merge, Schema, Shape};
 
 /// What is known of the values at one place in an object.
 #[derive(Clone, Copy)]
@@ -113,7 +113,7 @@ impl Items {
         let mut fields = Vec::with_capacity(self.keys.len());
         for key in self.keys {
             let given = item.get(*key).cloned();
-            let default = || self.place.schema.and_then(|schema| key_default(schema, key));
+            let default = || self.place.schema?.field(key)?.default.cloned();
             fields.extend(given.or_else(default).map(|value| (Cow::Borrowed(*key), value)));
         }
         if fields.is_empty() && !self.keys.is_empty() {

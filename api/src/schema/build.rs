@@ -96,6 +96,7 @@ impl Table {
                 schema: self.shape(json, source),
                 is_required: is_required(field),
                 merge: merge::of(name, field),
+                default: merge::key_default(name, field),
             })
             .collect();
         fields.sort_by_key(|field| field.name);

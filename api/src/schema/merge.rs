@@ -4,9 +4,11 @@
 //! Types are named `group.version.Type` as in their definitions' names. A list that is not mentioned is
 //! replaced by a strategic merge and belongs to one owner as a whole.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
-use super::{ListType, Merge, Schema};
+use super::{ListType, Merge};
 
 /// The rule of a field, if it has one. `definition` is a full name such as `io.k8s.api.core.v1.PodSpec`.
 pub(crate) fn of(definition: &str, field: &str) -> Option<&'static Merge> {
@@ -22,10 +24,11 @@ pub(crate) fn is_atomic_type(definition: &str) -> bool {
 }
 
 /// The value that a key field has in items that leave it out.
-pub(crate) fn key_default(schema: &Schema, field: &str) -> Option<Value> {
+pub(super) fn key_default(definition: &str, field: &str) -> Option<&'static Value> {
+    static TCP: LazyLock<Value> = LazyLock::new(|| "TCP".into());
     let is_protocol =
-        field == "protocol" && matches!(short(schema.name), "core.v1.ContainerPort" | "core.v1.ServicePort");
-    is_protocol.then(|| "TCP".into())
+        field == "protocol" && matches!(short(definition), "core.v1.ContainerPort" | "core.v1.ServicePort");
+    is_protocol.then_some(&TCP)
 }
 
 /// Every type with the fields that are mentioned.

@@ -11,8 +11,10 @@ mod roots;
 
 use std::sync::OnceLock;
 
-pub(crate) use merge::{is_atomic_type, key_default, of as merge_rule};
+pub(crate) use merge::{is_atomic_type, of as merge_rule};
 pub(crate) use roots::ROOTS;
+
+use serde_json::Value;
 
 use crate::Kind;
 
@@ -85,6 +87,8 @@ pub struct Field {
     pub is_required: bool,
     /// How it merges, where that is special.
     pub merge: Option<&'static Merge>,
+    /// The value that it has where it is left out, as far as that tells apart the items of a list.
+    pub default: Option<&'static Value>,
 }
 
 /// How a field merges: for strategic merge patches the first four, for server-side apply the last two.
