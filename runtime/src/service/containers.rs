@@ -15,8 +15,8 @@ use super::sandboxes::{failed, find, has_labels, membership, sandbox_status, sou
 use super::state::{Container, ContainerRecord, ContainerState, Happened, RECORD, Sandbox};
 use super::{Shared, nanoseconds, new_id};
 use crate::cgroup::Cgroup;
-use crate::container::plan::{self, Inputs, Planned, Seccomp, cri_user, log_path, plan};
 use crate::container::label::{self, Modules};
+use crate::container::plan::{self, Inputs, Planned, Seccomp, cri_user, log_path, plan};
 use crate::container::spec::Label;
 use crate::container::{cdi, devices, seccomp};
 use crate::image::{Image, OrNotFound};
@@ -105,7 +105,8 @@ impl Shared {
             cgroup: membership(&group),
             devices: devices::of_container(&config, privileged)
                 .map_err(failed("find the container's devices"))?,
-            cdi: cdi::edits(&cdi::names(&config), &cdi::DIRECTORIES.map(Path::new)).map_err(Error::unknown)?,
+            cdi: cdi::edits(&cdi::names(&config), &cdi::DIRECTORIES.map(Path::new))
+                .map_err(Error::unknown)?,
             image_layers: self.volume_layers(id, &config)?,
             pod_files: vec![
                 (sandbox.directory.resolv_conf(), "/etc/resolv.conf"),
@@ -252,7 +253,11 @@ impl Shared {
                 recorder.mark("StartContainer");
                 tell_times(&container.directory.trace(), &mut recorder);
                 for warning in &started.warnings {
-                    tracing::warn!(container = container.id, warning, "started a container with less than it asked for");
+                    tracing::warn!(
+                        container = container.id,
+                        warning,
+                        "started a container with less than it asked for"
+                    );
                 }
                 container.happened(Happened::Started(started));
                 self.tell(ContainerEventType::ContainerStartedEvent, &container);
@@ -283,7 +288,7 @@ impl Shared {
         Ok(reply)
     }
 
-    async fn signal(&self, container: &Container, signal: i32) -> Result<(), Error> {
+    pub(super) async fn signal(&self, container: &Container, signal: i32) -> Result<(), Error> {
         let request = Request::Signal { container: container.id.clone(), signal };
         match self.ask(&container.sandbox, request).await? {
             Reply::Failed { message } => {
@@ -303,15 +308,16 @@ impl Shared {
             return Ok(());
         }
         if !grace.is_zero() {
-            match self.signal(&container, container.record.stop_signal).await {
-                Err(error) if container.is_running() => {
-                    tracing::warn!(container = container.id, %error, "failed to ask a container to stop");
+            let asking = async {
+                match self.ask_to_stop(&container).await {
+                    Err(error) if container.is_running() => error,
+                    _ => std::future::pending().await,
                 }
-                _ => {
-                    failpoint::reach("stop.asked");
-                    if ended(&container, grace).await {
-                        return Ok(());
-                    }
+            };
+            tokio::select! {
+                has_ended = ended(&container, grace) => if has_ended { return Ok(()) },
+                error = asking => {
+                    tracing::warn!(container = container.id, %error, "failed to ask a container to stop");
                 }
             }
         }

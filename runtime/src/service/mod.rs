@@ -18,6 +18,7 @@ mod sandboxes;
 mod sessions;
 mod state;
 mod statistics;
+mod stopping;
 
 pub use containers::read_in_layers;
 pub use daemonless::{Daemonless, Ended, Engine};

@@ -293,3 +293,28 @@ fn images_are_told_as_the_kubelet_expects() {
         world
     });
 }
+
+#[test]
+fn a_stop_that_comes_before_the_handler_is_heard() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        // A shell that takes its time before it can be asked anything, and says when it was.
+        let script =
+            "read go </tmp/go; trap 'echo heard; exit 7' TERM; echo ready; while true; do sleep 0.01; done";
+        let mut config = world.script("late", &format!("mknod /tmp/go p; echo begun; {script}"));
+        config.command[0] = "/bin/sh".into();
+        let container = world.run(&sandbox, config).await;
+        while !world.log("late.log").contains("begun") {
+            tokio::task::yield_now().await;
+        }
+        let let_go = async {
+            let told = world.exec(&container, &["sh", "-c", "echo > /tmp/go"], 20).await.unwrap();
+            assert_eq!(told.exit_code, 0);
+        };
+        // The stop asks at its first turn, when there is no handler yet.
+        tokio::join!(world.stop(&container, 20), let_go);
+        assert_eq!(world.status(&container).await.exit_code, 7);
+        assert_eq!(world.log("late.log"), "stdout F begun\nstdout F ready\nstdout F heard\n");
+        world
+    });
+}
