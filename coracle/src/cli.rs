@@ -172,6 +172,10 @@ pub(crate) struct ServerArgs {
     /// such as unix:///run/containerd/containerd.sock. It also brings the pod network (CNI) and the images.
     #[arg(long, value_name = "URL", value_parser = runtime_endpoint)]
     pub(crate) container_runtime_endpoint: Option<String>,
+    /// What the node may not run short of, such as memory.available<100Mi,nodefs.available<5% [default: these two,
+    /// and 5 % of nodefs.inodesFree, imagefs.available and imagefs.inodesFree]. Below that pods are evicted.
+    #[arg(long, value_name = "THRESHOLDS", value_delimiter = ',', value_parser = kubelet::eviction::threshold::Threshold::hard)]
+    pub(crate) eviction_hard: Vec<kubelet::eviction::threshold::Threshold>,
     /// Keep everything in this etcd cluster instead of the embedded store (URLs, separated by commas).
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     pub(crate) etcd_servers: Vec<String>,
@@ -235,7 +239,8 @@ mod tests {
     fn a_background_server_is_told_everything_that_up_was_told() {
         let said = "coracle up --node-name=n1 --node-ip 192.0.2.1 --secure-port=7443 --timeout 5 \
                     --etcd-servers=https://a:2379,https://b:2379 --etcd-cafile=/ca.pem --log debug --log-json \
-                    --container-runtime-endpoint /run/crio.sock --cri-socket=";
+                    --container-runtime-endpoint /run/crio.sock --cri-socket= \
+                    --eviction-hard=memory.available<1Mi,nodefs.available<5%";
         let Command::Up(args) = Cli::parse_from(said.split_whitespace()).command else { panic!() };
         let settings = Settings::new(&args.server).unwrap();
         let flags = ["coracle".to_string(), "server".to_string()].into_iter().chain(settings.flags());

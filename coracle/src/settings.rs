@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use kubelet::eviction::threshold::Threshold;
 use net::Cidr;
 
 use crate::cli::{PlaceArgs, ServerArgs};
@@ -112,6 +113,8 @@ pub(crate) struct Settings {
     pub(crate) runtime_endpoint: Option<String>,
     /// Where the embedded runtime serves the CRI, if anywhere.
     pub(crate) cri_socket: Option<PathBuf>,
+    /// What the node may not run short of; empty for the kubelet's own idea.
+    pub(crate) eviction_hard: Vec<Threshold>,
     pub(crate) etcd: Option<Etcd>,
     pub(crate) log: String,
     pub(crate) log_json: bool,
@@ -174,6 +177,7 @@ impl Settings {
             })?,
             cluster_domain: args.cluster_domain.clone(),
             runtime_endpoint: args.container_runtime_endpoint.clone(),
+            eviction_hard: args.eviction_hard.clone(),
             cri_socket,
             etcd,
             log: args.log.clone(),
@@ -203,6 +207,9 @@ impl Settings {
         add("cluster-dns", self.cluster_dns.to_string());
         add("cluster-domain", self.cluster_domain.clone());
         add("log", self.log.clone());
+        for threshold in &self.eviction_hard {
+            add("eviction-hard", threshold.to_string());
+        }
         if let Some(endpoint) = &self.runtime_endpoint {
             add("container-runtime-endpoint", endpoint.clone());
         }

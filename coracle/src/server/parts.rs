@@ -118,6 +118,10 @@ fn kubelet_config(cluster: &Cluster, settings: &Settings) -> Result<kubelet::Con
             private_key: file(format!("kubelet-{}.key", settings.node_name)),
             client_ca: file("ca.crt".into()),
         }),
+        eviction: match settings.eviction_hard.is_empty() {
+            true => defaults.eviction.clone(),
+            false => settings.eviction_hard.clone(),
+        },
         ..defaults
     })
 }

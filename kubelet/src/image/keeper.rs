@@ -56,6 +56,21 @@ impl Images {
         self.list.borrow().clone()
     }
 
+    /// Moves when the list does.
+    pub fn changed(&self) -> watch::Receiver<Vec<ContainerImage>> {
+        self.list.clone()
+    }
+
+    /// Whether this image is on the list. One that came by another way than a pull is not, at first.
+    pub fn lists(&self, image: &Image) -> bool {
+        let names = || image.repo_tags.iter().chain(&image.repo_digests);
+        self.list
+            .borrow()
+            .iter()
+            .flat_map(|listed| listed.names.iter().flatten())
+            .any(|name| names().any(|own| own == name))
+    }
+
     /// Removes every image that nobody uses, as the disk is short; answers how many bytes they had.
     pub async fn free_all(&self) -> u64 {
         let (answer, answered) = oneshot::channel();

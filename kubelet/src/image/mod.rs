@@ -163,6 +163,9 @@ pub async fn ensure(
     let present = find(context, &name).await?;
     match (policy, present) {
         (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image)) => {
+            if !context.image_keeper.lists(&image) {
+                context.pulls.has_pulled();
+            }
             let message = format!("Container image \"{asked}\" already present on machine");
             tell(context, pod, container, EventType::Normal, "Pulled", &message);
             Ok(local(image))

@@ -67,6 +67,7 @@ impl NodeKeeper {
         nodes.wait_synced().await;
         let mut changed = nodes.changed();
         let mut pressure = self.context.pressure.clone();
+        let mut images = self.context.image_keeper.changed();
         let mut renewal = tokio::time::interval(LEASE_RENEWAL);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pause = FIRST_PAUSE;
@@ -78,6 +79,7 @@ impl NodeKeeper {
                 _ = renewal.tick() => self.renew_lease(&nodes).await,
                 Ok(()) = changed.changed() => {}
                 Ok(()) = pressure.changed() => {}
+                Ok(()) = images.changed() => {}
                 () = tokio::time::sleep(pause), if !is_settled => {}
             }
         }
