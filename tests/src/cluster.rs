@@ -211,13 +211,21 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // After `reset` there is nothing; other tests leave their server, containers and control groups here.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !self.cgroups().is_empty() && Instant::now() < deadline {
-            for process in self.processes() {
+        loop {
+            let processes = self.processes();
+            if (processes.is_empty() && self.cgroups().is_empty()) || Instant::now() > deadline {
+                return;
+            }
+            for process in &processes {
                 if let Some(Ok(pid)) = process.split(' ').next().map(str::parse) {
                     kill(pid);
                 }
             }
-            self.cgroups().iter().for_each(|group| remove_groups(group));
+            // One that is dying may still make a group where we have just removed one: only after the last has
+            // gone does a group that is gone stay so.
+            if processes.is_empty() {
+                self.cgroups().iter().for_each(|group| remove_groups(group));
+            }
         }
     }
 }
