@@ -1,4 +1,5 @@
-//! How long a pod takes in the runtime alone, and what its shim costs: `cargo bench -p runtime --bench pod`, as root.
+//! How long a pod takes in the runtime alone, what stopping others does to it, and what its shim costs: `cargo bench -p
+//! runtime --bench pod`, as root. With `CORACLE=<binary>` its shims are those of that binary.
 
 #![allow(clippy::unwrap_used)] // A step that fails ends the measurement.
 
@@ -27,14 +28,82 @@ fn main() {
         for _ in 0..PODS {
             samples.iter_mut().zip(pod(&world).await).for_each(|(column, time)| column.push(time));
         }
-        for (name, mut times) in COLUMNS.into_iter().zip(samples) {
-            times.sort();
-            let (median, late) = (times[PODS / 2], times[PODS * 9 / 10]);
-            println!("{name:>10}: p50 {median:>9.3?}  p90 {late:>9.3?}");
+        for (name, times) in COLUMNS.into_iter().zip(samples) {
+            show(name, times);
         }
         show_memory_of_a_shim(&world).await;
         world
     });
+    // A process has been in one world at most.
+    let beside_ends = std::thread::spawn(|| in_world(|world| async move { beside_ends(world).await }));
+    beside_ends.join().unwrap();
+}
+
+/// How long pods on the network take to start alone, and while as many others are being removed.
+async fn beside_ends(world: World) -> World {
+    let network = net::PodNetwork::new(net::Config {
+        bridge: "coracle0".into(),
+        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+        state_dir: world.directory.path().join("state-of-addresses"),
+    });
+    let world = world.with_network(std::sync::Arc::new(network.unwrap())).await;
+    let network_config = Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() });
+    let request =
+        UpdateRuntimeConfigRequest { runtime_config: Some(RuntimeConfig { network_config }) };
+    world.runtime.update_runtime_config(request).await.unwrap();
+    start(&world).await;
+    let mut alone = Vec::new();
+    let mut doomed = Vec::new();
+    for _ in 0..PODS {
+        let begin = Instant::now();
+        doomed.push(start(&world).await);
+        alone.push(begin.elapsed());
+    }
+    let (mut beside, mut ends) = (Vec::new(), Vec::new());
+    for pod in doomed {
+        let remove = async {
+            let begin = Instant::now();
+            let request = RemovePodSandboxRequest { pod_sandbox_id: pod };
+            world.runtime.remove_pod_sandbox(request).await.unwrap();
+            begin.elapsed()
+        };
+        let begin_next = async {
+            let begin = Instant::now();
+            start(&world).await;
+            begin.elapsed()
+        };
+        let (end, next) = tokio::join!(remove, begin_next);
+        ends.push(end);
+        beside.push(next);
+    }
+    for (name, times) in [("alone", alone), ("beside end", beside), ("end", ends)] {
+        show(name, times);
+    }
+    let whole = Instant::now();
+    let pods = world.runtime.list_pod_sandbox(Default::default()).await.unwrap().items;
+    let count = pods.len();
+    let removals = pods.into_iter().map(|pod| {
+        let request = RemovePodSandboxRequest { pod_sandbox_id: pod.id };
+        world.runtime.remove_pod_sandbox(request)
+    });
+    for removed in futures::future::join_all(removals).await {
+        removed.unwrap();
+    }
+    println!("{count} pods at once removed in {:.3?}", whole.elapsed());
+    world.config.network.as_ref().unwrap().cleanup().await.unwrap();
+    world
+}
+
+async fn start(world: &World) -> String {
+    let sandbox = world.sandbox().await;
+    world.run(&sandbox, world.script("main", "exec sleep 100")).await;
+    sandbox
+}
+
+fn show(name: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let (median, late) = (times[times.len() / 2], times[times.len() * 9 / 10]);
+    println!("{name:>10}: p50 {median:>9.3?}  p90 {late:>9.3?}");
 }
 
 /// Runs one pod through its life; one time for each column.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::state::{Container, ContainerState, Happened, Sandbox};
 use super::containers::KILL_PATIENCE;
+use super::state::{Container, ContainerState, Happened, Sandbox};
 use super::{RuntimeError, Shared};
 use crate::cgroup::Cgroup;
 use crate::image::OrNotFound;
@@ -344,6 +344,10 @@ impl Shared {
     /// The shim of a pod has ended, on purpose or not: what it held is gone, so its processes go too.
     pub(super) async fn shim_is_gone(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), cri::Error> {
         sandbox.ready.send_replace(false);
+        let last_words = fs::read_to_string(sandbox.directory.shim_log()).unwrap_or_default();
+        if !last_words.is_empty() {
+            tracing::warn!(sandbox = sandbox.id, last_words, "a pod's shim had something to say");
+        }
         for container in self.containers_of(&sandbox.id) {
             if let Err(error) = container.catch_up() {
                 tracing::warn!(container = container.id, %error, "failed to read what the shim wrote");
