@@ -308,3 +308,59 @@ async fn who_may_not_create_cannot_by_applying() {
     admin.post(CONFIG_MAPS, &config_map(json!({}))).await.ok();
     assert_eq!(eve.apply(path, "m", &config_map(json!({"x": "1"}))).await.code, 200);
 }
+
+#[tokio::test]
+async fn custom_resources_are_applied_by_their_schemas() {
+    let server = Server::start().await;
+    let port = json!({"type": "object", "required": ["port"], "properties": {
+        "port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "name": {"type": "string"}}});
+    let spec = json!({"type": "object", "properties": {
+        "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"], "items": port},
+        "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "steps": {"type": "array", "items": {"type": "string"}},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    }});
+    let version = |name: &str, storage: bool| {
+        let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
+        json!({"name": name, "served": true, "storage": storage, "schema": schema})
+    };
+    let definition = json!({
+        "metadata": {"name": "gates.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "gates", "kind": "Gate"},
+            "versions": [version("v1", true), version("v1beta1", false)],
+        },
+    });
+    server.define(&definition).await;
+    let gate = |version: &str, spec: Value| json!({"apiVersion": format!("example.com/{version}"), "kind": "Gate", "metadata": {"name": "g"}, "spec": spec});
+    let path = |version: &str| format!("/apis/example.com/{version}/namespaces/default/gates/g");
+
+    let one = json!({"ports": [{"port": 1}], "tags": ["a"], "steps": ["x"], "free": {"deep": {"x": 1}}});
+    server.apply(&path("v1"), "one", &gate("v1", one)).await.ok();
+    let two = json!({"ports": [{"port": 1, "protocol": "TCP", "name": "p"}, {"port": 1, "protocol": "UDP"}], "tags": ["b", "a"], "free": {"deep": {"y": 1}}});
+    let both = server.apply(&path("v1beta1"), "two", &gate("v1beta1", two)).await.ok();
+    assert_eq!(both["spec"]["ports"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (&both["spec"]["tags"], &both["spec"]["free"]),
+        (&json!(["b", "a"]), &json!({"deep": {"x": 1, "y": 1}}))
+    );
+
+    let conflict = server
+        .apply(&path("v1beta1"), "two", &gate("v1beta1", json!({"steps": ["y"], "free": {"deep": {"x": 2}}})))
+        .await
+        .failure();
+    assert_eq!(
+        conflict.2,
+        "Apply failed with 2 conflicts: conflicts with \"one\":\n- .spec.steps\n- .spec.free.deep.x"
+    );
+    let pruned = server.apply(&path("v1"), "one", &gate("v1", json!({}))).await.ok();
+    assert_eq!(pruned["spec"]["tags"], json!(["b", "a"]));
+    assert_eq!(pruned["spec"]["free"], json!({"deep": {"y": 1}}));
+    assert!(pruned["spec"].get("steps").is_none(), "{pruned}");
+    let unknown = server.apply(&path("v1"), "one", &gate("v1", json!({"gap": 1}))).await.failure();
+    assert_eq!(
+        (unknown.0, unknown.2.ends_with(".spec.gap: field not declared in schema")),
+        (500, true),
+        "{unknown:?}"
+    );
+}
