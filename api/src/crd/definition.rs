@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::{CustomColumn, Path, Props, rules::Rules, strategy::CustomResource, tree};
-use crate::{Kind, Object, Scale, Scope, Verbs, schema::Schema, table::Column};
+use crate::{Kind, Object, Scale, Scope, Verbs, fields::Versions, schema::Schema, table::Column};
 
 /// How objects get from one version to another.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +130,23 @@ impl Version {
         if let Value::Object(map) = value {
             object.0 = map;
         }
+    }
+}
+
+impl Versions for Version {
+    fn converted(&self, object: &Object, api_version: &str) -> Option<(Object, Option<&'static Schema>)> {
+        let kind = self.definition.kinds().iter().find(|kind| kind.api_version() == api_version)?;
+        let version = kind.custom?;
+        let mut object = object.clone();
+        if object.api_version() != api_version {
+            // Whom the fields of another version belong to cannot be known without asking the webhook.
+            if self.needs_webhook() {
+                return None;
+            }
+            object.set(&["apiVersion"], api_version);
+            version.normalize(&mut object);
+        }
+        Some((object, Some(version.tree)))
     }
 }
 

@@ -339,7 +339,9 @@ impl Registry {
 
 /// The value to store for an object of `kind`.
 fn encoded(kind: &'static Kind, object: &Object) -> Result<Bytes, Status> {
-    match convert::is_stored_as_it_is(kind) {
+    // What a webhook has to convert has been converted, or is shown and not stored.
+    let needs_webhook = kind.custom.is_some_and(|version| version.needs_webhook());
+    match convert::is_stored_as_it_is(kind) || needs_webhook {
         true => encode::value(kind, object),
         false => encode::value(stored_kind(kind), &convert::to_stored(kind, object.clone())),
     }

@@ -106,6 +106,9 @@ fn reset(kind: &Kind, subresource: &str) -> &'static [&'static str] {
 }
 
 fn versions(kind: &Kind) -> &'static dyn Versions {
+    if let Some(version) = kind.custom {
+        return version;
+    }
     let has_others =
         kinds::KINDS.iter().any(|other| other.storage == kind.storage && other.version != kind.version)
             || kind.storage == "events";

@@ -26,7 +26,6 @@ fn definition(schema: Value) -> Value {
                     {"name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec", "description": "The schedule"},
                     {"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas"},
                 ],
-                "selectableFields": [{"jsonPath": ".spec.cronSpec"}],
             }],
         },
     })
@@ -64,7 +63,7 @@ impl Server {
         }
     }
 
-    async fn define(&self, definition: &Value) -> Value {
+    pub async fn define(&self, definition: &Value) -> Value {
         self.post(DEFINITIONS, definition).await.ok();
         let name = definition["metadata"]["name"].clone();
         self.definition_is("it is established", |event| {
@@ -209,7 +208,9 @@ async fn a_kind_is_discovered_and_published() {
 #[tokio::test]
 async fn columns_and_selectable_fields_are_the_definitions() {
     let server = Server::start().await;
-    server.define(&definition(plain_schema())).await;
+    let mut selectable = definition(plain_schema());
+    selectable["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.cronSpec"}]);
+    server.define(&selectable).await;
     for (name, spec) in [("a", "* 1"), ("b", "* 2")] {
         server.post(CRON_TABS, &cron_tab(name, json!({"cronSpec": spec, "replicas": 2}))).await.ok();
     }
@@ -386,4 +387,108 @@ async fn what_is_stored_gets_the_defaults_of_the_definition_in_force() {
     schema["properties"]["spec"]["properties"]["added"] = json!({"type": "string", "default": "here"});
     let change = json!({"spec": definition(schema)["spec"]});
     server.redefine(&change, async || server.get(&path).await.ok()["spec"]["added"] == "here").await;
+}
+
+#[tokio::test]
+async fn a_definitions_status_is_a_subresource_and_definitions_go_as_a_collection() {
+    let server = Server::start().await;
+    let mut labelled = definition(plain_schema());
+    labelled["metadata"]["labels"] = json!({"test": "one"});
+    server.define(&labelled).await;
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com/status");
+    let mut status = server.get(&path).await.ok();
+    assert_eq!(condition(&status, "Established"), "True");
+    let mine = json!({"type": "Mine", "status": "True", "reason": "E2E", "message": "set by hand", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    status["status"]["conditions"].as_array_mut().unwrap().push(mine);
+    let updated = server.put(&path, &status).await.ok();
+    assert_eq!(condition(&updated, "Mine"), "True");
+    server.delete(&format!("{DEFINITIONS}?labelSelector=test%3Done")).await.ok();
+    server.definition_is("it is gone", |event| event["type"] == "DELETED").await;
+    assert!(server.get(DEFINITIONS).await.ok()["items"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn unknown_metadata_is_found_also_in_embedded_objects() {
+    let server = Server::start().await;
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {
+        "spec": {"type": "object", "properties": {
+            "template": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+        }},
+    }});
+    server.define(&definition(schema)).await;
+    let mut object = cron_tab(
+        "a",
+        json!({"template": {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "unknownSub": 1}, "spec": {"free": true},
+        }}),
+    );
+    object["metadata"]["unknownMeta"] = json!(1);
+    object["anything"] = json!({"goes": [null]});
+    let strict = format!("{CRON_TABS}?fieldValidation=Strict");
+    let (code, _, message) = server.post(&strict, &object).await.failure();
+    assert_eq!(code, 400);
+    for field in
+        ["unknown field \"metadata.unknownMeta\"", "unknown field \"spec.template.metadata.unknownSub\""]
+    {
+        assert!(message.contains(field), "{field} is not in {message}");
+    }
+    let created = server.post(CRON_TABS, &object).await.ok();
+    assert_eq!(created["anything"], json!({"goes": [null]}));
+    assert_eq!(created["spec"]["template"]["metadata"], json!({"name": "x"}));
+    assert_eq!(created["spec"]["template"]["spec"], json!({"free": true}));
+    let mut nameless = cron_tab("b", json!({"template": {"metadata": {}}}));
+    nameless["spec"]["template"]["kind"] = json!("Pod");
+    let (_, _, message) = server.post(CRON_TABS, &nameless).await.failure();
+    assert!(message.contains("spec.template.apiVersion: Required value: must not be empty"), "{message}");
+}
+
+#[tokio::test]
+async fn nulls_are_values_only_where_they_may_be() {
+    let server = Server::start().await;
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "nullable": {"type": "string", "nullable": true, "default": "x"},
+        "defaulted": {"type": "string", "default": "y"},
+        "plain": {"type": "string"},
+        "list": {"type": "array", "items": {"type": "string"}},
+    }}}});
+    server.define(&definition(schema)).await;
+    let object = cron_tab("a", json!({"nullable": null, "defaulted": null, "plain": null}));
+    let created = server.post(CRON_TABS, &object).await.ok();
+    assert_eq!(created["spec"], json!({"nullable": null, "defaulted": "y"}));
+    let (_, _, message) = server.post(CRON_TABS, &cron_tab("b", json!({"list": [null]}))).await.failure();
+    assert!(message.contains("spec.list[0] in body must be of type string: \"null\""), "{message}");
+}
+
+#[tokio::test]
+async fn a_version_that_is_no_longer_served_is_gone_everywhere() {
+    let server = Server::start().await;
+    let mut two = definition(plain_schema());
+    let v2 = json!({"name": "v2", "served": true, "storage": false, "schema": {"openAPIV3Schema": plain_schema()}});
+    two["spec"]["versions"].as_array_mut().unwrap().push(v2);
+    server.define(&two).await;
+    assert_eq!(server.get("/openapi/v3/apis/stable.example.com/v2").await.code, 200);
+    two["spec"]["versions"][1]["served"] = json!(false);
+    let newer = CRON_TABS.replace("/v1/", "/v2/");
+    server.redefine(&json!({"spec": two["spec"]}), async || server.get(&newer).await.code == 404).await;
+    assert_eq!(server.get("/openapi/v3/apis/stable.example.com/v2").await.code, 404);
+    assert_eq!(server.get("/apis/stable.example.com/v2").await.code, 404);
+    let v2 = server.get("/openapi/v2").await.ok();
+    assert!(v2["definitions"]["com.example.stable.v1.CronTab"].is_object());
+    assert!(v2["definitions"]["com.example.stable.v2.CronTab"].is_null());
+}
+
+#[tokio::test]
+async fn an_expensive_rule_stops_the_evaluation_not_the_server() {
+    let server = Server::start().await;
+    let mut schema = plain_schema();
+    schema["properties"]["spec"]["properties"]["list"] =
+        json!({"type": "array", "maxItems": 725, "items": {"type": "integer"}});
+    schema["properties"]["spec"]["x-kubernetes-validations"] =
+        json!([{"rule": "!has(self.list) || self.list.all(x, self.list.all(y, x == y))"}]);
+    server.define(&definition(schema)).await;
+    let many: Vec<u32> = vec![1; 725];
+    let (code, _, message) = server.post(CRON_TABS, &cron_tab("a", json!({"list": many}))).await.failure();
+    assert_eq!(code, 422);
+    assert!(message.contains("call cost exceeds limit"), "{message}");
+    server.post(CRON_TABS, &cron_tab("b", json!({"list": [1, 1]}))).await.ok();
 }

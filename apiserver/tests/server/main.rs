@@ -5,6 +5,7 @@ mod bad_input;
 mod client;
 mod cluster;
 mod collections;
+mod conversion;
 mod custom_resources;
 mod deletion;
 mod documents;

@@ -1,0 +1,162 @@
+//! Versions of a custom resource that only a webhook can turn into one another.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::client::*;
+
+const V1: &str = "/apis/example.com/v1/namespaces/default/gates";
+const V2: &str = "/apis/example.com/v2/namespaces/default/gates";
+
+/// A webhook for which version 1 has `spec.hostPort`, version 2 `spec.host` and `spec.port`.
+struct Webhook {
+    client: Value,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Webhook {
+    async fn start() -> Webhook {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, counted) = (acceptor.clone(), counted.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request: http::Request<Incoming>| {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        async move {
+                            let body = request.into_body().collect().await.unwrap().to_bytes();
+                            let answer = review(&serde_json::from_slice(&body).unwrap());
+                            let bytes = bytes::Bytes::from(answer.to_string());
+                            Ok::<_, hyper::Error>(http::Response::new(Full::new(bytes)))
+                        }
+                    });
+                    let served = hyper::server::conn::http1::Builder::new();
+                    // A client that goes away is none of the webhook's business.
+                    drop(served.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        let bundle = BASE64_STANDARD.encode(made.cert.pem());
+        let client = json!({"url": format!("https://127.0.0.1:{port}/convert"), "caBundle": bundle});
+        Webhook { client, calls }
+    }
+}
+
+fn review(review: &Value) -> Value {
+    let desired = review["request"]["desiredAPIVersion"].as_str().unwrap();
+    let objects = review["request"]["objects"].as_array().unwrap().clone();
+    let refuses = objects.iter().any(|object| object["metadata"]["name"] == "refused");
+    let convert = |mut object: Value| {
+        object["apiVersion"] = desired.into();
+        let spec = &object["spec"];
+        object["spec"] = if desired.ends_with("v2") {
+            let text = spec["hostPort"].as_str().unwrap_or(":");
+            let (host, port) = text.split_once(':').unwrap();
+            json!({"host": host, "port": port})
+        } else {
+            json!({"hostPort": format!("{}:{}", spec["host"].as_str().unwrap(), spec["port"].as_str().unwrap())})
+        };
+        object
+    };
+    let result = match refuses {
+        true => json!({"status": "Failure", "message": "not this one"}),
+        false => json!({"status": "Success"}),
+    };
+    let converted: Vec<Value> = if refuses { Vec::new() } else { objects.into_iter().map(convert).collect() };
+    json!({
+        "kind": "ConversionReview", "apiVersion": review["apiVersion"],
+        "response": {"uid": review["request"]["uid"], "result": result, "convertedObjects": converted},
+    })
+}
+
+fn definition(client: &Value) -> Value {
+    let text = json!({"type": "string"});
+    let version = |name: &str, is_stored: bool, properties: Value| {
+        json!({"name": name, "served": true, "storage": is_stored, "schema": {"openAPIV3Schema": {
+            "type": "object", "properties": {"spec": {"type": "object", "properties": properties}},
+        }}})
+    };
+    json!({
+        "metadata": {"name": "gates.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "gates", "kind": "Gate"},
+            "versions": [
+                version("v1", true, json!({"hostPort": text})),
+                version("v2", false, json!({"host": text, "port": text})),
+            ],
+            "conversion": {"strategy": "Webhook", "webhook": {
+                "clientConfig": client, "conversionReviewVersions": ["v1"],
+            }},
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_webhook_converts_what_is_read_written_listed_and_watched() {
+    let webhook = Webhook::start().await;
+    let server = Server::start().await;
+    server.define(&definition(&webhook.client)).await;
+    let gate = |name: &str| json!({"apiVersion": "example.com/v2", "kind": "Gate", "metadata": {"name": name}, "spec": {"host": "h", "port": "80"}});
+    let created = server.post(V2, &gate("a")).await.ok();
+    assert_eq!(
+        (&created["apiVersion"], &created["spec"]),
+        (&json!("example.com/v2"), &json!({"host": "h", "port": "80"}))
+    );
+    assert_eq!(server.get(&format!("{V1}/a")).await.ok()["spec"], json!({"hostPort": "h:80"}));
+    let patched = server.patch(&format!("{V2}/a"), MERGE, &json!({"spec": {"port": "81"}})).await.ok();
+    assert_eq!(patched["spec"], json!({"host": "h", "port": "81"}));
+    for index in 0..20 {
+        let old = json!({"apiVersion": "example.com/v1", "kind": "Gate", "metadata": {"name": format!("b{index}")}, "spec": {"hostPort": "x:1"}});
+        server.post(V1, &old).await.ok();
+    }
+    let before = webhook.calls.load(Ordering::SeqCst);
+    let list = server.get(V2).await.ok();
+    assert_eq!(list["items"].as_array().unwrap().len(), 21);
+    assert_eq!(list["items"][1]["spec"], json!({"host": "x", "port": "1"}));
+    assert_eq!(webhook.calls.load(Ordering::SeqCst), before + 1, "a list is converted in one call");
+    server.get(V1).await.ok();
+    assert_eq!(webhook.calls.load(Ordering::SeqCst), before + 1, "what is stored so needs no call");
+
+    let mut watch = server
+        .watch(&format!(
+            "{V2}?watch=true&resourceVersion={}",
+            list["metadata"]["resourceVersion"].as_str().unwrap()
+        ))
+        .await;
+    server.delete(&format!("{V1}/a")).await.ok();
+    let event = watch.event().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["spec"]["port"]), (&json!("DELETED"), &json!("81")));
+
+    let dry = server.post(&format!("{V2}?dryRun=All"), &gate("dry")).await.ok();
+    assert_eq!(dry["spec"], json!({"host": "h", "port": "80"}));
+
+    let (code, _, message) = server.post(V2, &gate("refused")).await.failure();
+    assert_eq!(code, 500);
+    assert!(message.ends_with("failed: not this one"), "{message}");
+    assert_eq!(server.get(&format!("{V1}/refused")).await.code, 404);
+}
