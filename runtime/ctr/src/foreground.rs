@@ -31,20 +31,22 @@ pub enum Left {
 const FORWARDED: &[i32] =
     &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGALRM];
 
-/// Joins our streams to a container that has just begun, until it ends or the user leaves.
+/// Joins our streams to a container that has just begun, until it ends or the user leaves. For as long as the
+/// connection that comes back is held, its shim waits for whoever settles the end.
 pub async fn join(
     place: &Place,
     container: &Container,
     begun: Begun,
     keys: DetachKeys,
     interactive: bool,
-) -> Result<Left> {
-    let Begun { events, sockets } = begun;
+) -> Result<(Left, Connection)> {
+    let Begun { mut events, sockets } = begun;
     let has_terminal = container.definition.terminal;
     let mut sockets = sockets.into_iter();
     let input = if interactive && container.definition.interactive { sockets.next() } else { None };
     let streams = Streams { input, output: sockets.next(), errors: sockets.next() };
-    session(place, container, events, streams, has_terminal.then_some(keys)).await
+    let left = session(place, container, &mut events, streams, has_terminal.then_some(keys)).await?;
+    Ok((left, events))
 }
 
 /// `ctr attach`.
@@ -78,7 +80,8 @@ pub async fn attach(place: &Place, args: &AttachArgs) -> Result<u8, Failure> {
     if let (true, Some(size)) = (definition.terminal, terminal::size()) {
         resize(place, container.id(), size).await?;
     }
-    match join(place, &container, Begun { events, sockets }, keys, interactive).await? {
+    let (left, _waits) = join(place, &container, Begun { events, sockets }, keys, interactive).await?;
+    match left {
         Left::Detached => Ok(0),
         Left::Ended(code) => {
             life::settle_in_turn(place, &container).await?;
@@ -115,7 +118,7 @@ struct Streams {
 async fn session(
     place: &Place,
     container: &Container,
-    mut events: Connection,
+    events: &mut Connection,
     streams: Streams,
     keys: Option<DetachKeys>,
 ) -> Result<Left> {
@@ -136,7 +139,7 @@ async fn session(
     drop(said);
     let exit = loop {
         tokio::select! {
-            exit = end(&mut events) => break exit,
+            exit = end(events) => break exit,
             Some(()) = leaving.recv() => {
                 drop(raw);
                 eprintln!("read escape sequence");

@@ -81,14 +81,22 @@ async fn begin(
                 .with_context(|| format!("cannot create {}", volume.source.display()))?;
         }
     }
-    let snapshot = engine.images().create_snapshot(id, &image)?;
-    renew(&snapshot.join("work")).context("cannot prepare the writable layer")?;
+    renew(&engine.images().snapshot_path(id).join("work")).context("cannot prepare the writable layer")?;
     trace.done("image found, writable layer ready");
 
     let mut sandbox = request::sandbox(definition, container.folder());
     let annotation = (runtime::trace::ANNOTATION.to_owned(), trace.is_wanted().to_string());
     sandbox.annotations.extend([annotation.clone()]);
-    engine.run_sandbox(id, sandbox).await.map_err(sentence)?;
+    // Control groups are made while the shim starts.
+    let group = place.cgroup(id)?;
+    let making = std::thread::spawn(move || group.create());
+    let made = engine.run_sandbox(id, sandbox).await;
+    let grouped =
+        making.join().map_err(|_| anyhow::anyhow!("the thread that makes control groups panicked"))?;
+    if let Err(error) = made.map_err(sentence).and_then(|()| Ok(grouped?)) {
+        place.pod_cgroup(id)?.remove().context("cannot remove the container's control groups")?;
+        return Err(error.into());
+    }
     trace.done("shim started, namespaces made, network plugged in");
     let address = engine.address(id).map(|address| address.ip);
     fs::write(container.hosts(), request::hosts(&definition.hostname, address))
@@ -123,6 +131,9 @@ async fn begin(
 
 /// What overlayfs has left in its working directory forbids it to mount the same layer again.
 fn renew(directory: &std::path::Path) -> io::Result<()> {
+    if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Ok(());
+    }
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

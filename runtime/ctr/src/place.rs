@@ -71,8 +71,13 @@ impl Place {
 
     /// The control group of a container's processes.
     pub fn cgroup(&self, id: &str) -> Result<runtime::cgroup::Cgroup> {
+        Ok(self.pod_cgroup(id)?.child(id))
+    }
+
+    /// The control group of all that a container is.
+    pub fn pod_cgroup(&self, id: &str) -> Result<runtime::cgroup::Cgroup> {
         let layout = runtime::cgroup::Layout::detect().context("cannot find the control groups")?;
-        Ok(runtime::cgroup::Cgroup::new(&layout, &format!("{}/{id}/{id}", self.cgroup_parent)))
+        Ok(runtime::cgroup::Cgroup::new(&layout, &format!("{}/{id}", self.cgroup_parent)))
     }
 
     /// The images, with the writable layers of our containers.

@@ -43,7 +43,7 @@ pub async fn run(place: &Place, args: &RunArgs, mut trace: Trace) -> Result<u8, 
         show(trace);
         return Ok(0);
     }
-    let left = foreground::join(place, &container, begun, keys, interactive).await?;
+    let (left, _waits) = foreground::join(place, &container, begun, keys, interactive).await?;
     trace.done("program ended, output delivered");
     let code = match left {
         Left::Detached => 0,
@@ -92,7 +92,7 @@ pub async fn start(place: &Place, args: &StartArgs) -> Result<u8, Failure> {
         let attach = streams(&container.definition, args.interactive);
         let begun = life::start(place, &container, &turn, attach, &mut Trace::begin(false)).await?;
         drop(turn);
-        let left = foreground::join(place, &container, begun, keys, args.interactive).await?;
+        let (left, _waits) = foreground::join(place, &container, begun, keys, args.interactive).await?;
         if let Left::Ended(code) = left {
             life::settle_in_turn(place, &container).await?;
             return Ok(code);
