@@ -104,3 +104,79 @@ fn version_2_guards_devices_too() {
         world
     });
 }
+
+/// The first of these files that the container's groups have, whichever version of control groups it is of.
+fn limit_of(world: &crate::world::World, sandbox: &str, container: &str, files: &[&str]) -> Option<String> {
+    let groups = world.groups();
+    let paths = groups.iter().map(|group| group.join(sandbox).join(container));
+    let mut found = paths.flat_map(|path| files.iter().map(move |file| path.join(file)));
+    let value = found.find_map(|path| std::fs::read_to_string(path).ok())?;
+    Some(value.trim().to_owned())
+}
+
+#[test]
+fn every_limit_can_be_set_and_changed() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let hugepages = |limit| vec![HugepageLimit { page_size: "2MB".into(), limit }];
+        let mut config = world.script("main", "sleep 100");
+        config.linux.as_mut().unwrap().resources = Some(LinuxContainerResources {
+            memory_limit_in_bytes: 32 << 20,
+            memory_swap_limit_in_bytes: 48 << 20,
+            cpuset_cpus: "0".into(),
+            cpuset_mems: "0".into(),
+            hugepage_limits: hugepages(4 << 20),
+            ..Default::default()
+        });
+        let container = world.run(&sandbox, config).await;
+        let limit = |files: &[&str]| limit_of(&world, &sandbox, &container, files);
+        assert_eq!(limit(&["cpuset.cpus"]).as_deref(), Some("0"));
+        assert_eq!(limit(&["memory.limit_in_bytes", "memory.max"]).unwrap(), (32 << 20).to_string());
+        let swap = [limit(&["memory.memsw.limit_in_bytes"]), limit(&["memory.swap.max"])];
+        let expected = [Some((48 << 20).to_string()), Some((16 << 20).to_string())];
+        assert!(
+            swap.iter().zip(expected).all(|(value, expected)| value.is_none() || *value == expected),
+            "{swap:?}"
+        );
+        let huge = limit(&["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"]);
+        assert!(huge.is_none_or(|value| value == (4 << 20).to_string()));
+
+        // Growing both at once needs the order that version 1 insists on, shrinking them the other one.
+        for (memory, both, cpus) in [(64 << 20, 96 << 20, "0-1"), (40 << 20, 41 << 20, "1")] {
+            let change = LinuxContainerResources {
+                memory_limit_in_bytes: memory,
+                memory_swap_limit_in_bytes: both,
+                cpuset_cpus: cpus.into(),
+                hugepage_limits: hugepages(2 << 20),
+                ..Default::default()
+            };
+            let request = UpdateContainerResourcesRequest {
+                container_id: container.clone(),
+                linux: Some(change),
+                ..Default::default()
+            };
+            world.runtime.update_container_resources(request).await.unwrap();
+            assert_eq!(limit(&["memory.limit_in_bytes", "memory.max"]).unwrap(), memory.to_string());
+            assert_eq!(limit(&["cpuset.cpus"]).as_deref(), Some(cpus));
+        }
+        let request = |linux| UpdateContainerResourcesRequest {
+            container_id: container.clone(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        let wrong = LinuxContainerResources {
+            memory_limit_in_bytes: 64 << 20,
+            memory_swap_limit_in_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let refused = world.runtime.update_container_resources(request(wrong)).await.unwrap_err();
+        assert!(refused.message.contains("memory+swap limit should be >= memory limit"), "{refused}");
+        let wrong = LinuxContainerResources {
+            unified: [("../memory.max".to_owned(), "1".to_owned())].into(),
+            ..Default::default()
+        };
+        let refused = world.runtime.update_container_resources(request(wrong)).await.unwrap_err();
+        assert!(refused.message.contains("must be a file name (no slashes)"), "{refused}");
+        world
+    });
+}

@@ -13,6 +13,7 @@ mod layers;
 mod lifecycle;
 mod limits;
 mod lives;
+mod mounts;
 mod namespaces;
 mod network;
 mod registry;
