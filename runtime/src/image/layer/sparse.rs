@@ -40,7 +40,7 @@ impl Sparse {
             "map" if !value.is_empty() => {
                 let numbers: Vec<u64> =
                     value.split(|byte| *byte == b',').map(number).collect::<io::Result<_>>()?;
-                if numbers.len() % 2 != 0 {
+                if !numbers.len().is_multiple_of(2) {
                     return Err(invalid("a map of an odd length"));
                 }
                 numbers.chunks_exact(2).try_for_each(|piece| self.add(piece[0], piece[1]))?;

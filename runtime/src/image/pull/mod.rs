@@ -70,7 +70,7 @@ impl Puller {
         let machine = options.platform.clone().unwrap_or_else(Platform::host);
         let repository = self.registries.repository(reference, &options.registry)?;
         let resolved = repository
-            .resolve()
+            .resolve(|digest| self.store.read_blob(digest).ok())
             .await
             .map_err(|source| ImageError::Resolve { reference: reference.to_string(), source })?;
         let lease = Arc::new(self.store.lease()?);
@@ -138,10 +138,12 @@ impl Puller {
                 available: manifest::platforms(&entries),
             })?;
             lease.keep(&chosen.digest)?;
-            let found = repository.manifest(&chosen.digest).await?;
-            self.store.write_blob(&found.digest, &found.content)?;
-            digest = found.digest;
-            document = Document::parse(&found.content, &digest)?;
+            digest = chosen.digest.clone();
+            if !self.store.blob_path(&digest).exists() {
+                let found = repository.manifest(&digest).await?;
+                self.store.write_blob(&digest, &found.content)?;
+            }
+            document = Document::parse(&self.store.read_blob(&digest)?, &digest)?;
         }
         let reason = "it is an index in an index in an index".to_owned();
         Err(ImageError::InvalidManifest { what: digest, reason })

@@ -34,24 +34,29 @@ pub(in crate::image) struct Opened {
 }
 
 impl Repository<'_> {
-    /// The manifest or index that the name leads to: at the first place that has it.
-    pub(in crate::image) async fn resolve(&self) -> Result<Resolved, RegistryError> {
-        self.manifest_from(self.reference.version(), |endpoint| endpoint.resolve).await
+    /// The manifest or index that the name leads to: at the first place that has it. What `here` has by its digest
+    /// is not fetched again; registries that count only count what is fetched.
+    pub(in crate::image) async fn resolve(
+        &self,
+        here: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Resolved, RegistryError> {
+        self.manifest_from(self.reference.version(), |endpoint| endpoint.resolve, here).await
     }
 
     /// A manifest by its digest.
     pub(in crate::image) async fn manifest(&self, digest: &str) -> Result<Resolved, RegistryError> {
-        self.manifest_from(digest, |_| true).await
+        self.manifest_from(digest, |_| true, |_| None).await
     }
 
     async fn manifest_from(
         &self,
         version: &str,
         may: impl Fn(&Endpoint) -> bool,
+        here: impl Fn(&str) -> Option<Vec<u8>>,
     ) -> Result<Resolved, RegistryError> {
         let mut first_failure = None;
         for endpoint in self.endpoints.iter().filter(|endpoint| may(endpoint)) {
-            match self.manifest_at(endpoint, version).await {
+            match self.manifest_at(endpoint, version, &here).await {
                 Ok(resolved) => return Ok(resolved),
                 Err(error) => {
                     tracing::debug!(host = endpoint.authority, %error, "no manifest there");
@@ -64,7 +69,17 @@ impl Repository<'_> {
         Err(first_failure.unwrap_or_else(|| self.nowhere()))
     }
 
-    async fn manifest_at(&self, endpoint: &Endpoint, version: &str) -> Result<Resolved, RegistryError> {
+    async fn manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        version: &str,
+        here: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Resolved, RegistryError> {
+        if let Some(digest) = self.manifest_digest(endpoint, version).await?
+            && let Some(content) = here(&digest)
+        {
+            return Ok(Resolved { digest, content: content.into() });
+        }
         let url = endpoint.url(self.reference.repository(), &format!("manifests/{version}"));
         let request = Request::new(Method::GET, &url).header("accept", ACCEPTED);
         let answer = self.request(endpoint, request, "pull").await?;
@@ -80,6 +95,26 @@ impl Repository<'_> {
             return Err(RegistryError::Invalid { url, reason });
         }
         Ok(Resolved { digest, content })
+    }
+
+    /// The digest of a manifest, where the registry tells it without sending the manifest. Whoever may not have it is
+    /// told so in more words with the manifest itself.
+    async fn manifest_digest(
+        &self,
+        endpoint: &Endpoint,
+        version: &str,
+    ) -> Result<Option<String>, RegistryError> {
+        let url = endpoint.url(self.reference.repository(), &format!("manifests/{version}"));
+        let request = Request::new(Method::HEAD, &url).header("accept", ACCEPTED);
+        let answer = self.request(endpoint, request, "pull").await?;
+        match answer.status() {
+            StatusCode::NOT_FOUND => Err(RegistryError::NotFound { what: self.reference.to_string() }),
+            StatusCode::OK => {
+                let digest = header(&answer, "docker-content-digest").filter(|digest| is_digest(digest));
+                Ok(digest.filter(|digest| !is_digest(version) || digest == version))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// A blob from `offset` on, from the first place that gives it.

@@ -72,7 +72,8 @@ impl Resolver {
                 }
                 Some("search" | "domain") => search = words.map(str::to_owned).collect(),
                 Some("options") => {
-                    let given = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).last();
+                    let given =
+                        words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).next_back();
                     ndots = given.unwrap_or(ndots);
                 }
                 _ => {}

@@ -95,7 +95,7 @@ impl Fake {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let mut contents = self.contents.lock().unwrap();
         let path = request.uri().path().to_owned();
-        contents.asked.push(path.clone());
+        contents.asked.push(format!("{} {path}", request.method()));
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let plain = |status: StatusCode, body: &str| {
             Response::builder().status(status).body(Full::new(Bytes::from(body.to_owned()))).unwrap()
@@ -132,6 +132,7 @@ impl Fake {
         };
         Response::builder()
             .header("content-type", kind)
+            .header("docker-content-digest", digest(content))
             .body(Full::new(Bytes::from(content.clone())))
             .unwrap()
     }

@@ -68,7 +68,7 @@ async fn images_that_skopeo_has_pushed_come_by_tag_and_by_digest_in_all_forms() 
             ],
         );
         let pinned = format!("{}@{}", registry.name("library/web"), reported.trim());
-        assert_eq!(pulled.digests, [pinned.clone()]);
+        assert_eq!(pulled.digests, [pinned.as_str()]);
         let by_digest = Node::new().pull(&pinned).await.unwrap();
         assert_eq!((by_digest.id, by_digest.tags.len()), (pulled.id, 0));
     }
@@ -89,7 +89,7 @@ async fn what_is_not_there_is_said_in_containerds_words() {
     assert!(error.registry().unwrap().is_not_found());
     let nobody = node.pull("127.0.0.1:1/web:1").await.unwrap_err();
     assert!(nobody.registry().unwrap().is_unreachable());
-    let expected = r#"failed to do request: GET "http://127.0.0.1:1/v2/web/manifests/1": dial tcp 127.0.0.1:1: connect: Connection refused"#;
+    let expected = r#"failed to do request: HEAD "http://127.0.0.1:1/v2/web/manifests/1": dial tcp 127.0.0.1:1: connect: Connection refused"#;
     assert!(nobody.chain().contains(expected), "{}", nobody.chain());
     node.assert_empty();
 }
@@ -108,7 +108,7 @@ async fn a_password_is_asked_for_and_found_where_docker_keeps_it() {
     assert!(refused.contains("pull access denied, repository does not exist or may require authorization: server message: unauthorized: authentication required"), "{refused}");
     assert!(node.pull_with(&name, &login("me", "wrong")).await.is_err());
     node.assert_empty();
-    assert_eq!(node.pull_with(&name, &login("me", "secret")).await.unwrap().tags, [name.clone()]);
+    assert_eq!(node.pull_with(&name, &login("me", "secret")).await.unwrap().tags, [name.as_str()]);
     // Nobody may use what another has shown.
     assert!(node.pull(&name).await.is_err());
 
@@ -166,7 +166,7 @@ async fn tls_needs_a_ca_that_is_known() {
     assert!(refused.contains("tls: invalid peer certificate: UnknownIssuer"), "{refused}");
     let (folder, known) = hosts(&host, &format!("server = \"https://{host}\"\nca = \"own.crt\""));
     fs::copy(&ca_file, folder.path().join(&host).join("own.crt")).unwrap();
-    assert_eq!(Node::with(known).pull(&name).await.unwrap().tags, [name.clone()]);
+    assert_eq!(Node::with(known).pull(&name).await.unwrap().tags, [name.as_str()]);
     let (_folder, careless) = hosts(&host, &format!("server = \"https://{host}\"\nskip_verify = true"));
     assert_eq!(Node::with(careless).pull(&name).await.unwrap().tags, [name]);
 }
@@ -218,7 +218,7 @@ async fn a_pull_that_was_given_up_is_continued_by_the_next() {
 async fn progress_tells_every_layer_and_what_was_here() {
     let fake = Fake::start().await;
     let lower = layer("lower", &noise(300_000, 3));
-    fake.put_image("a", "1", &parts("amd64", &[lower.clone()], gzip));
+    fake.put_image("a", "1", &parts("amd64", std::slice::from_ref(&lower), gzip));
     fake.put_image("a", "2", &parts("amd64", &[lower, layer("upper", b"upper")], gzip));
     let node = Node::new();
     node.pull(&fake.name("a:1")).await.unwrap();
@@ -377,6 +377,24 @@ async fn pulls_at_once_share_their_downloads() {
     let pulled = futures::future::join_all(names.iter().map(|name| node.pull(name))).await;
     assert!(pulled.iter().all(Result::is_ok), "{pulled:?}");
     assert_eq!(fake.asked(&digest(&images[0].layers[0])), 1, "the layer came once");
+}
+
+#[tokio::test]
+async fn what_is_here_is_only_asked_about() {
+    let fake = Fake::start().await;
+    fake.put_image("web", "1", &two_layers());
+    let node = Node::new();
+    let name = fake.name("web:1");
+    node.pull(&name).await.unwrap();
+    let fetched = fake.asked("GET ");
+    node.pull(&name).await.unwrap();
+    // Docker Hub counts manifests that are fetched, and a pod with the policy Always pulls at every start.
+    assert_eq!((fake.asked("GET "), fake.asked("HEAD ")), (fetched, 2));
+    fake.put_image("web", "1", &parts("amd64", &[layer("new", b"new")], gzip));
+    let newer = node.pull(&name).await.unwrap();
+    assert_eq!(node.file(&newer, "new"), b"new", "the tag has moved");
+    let older = node.store().list().unwrap().into_iter().find(|image| image.id != newer.id).unwrap();
+    assert_eq!((older.tags.len(), older.digests.len()), (0, 1), "the old image has lost its tag");
 }
 
 #[test]
