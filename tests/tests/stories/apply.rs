@@ -39,7 +39,7 @@ fn managers(cluster: &Cluster, what: &str) -> Vec<String> {
 fn the_server_applies_and_names_who_is_in_the_way() {
     let cluster = Cluster::start();
     assert_eq!(server_side(&cluster, WEB, "").ok(), "deployment.apps/web serverside-applied\n");
-    let settings = "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}, data: {color: blue}}";
+    let settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {color: blue}\n";
     server_side(&cluster, settings, "").ok();
     let before = cluster.get("configmap settings --show-managed-fields");
     server_side(&cluster, settings, "").ok();
