@@ -6,9 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use tokio::io::unix::AsyncFd;
 
-use super::protocol::{
-    Inbox, Introduction, Message, PodDirectory, Reply, Request, VERSIONS, encode,
-};
+use super::protocol::{Inbox, Introduction, Message, PodDirectory, Reply, Request, VERSIONS, encode};
 use crate::sys::{open, poll, socket};
 
 /// A connection to a shim. One request at a time.

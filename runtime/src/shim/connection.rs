@@ -22,7 +22,13 @@ impl Connection {
     /// A client that has just connected.
     pub fn new(socket: OwnedFd) -> io::Result<Connection> {
         socket::set_nonblocking(&socket, true)?;
-        Ok(Connection { socket, inbox: Inbox::default(), outbox: VecDeque::new(), subscribed: false, version: 1 })
+        Ok(Connection {
+            socket,
+            inbox: Inbox::default(),
+            outbox: VecDeque::new(),
+            subscribed: false,
+            version: 1,
+        })
     }
 
     /// Takes what has arrived; `false` at the end of the connection.

@@ -206,9 +206,8 @@ fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn become_container(steps: Vec<SetupStep>, stage: &mut Stage) -> ! {
-    let outcome = die_with_the_shim()
-        .and_then(|()| stage.prepare(&steps))
-        .and_then(|()| carry_out(steps, stage));
+    let outcome =
+        die_with_the_shim().and_then(|()| stage.prepare(&steps)).and_then(|()| carry_out(steps, stage));
     give_up(outcome, stage)
 }
 

@@ -46,10 +46,7 @@ pub fn make(
         // Moving oneself by `tasks` spares the kernel from stopping all forks of the machine.
         write_kernel_file(&group.join("tasks"), "0").map_err(failed(format!("join {}", group.display())))?;
     }
-    if let Some(group) = &settings.group.unified {
-        write_kernel_file(&group.join("cgroup.procs"), "0")
-            .map_err(failed(format!("join {}", group.display())))?;
-    }
+    // In its version 2 group the shim was born.
     recorder.mark("JoinCgroups");
     let home = if settings.exit_command.is_empty() { &[][..] } else { &["net", "ipc", "uts"] };
     let open = |name: &&str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);

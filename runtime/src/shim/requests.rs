@@ -110,7 +110,8 @@ impl Shim {
         failpoint::reach("shim.forked");
         self.containers.insert(container.clone(), started);
         // Nothing of its output is read before this is done.
-        let attached = if attach == Attached::default() { Vec::new() } else { self.attach(&container, attach)? };
+        let attached =
+            if attach == Attached::default() { Vec::new() } else { self.attach(&container, attach)? };
         self.processes.push(Forked {
             pid: child.pid,
             role: Role::First(container),

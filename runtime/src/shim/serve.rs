@@ -41,7 +41,8 @@ pub(super) fn run(directory: PodDirectory) -> Result<(), Failure> {
     recorder.mark("ReadSettings");
     let shared = namespaces::make(&settings, &directory, &mut recorder)?;
     if settings.trace {
-        trace::append(&directory.trace(), recorder.take().unwrap_or_default()).map_err(failed("tell times"))?;
+        trace::append(&directory.trace(), recorder.take().unwrap_or_default())
+            .map_err(failed("tell times"))?;
     }
     failpoint::reach("shim.namespaces");
     // Containers have a score of their own each; where the machine forbids it, the shim goes like anybody else.
@@ -410,10 +411,8 @@ impl Shim {
     fn give_up_on(&mut self, position: usize, error: io::Error) {
         let forked = &mut self.processes[position];
         forked.failure = Some(format!("unable to serve container process: {error}"));
-        let killed = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(forked.pid),
-            nix::sys::signal::Signal::SIGKILL,
-        );
+        let killed =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(forked.pid), nix::sys::signal::Signal::SIGKILL);
         if let Err(error) = killed {
             self.complain(format!("failed to kill a process: {error}"));
         }

@@ -35,8 +35,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::{spdy::fuzz as fuzz_spdy, websocket::fuzz as fuzz_websocket};
 pub use self::{
     backend::{Backend, BackendError, Connection, Streams, TerminalSize},
     tokens::TooManyRequests,
@@ -47,6 +45,8 @@ use self::{
     session::Session,
     tokens::Tokens,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::{spdy::fuzz as fuzz_spdy, websocket::fuzz as fuzz_websocket};
 
 /// How long a connection may be silent before it ends; as upstream's kubelet has it.
 const IDLE: Duration = Duration::from_secs(4 * 60 * 60);

@@ -98,10 +98,8 @@ fn processes(places: &Places) -> Vec<(String, String)> {
         }
         let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
         let groups = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-        let has_directory = places
-            .directories
-            .iter()
-            .any(|directory| command.contains(&*directory.to_string_lossy()));
+        let has_directory =
+            places.directories.iter().any(|directory| command.contains(&*directory.to_string_lossy()));
         let is_child = parent_of(&process.path()) == Some(std::process::id());
         if has_directory || groups.lines().any(|line| format!("{line}/").contains(&group)) || is_child {
             found.push((pid, command.replace('\0', " ")));
