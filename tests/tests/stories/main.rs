@@ -4,6 +4,7 @@
 mod apply;
 mod architecture;
 mod bad_input;
+mod by_hand;
 mod command_line;
 mod crash;
 mod custom_resources;
