@@ -40,11 +40,14 @@ impl Puller {
     /// Sees to it that a layer is here, packed and unpacked; tells how many bytes its files have.
     pub(super) async fn layer(&self, wanted: Wanted<'_>) -> Result<u64, ImageError> {
         let digest = checked_digest(&wanted.blob.digest)?.to_owned();
-        wanted.lease.keep(&digest)?;
-        wanted.lease.keep(wanted.diff_id)?;
-        // Somebody else may be fetching the same: this waits.
-        let (store, asked) = (self.store.clone(), digest.clone());
-        let started = blocking(move || store.start_download(&asked)).await?;
+        let (store, lease, diff_id) = (self.store.clone(), wanted.lease.clone(), wanted.diff_id.to_owned());
+        let started = blocking(move || {
+            lease.keep(&digest)?;
+            lease.keep(&diff_id)?;
+            // Somebody else may be fetching the same: this waits.
+            store.start_download(&digest)
+        })
+        .await?;
         let layer = self.store.layer_path(wanted.diff_id);
         match started {
             Started::Present(_) if layer.is_dir() => {

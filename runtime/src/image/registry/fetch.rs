@@ -158,33 +158,31 @@ impl Repository<'_> {
     pub(super) async fn request(
         &self,
         endpoint: &Endpoint,
-        mut request: Request,
+        request: Request,
         actions: &str,
     ) -> Result<Response<Incoming>, RegistryError> {
-        for (name, value) in &endpoint.headers {
-            request = request.header(name, value);
-        }
         let transport = &self.registries.transport;
-        let authorized = |header: Option<String>| match header {
-            Some(header) => request.clone().header("authorization", &header),
-            None => request.clone(),
+        let shown = |token: &Option<String>| {
+            let headers = endpoint.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let token = token.iter().map(|token| ("authorization", token.as_str()));
+            headers.chain(token).fold(request.clone(), |request, (name, value)| request.header(name, value))
         };
-        let known = self.known_token(endpoint, actions);
-        let mut answer = transport.send(&endpoint.tls, &authorized(known)).await?;
+        let mut token = self.known_token(endpoint, actions);
+        let mut answer = transport.send(&endpoint.tls, &shown(&token)).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             let challenges = answer.headers().get_all("www-authenticate").iter();
             let challenges: Vec<String> =
                 challenges.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
             if let Some(header) = self.authorize(endpoint, &challenges, actions).await? {
-                answer = transport.send(&endpoint.tls, &authorized(Some(header))).await?;
+                token = Some(header);
+                answer = transport.send(&endpoint.tls, &shown(&token)).await?;
             }
         }
         let mut url = request.url.clone();
         for _ in 0..MOST_REDIRECTIONS {
             let moved = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            let Some(location) =
-                header(&answer, "location").filter(|_| moved && request.method == Method::GET)
-            else {
+            let follows = moved && matches!(request.method, Method::GET | Method::HEAD);
+            let Some(location) = header(&answer, "location").filter(|_| follows) else {
                 return Ok(answer);
             };
             url = join(&url, &location).ok_or_else(|| RegistryError::Invalid {
@@ -192,10 +190,13 @@ impl Repository<'_> {
                 reason: format!("it leads to {location:?}"),
             })?;
             // Elsewhere our token is nobody's business, and the registry's own certificates do not count.
-            let same = authority(&url) == Some(endpoint.authority.clone());
-            let tls = if same { endpoint.tls.clone() } else { TlsSettings::default() };
-            let onward = Request { url: url.clone(), ..request.clone() };
-            answer = transport.send(&tls, &onward).await?;
+            let is_same = authority(&url).as_ref() == Some(&endpoint.authority);
+            let (onward, tls) = if is_same {
+                (shown(&token), endpoint.tls.clone())
+            } else {
+                (request.clone(), TlsSettings::default())
+            };
+            answer = transport.send(&tls, &Request { url: url.clone(), ..onward }).await?;
         }
         Err(RegistryError::Invalid { url, reason: "it leads from one place to the next".to_owned() })
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -53,10 +53,12 @@ impl Store {
             };
             match Flock::lock(file, FlockArg::LockSharedNonblock) {
                 Ok(_) => dead.push(directory),
-                Err(_) => {
-                    let listed = fs::read_to_string(&path).map_err(ImageError::storage("read", path))?;
-                    needed.extend(listed.lines().map(str::to_owned));
-                }
+                Err(_) => match fs::read_to_string(&path) {
+                    Ok(listed) => needed.extend(listed.lines().map(str::to_owned)),
+                    // Its import has just ended; what it made has names, which are read after this.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(ImageError::storage("read", path)(error)),
+                },
             }
         }
         Ok(needed)

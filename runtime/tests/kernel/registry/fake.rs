@@ -19,6 +19,8 @@ use super::{Parts, digest};
 struct Contents {
     answers: HashMap<String, (String, Vec<u8>)>,
     asked: Vec<String>,
+    headers: Vec<String>,
+    redirections: HashMap<String, String>,
     /// Only with this header, which its token server gives for a name and password.
     token: Option<String>,
     login: Option<String>,
@@ -79,6 +81,16 @@ impl Fake {
         }
     }
 
+    /// Sends whoever asks for this elsewhere.
+    pub fn redirect(&self, path: &str, to: &str) {
+        self.contents.lock().unwrap().redirections.insert(path.to_owned(), to.to_owned());
+    }
+
+    /// Whether anybody has sent this header.
+    pub fn saw_header(&self, name: &str) -> bool {
+        self.contents.lock().unwrap().headers.iter().any(|seen| seen == name)
+    }
+
     /// All of an image.
     pub fn put_image(&self, repository: &str, tag: &str, parts: &Parts) {
         for blob in parts.layers.iter().chain([&parts.config]) {
@@ -96,6 +108,7 @@ impl Fake {
         let mut contents = self.contents.lock().unwrap();
         let path = request.uri().path().to_owned();
         contents.asked.push(format!("{} {path}", request.method()));
+        contents.headers.extend(request.headers().keys().map(|name| name.to_string()));
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let plain = |status: StatusCode, body: &str| {
             Response::builder().status(status).body(Full::new(Bytes::from(body.to_owned()))).unwrap()
@@ -123,6 +136,11 @@ impl Fake {
             );
             refusal.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
             return refusal;
+        }
+        if let Some(to) = contents.redirections.get(&path) {
+            let mut redirection = plain(StatusCode::TEMPORARY_REDIRECT, "");
+            redirection.headers_mut().insert("location", to.parse().unwrap());
+            return redirection;
         }
         let Some((kind, content)) = contents.answers.get(&path) else {
             return plain(

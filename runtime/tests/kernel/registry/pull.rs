@@ -140,6 +140,30 @@ async fn a_token_is_fetched_once_with_the_callers_password() {
 }
 
 #[tokio::test]
+async fn secrets_do_not_follow_to_another_host() {
+    let (fake, storage) = (Fake::start().await, Fake::start().await);
+    let image = two_layers();
+    fake.put_image("private/web", "1", &image);
+    for layer in &image.layers {
+        let path = format!("/v2/private/web/blobs/{}", digest(layer));
+        storage.put(&path, "application/octet-stream", layer);
+        fake.redirect(&path, &format!("http://{}{path}", storage.address));
+    }
+    let basic = base64::engine::general_purpose::STANDARD.encode("me:secret");
+    fake.want_token(&format!("Basic {basic}"), "t0k3n");
+    let host = fake.address.to_string();
+    let toml = format!("server = \"http://{host}\"\n[header]\nx-secret = \"known\"");
+    let (_folder, settings) = hosts(&host, &toml);
+    let node = Node::with(settings);
+    let pulled = node.pull_with(&fake.name("private/web:1"), &login("me", "secret")).await.unwrap();
+    assert_eq!(node.file(&pulled, "upper"), b"upper");
+    assert!(fake.saw_header("x-secret") && fake.saw_header("authorization"));
+    assert!(
+        storage.asked("GET ") == 2 && !storage.saw_header("x-secret") && !storage.saw_header("authorization")
+    );
+}
+
+#[tokio::test]
 async fn tls_needs_a_ca_that_is_known() {
     let work = tempfile::tempdir().unwrap();
     let (ca_file, certificate, key) =
