@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cri::v1;
@@ -22,8 +23,9 @@ use crate::container::sysctl::{self, OfTheNode};
 use crate::image::OrNotFound;
 use crate::shim::protocol::{PodDirectory, Settings, write_json};
 use crate::shim::{self, Connection};
+use crate::sys::spawn::{self, Program};
+use crate::sys::{failpoint, open};
 use crate::trace::{self, Actor, Recorder};
-use crate::sys::failpoint;
 
 impl Shared {
     /// Makes a pod's namespaces, gives it an address, and leaves a shim with it.
@@ -151,18 +153,24 @@ impl Shared {
     /// Starts the shim from the protected binary.
     fn start_shim(&self, sandbox: &Sandbox, listener: std::os::fd::OwnedFd) -> io::Result<i32> {
         let log = File::create(sandbox.directory.shim_log())?;
-        let child = Command::new(self.executable()?.path())
-            .args(&self.config.shim.arguments)
-            .arg(&sandbox.directory.0)
-            .env_clear()
-            .envs(failpoint::environment())
-            .current_dir("/")
-            .stdin(Stdio::from(listener))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let pid = child.id() as i32;
-        let pidfd = crate::sys::process::pidfd_open(pid)?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let path = spawn::words([self.executable()?.path().as_os_str().as_bytes()])?.remove(0);
+        let given = self.config.shim.arguments.iter().map(String::as_bytes);
+        let name = path.as_bytes();
+        let arguments = [name].into_iter().chain(given).chain([sandbox.directory.0.as_os_str().as_bytes()]);
+        let environment: Vec<Vec<u8>> = failpoint::environment()
+            .into_iter()
+            .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
+            .collect();
+        let group = self.shims_cgroup().unified().as_deref().map(open::readable_directory).transpose()?;
+        let child = spawn::spawn(Program {
+            path: &path,
+            arguments: spawn::words(arguments)?,
+            environment: spawn::words(environment.iter().map(Vec::as_slice))?,
+            streams: [listener.as_fd(), null.as_fd(), log.as_fd()],
+            group,
+        })?;
+        let (pid, pidfd) = (child.pid, child.pidfd);
         // Whenever it ends, nobody is left a zombie; an adopted shim is buried by init.
         tokio::spawn(async move {
             let Ok(pidfd) = crate::sys::poll::watched(pidfd) else { return };

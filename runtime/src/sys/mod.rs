@@ -12,6 +12,7 @@ pub mod open;
 pub mod poll;
 pub mod process;
 pub mod socket;
+pub mod spawn;
 pub mod terminal;
 
 use std::ffi::CString;

@@ -58,6 +58,12 @@ pub fn fork(namespaces: libc::c_int, cgroup: Option<&OwnedFd>) -> io::Result<Opt
     Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }))
 }
 
+/// Forks in a process of several threads: the child may do nothing but system calls until it is another program.
+pub(super) fn clone_into(cgroup: Option<&OwnedFd>) -> io::Result<Option<Child>> {
+    // What the single-threaded fork forbids is left to the caller.
+    fork(0, cgroup)
+}
+
 /// Forks a child of this process's own parent, so that the parent can wait for it as for this one.
 ///
 /// As with [`fork`], `None` is returned in the child, and the caller must be the only thread.
