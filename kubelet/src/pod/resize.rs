@@ -27,13 +27,13 @@ pub enum Change {
     Restart,
 }
 
-/// Brings the allocation up to what the spec asks for, if the node has the room. `others` are the node's other
-/// pods. Answers why not.
+/// Brings the allocation up to what the spec asks for, if the node has the room. `others` gives the node's other
+/// pods; it is asked only when there is something to decide. Answers why not.
 pub fn allocate(
     pod: &Pod,
     memory: &mut Memory,
     facts: &NodeFacts,
-    others: &[Arc<Pod>],
+    others: impl FnOnce() -> Vec<Arc<Pod>>,
 ) -> Option<ResizeWait> {
     for container in resizable(pod) {
         // What a former kubelet has applied was allocated; a new container gets what it asks for.
@@ -47,7 +47,8 @@ pub fn allocate(
     if is_settled {
         return None;
     }
-    let refused = RESIZABLE.iter().find_map(|resource| lack(pod, resource, facts, others));
+    let others = others();
+    let refused = RESIZABLE.iter().find_map(|resource| lack(pod, resource, facts, &others));
     if refused.is_none() {
         for container in resizable(pod) {
             memory.allocated.insert(container.name.clone(), wanted(container));
@@ -189,18 +190,21 @@ mod tests {
     #[test]
     fn a_wish_is_granted_when_there_is_room() {
         let mut memory = Memory::new(Timestamp::UNIX_EPOCH);
-        assert_eq!(allocate(&pod("1", json!({})), &mut memory, &facts(), &[]), None);
+        assert_eq!(allocate(&pod("1", json!({})), &mut memory, &facts(), Vec::new), None);
         assert_eq!(allocated(&memory), "1");
         let other = [pod("500m", json!({}))];
-        let deferred = allocate(&pod("1600m", json!({})), &mut memory, &facts(), &other).unwrap();
+        let deferred = allocate(&pod("1600m", json!({})), &mut memory, &facts(), || other.to_vec()).unwrap();
         assert_eq!(deferred.reason, "Deferred");
         assert_eq!(
             deferred.message,
             "Node didn't have enough resource: cpu, requested: 1600, used: 500, capacity: 2000"
         );
-        assert_eq!(allocate(&pod("3", json!({})), &mut memory, &facts(), &[]).unwrap().reason, "Infeasible");
+        assert_eq!(
+            allocate(&pod("3", json!({})), &mut memory, &facts(), Vec::new).unwrap().reason,
+            "Infeasible"
+        );
         assert_eq!(allocated(&memory), "1");
-        assert_eq!(allocate(&pod("1600m", json!({})), &mut memory, &facts(), &[]), None);
+        assert_eq!(allocate(&pod("1600m", json!({})), &mut memory, &facts(), Vec::new), None);
         assert_eq!(allocated(&memory), "1600m");
     }
 
@@ -209,7 +213,7 @@ mod tests {
         let mut memory = Memory::new(Timestamp::UNIX_EPOCH);
         let told = json!({ "containerStatuses": [{ "name": "c", "image": "i", "imageID": "", "ready": true,
             "restartCount": 0, "resources": { "requests": { "cpu": "1" } } }] });
-        assert_eq!(allocate(&pod("3", told), &mut memory, &facts(), &[]).unwrap().reason, "Infeasible");
+        assert_eq!(allocate(&pod("3", told), &mut memory, &facts(), Vec::new).unwrap().reason, "Infeasible");
         assert_eq!(allocated(&memory), "1");
         let made = allocated_pod(&pod("3", json!({})), &memory);
         assert_eq!(wanted(&made.spec().containers[0]), memory.allocated["c"]);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use client::Cache;
 use client::events::EventType;
 use cri::v1::{LinuxContainerResources, UpdateContainerResourcesRequest, UpdatePodSandboxResourcesRequest};
 use cri::{Code, Error};
@@ -23,8 +24,9 @@ impl Worker {
         if goal(&self.situation(now)) != Goal::Run {
             return;
         }
-        let others = self.other_pods();
-        let wait = allocate(&self.pod, &mut self.memory, &self.context.node, &others);
+        let (pods, own) = (self.context.pods.clone(), self.pod.uid().to_string());
+        let others = || pods_taken(&pods, &own);
+        let wait = allocate(&self.pod, &mut self.memory, &self.context.node, others);
         if let Some(wait) = wait.as_ref().filter(|wait| self.memory.resize_wait.as_ref() != Some(wait)) {
             let reason = format!("Resize{}", wait.reason);
             self.context.events.event(
@@ -39,10 +41,13 @@ impl Worker {
 
     /// The pods that the node has taken beside this one.
     pub(super) fn other_pods(&self) -> Vec<Arc<Pod>> {
-        let own = self.pod.uid();
-        let taken = |pod: &Pod| pod.uid() != own && !pod.is_finished() && pod.status().start_time.is_some();
-        self.context.pods.list().into_iter().filter(|pod| taken(pod)).collect()
+        pods_taken(&self.context.pods, self.pod.uid())
     }
+}
+
+fn pods_taken(pods: &Cache<Pod>, own: &str) -> Vec<Arc<Pod>> {
+    let taken = |pod: &Pod| pod.uid() != own && !pod.is_finished() && pod.status().start_time.is_some();
+    pods.list().into_iter().filter(|pod| taken(pod)).collect()
 }
 
 /// Tells the runtime and the pod's group what a container may use from now on. `pod` is the pod as allocated,
