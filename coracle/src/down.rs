@@ -112,7 +112,13 @@ impl Lock {
             .with_context(|| format!("cannot create {}", place.run_dir.display()))?;
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let lock = |file| Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        let locked = match lock(file) {
+            // Whoever has been killed holds it until he is gone, and is waited for.
+            Err((file, Errno::EWOULDBLOCK)) if Running::find(place)?.is_none() => lock(file),
+            locked => locked,
+        };
+        let mut file = match locked {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => {
                 bail!("another server runs in {}: stop it with `coracle down`", place.data_dir.display())
