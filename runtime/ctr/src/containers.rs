@@ -14,6 +14,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -201,12 +202,29 @@ pub fn entries(folder: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Makes the folder of a container to be, and takes its first turn.
+/// Makes the folder of a container to be, and takes its first turn. Before that is taken, another command may hold
+/// the folder for one that was left behind, and remove it: it is made again then.
 pub fn reserve(place: &Place, id: &str) -> Result<Turn> {
+    const ATTEMPTS: u32 = 100;
     let folder = place.containers().join(id);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let lock = lock(&folder, FlockArg::LockExclusive)?.context("the container's folder is gone")?;
-    Ok(Turn { _lock: lock })
+    for _ in 0..ATTEMPTS {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        if let Some(lock) = lock(&folder, FlockArg::LockExclusive)?
+            && is_still_there(&lock, &folder)?
+        {
+            return Ok(Turn { _lock: lock });
+        }
+    }
+    bail!("{} is removed again and again", folder.display())
+}
+
+/// Whether the lock is that of the folder, and not of one that was removed while it was waited for.
+fn is_still_there(lock: &File, folder: &Path) -> Result<bool> {
+    let held = lock.metadata().context("cannot look at the container's lock")?.ino();
+    match fs::metadata(folder.join("lock")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(found.context("cannot look at the container's lock")?.ino() == held),
+    }
 }
 
 /// Takes the turn of a folder that nobody is at; `None` while somebody is.

@@ -20,7 +20,7 @@ use crate::container::plan::{self, Inputs, Planned, Seccomp, cri_user, log_path,
 use crate::container::spec::Label;
 use crate::container::{cdi, devices, seccomp};
 use crate::image::{Image, OrNotFound};
-use crate::shim::protocol::{Exit, Reply, Request, write_json, write_whole};
+use crate::shim::protocol::{Exit, Reply, Request, write_json};
 use crate::sys::failpoint;
 use crate::trace::{self, Actor, Recorder};
 
@@ -224,7 +224,10 @@ impl Shared {
                 return Ok(());
             }
             fs::create_dir_all(self.config.state.join("seccomp"))?;
-            write_whole(&path, &program)
+            // Another process may write the same at this moment: each has a file of its own until it is whole.
+            let own = path.with_extension(std::process::id().to_string());
+            fs::write(&own, &program)?;
+            fs::rename(own, &path)
         };
         write().map_err(failed("write the seccomp filter"))?;
         Ok(Some(path))
