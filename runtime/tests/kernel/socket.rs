@@ -153,11 +153,11 @@ fn a_pod_lives_through_all_its_calls() {
         assert_eq!(pods(PodSandboxFilter::default()).await.len(), 2);
         assert_eq!(
             pods(PodSandboxFilter { label_selector: labelled, ..Default::default() }).await,
-            [pod.clone()]
+            std::slice::from_ref(&pod)
         );
         assert_eq!(
             pods(PodSandboxFilter { id: other[..13].into(), ..Default::default() }).await,
-            [other.clone()]
+            std::slice::from_ref(&other)
         );
         let state = |state: PodSandboxState| Some(PodSandboxStateValue { state: state as i32 });
         let not_ready =
