@@ -111,7 +111,7 @@ pub fn read(files: &[impl AsRef<Path>]) -> io::Result<Vec<Step>> {
 pub(crate) fn pack(steps: &[Step]) -> String {
     steps.iter().fold(String::new(), |mut text, step| {
         // Writing to a string cannot fail.
-        write!(text, "{} {} {}\n", step.name, step.begin, step.end).ok();
+        writeln!(text, "{} {} {}", step.name, step.begin, step.end).ok();
         text
     })
 }

@@ -37,12 +37,16 @@ async fn image_with_links(world: &World, name: &str, links: &[(&str, &str)]) -> 
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o755);
     header.set_size(busybox.len() as u64);
-    (header.set_uid(0), header.set_gid(0));
+    header.set_uid(0);
+    header.set_gid(0);
     layer.append_data(&mut header, "bin/busybox", busybox.as_slice()).unwrap();
     for (place, target) in [("bin/sh", "busybox")].iter().chain(links) {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
-        (header.set_size(0), header.set_mode(0o777), header.set_uid(0), header.set_gid(0));
+        header.set_size(0);
+        header.set_mode(0o777);
+        header.set_uid(0);
+        header.set_gid(0);
         layer.append_link(&mut header, place, target).unwrap();
     }
     let name = format!("docker.io/coracle/{name}:1");
