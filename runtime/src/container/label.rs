@@ -14,6 +14,7 @@ use super::spec::Label;
 pub const DEFAULT_PROFILE: &str = "coracle-default";
 
 const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
+const PARSERS: [&str; 2] = ["/sbin/apparmor_parser", "/usr/sbin/apparmor_parser"];
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
@@ -36,9 +37,10 @@ pub struct Labels {
 }
 
 impl Modules {
-    /// Asks the kernel.
+    /// Asks the kernel. AppArmor without the program that loads profiles is as good as none.
     pub fn detect() -> Modules {
         let apparmor = fs::read_to_string(APPARMOR).is_ok_and(|enabled| enabled.starts_with('Y'));
+        let apparmor = apparmor && PARSERS.iter().any(|path| Path::new(path).exists());
         Modules { apparmor, selinux: Path::new(SELINUX).exists() }
     }
 }
@@ -98,7 +100,8 @@ pub fn ensure_loaded(profile: &str) -> io::Result<()> {
     if profile != DEFAULT_PROFILE {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("apparmor profile not found {profile}")));
     }
-    let mut parser = Command::new("apparmor_parser")
+    let program = PARSERS.into_iter().find(|path| Path::new(path).exists()).unwrap_or(PARSERS[0]);
+    let mut parser = Command::new(program)
         .args(["--replace", "--skip-cache"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -121,7 +121,14 @@ impl Shared {
         let Planned { mut spec, resources, devices, seccomp, stop_signal } = planned;
         spec.log_limit = self.config.log_limit;
         if let Some(Label::AppArmor(profile)) = &spec.process.label {
-            label::ensure_loaded(profile).map_err(failed("load the container's apparmor profile"))?;
+            match label::ensure_loaded(profile) {
+                // Nobody asked for ours: a container without it is better than none.
+                Err(error) if security(&config).is_none_or(|security| security.apparmor.is_none()) => {
+                    tracing::warn!(container = id, profile, %error, "failed to load an apparmor profile");
+                    spec.process.label = None;
+                }
+                loaded => loaded.map_err(failed("load the container's apparmor profile"))?,
+            }
         }
         spec.process.seccomp = self.filter(&seccomp, spec.process.capabilities.bounding)?;
 
