@@ -143,7 +143,7 @@ fn is_credit_card(text: &str) -> bool {
             (_, doubled) => doubled,
         })
         .sum();
-    is_clean && (13..=19).contains(&numbers.len()) && sum % 10 == 0
+    is_clean && (13..=19).contains(&numbers.len()) && sum.is_multiple_of(10)
 }
 
 fn is_isbn(text: &str, length: usize) -> bool {

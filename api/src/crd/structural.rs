@@ -164,7 +164,7 @@ impl Check {
                 let path = below(path, "x-kubernetes-list-type");
                 self.faults.push(FieldError::not_supported(path, &kind.into(), &lists));
             }
-            if kind == "set" && props.item().is_some_and(|item| is_composite(item)) {
+            if kind == "set" && props.item().is_some_and(is_composite) {
                 let detail = "items must not be granular maps or lists if parent array's x-kubernetes-list-type is set";
                 self.forbidden(path, "items", detail);
             }
