@@ -18,4 +18,6 @@ pub mod sys;
 pub mod trace;
 
 pub use container::spec::LogLimit;
-pub use service::{Config, Daemonless, Ended, Engine, Runtime, RuntimeError, ShimCommand, read_in_layers, reset, reset_pods};
+pub use service::{
+    Config, Daemonless, Ended, Engine, Runtime, RuntimeError, ShimCommand, read_in_layers, reset, reset_pods,
+};

@@ -195,13 +195,17 @@ impl Shared {
                 let archive = archive.display();
                 match imported {
                     Ok(names) => tracing::info!(%archive, ?names, "imported images"),
-                    Err(error) => tracing::error!(%archive, error = error.chain(), "an archive of images cannot be imported"),
+                    Err(error) => {
+                        tracing::error!(%archive, error = error.chain(), "an archive of images cannot be imported")
+                    }
                 }
             }
             Ok(())
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
-        prepared.map_err(|error| RuntimeError::system("prepare the images")(error.into()))?.map_err(RuntimeError::from)
+        prepared
+            .map_err(|error| RuntimeError::system("prepare the images")(error.into()))?
+            .map_err(RuntimeError::from)
     }
 
     /// The shim's binary, out of reach of containers.

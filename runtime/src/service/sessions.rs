@@ -19,8 +19,8 @@ use super::containers::KILL_PATIENCE;
 use super::state::{Container, ContainerState, Sandbox};
 use crate::container::Spec;
 use crate::container::plan::exec_process;
-use crate::shim::protocol::{Reply, Request, read_json};
 use crate::shim::Connection;
+use crate::shim::protocol::{Reply, Request, read_json};
 use crate::streaming::{self, Backend, BackendError, Streams, TerminalSize};
 use crate::sys::{poll, process, socket, terminal};
 

@@ -32,7 +32,8 @@ pub fn take_control(terminal: impl AsFd) -> io::Result<()> {
 pub fn size(terminal: impl AsFd) -> io::Result<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the request writes one winsize, which lives through the call.
-    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ as _, &mut size) } as libc::c_long)?;
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ as _, &mut size) }
+        as libc::c_long)?;
     Ok((size.ws_col, size.ws_row))
 }
 
