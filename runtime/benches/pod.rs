@@ -48,8 +48,7 @@ async fn beside_ends(world: World) -> World {
     });
     let world = world.with_network(std::sync::Arc::new(network.unwrap())).await;
     let network_config = Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() });
-    let request =
-        UpdateRuntimeConfigRequest { runtime_config: Some(RuntimeConfig { network_config }) };
+    let request = UpdateRuntimeConfigRequest { runtime_config: Some(RuntimeConfig { network_config }) };
     world.runtime.update_runtime_config(request).await.unwrap();
     start(&world).await;
     let mut alone = Vec::new();

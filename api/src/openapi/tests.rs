@@ -1,6 +1,6 @@
 use super::*;
-use crate::kinds::KINDS;
 use crate::kinds;
+use crate::kinds::KINDS;
 
 /// All references in a document must lead somewhere.
 fn dangling(document: &Value) -> Vec<String> {
@@ -116,7 +116,8 @@ fn protobuf_carries_the_same_document() {
 
 #[test]
 fn a_small_group_is_as_it_was() {
-    let document = serde_json::to_string_pretty(&v3(KINDS, "coordination.k8s.io", "v1").unwrap()).unwrap() + "\n";
+    let document =
+        serde_json::to_string_pretty(&v3(KINDS, "coordination.k8s.io", "v1").unwrap()).unwrap() + "\n";
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/openapi/golden/coordination.k8s.io_v1.json");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(path, &document).unwrap();

@@ -60,8 +60,7 @@ pub(crate) fn list(view: &View, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Re
     }
     let metadata = serde_json::to_string(&metadata).map_err(Status::internal)?;
     let (kind, api_version) = (view.kind.list_kind(), view.kind.api_version());
-    let head =
-        format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
+    let head = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
     let body = ListBody::new(head, entries);
     let is_packed = view.wanted.gzip && body.left >= WORTH_PACKING;
     let mut response = match is_packed {

@@ -284,7 +284,8 @@ impl Registry {
             let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
             caches.entry(kind.storage).or_default().clone()
         });
-        let start = || feed::start(self.store.clone(), stored_kind(kind), &self.tasks, self.stop.child_token());
+        let start =
+            || feed::start(self.store.clone(), stored_kind(kind), &self.tasks, self.stop.child_token());
         cell.get_or_try_init(start).await.cloned().map_err(read_failed)
     }
 

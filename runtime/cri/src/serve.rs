@@ -36,7 +36,9 @@ pub async fn serve(
         Some((Ok::<_, io::Error>(connection), socket))
     });
     Server::builder()
-        .add_service(RuntimeServiceServer::new(ServedRuntime(runtime)).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(
+            RuntimeServiceServer::new(ServedRuntime(runtime)).max_decoding_message_size(MESSAGE_LIMIT),
+        )
         .add_service(ImageServiceServer::new(ServedImages(images)).max_decoding_message_size(MESSAGE_LIMIT))
         .serve_with_incoming_shutdown(connections, stop)
         .await

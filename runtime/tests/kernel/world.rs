@@ -74,10 +74,9 @@ fn places(directory: &Path, group: &str) -> Places {
 fn shim_command() -> ShimCommand {
     match std::env::var_os("CORACLE") {
         Some(coracle) => ShimCommand { program: Some(coracle.into()), ..ShimCommand::default() },
-        None => ShimCommand {
-            program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()),
-            arguments: Vec::new(),
-        },
+        None => {
+            ShimCommand { program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()), arguments: Vec::new() }
+        }
     }
 }
 
