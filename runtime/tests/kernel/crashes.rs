@@ -60,7 +60,7 @@ fn crash_everywhere(who: &str, test: &str) {
         }
         clean_up(&world).await;
         let before = Census::take(&world.places());
-        for point in POINTS.iter().copied() {
+        for point in POINTS {
             let mark = world.directory.path().join("mark");
             let story = format!("{who} killed at {point}");
             let (directory, group) = (world.directory.path().to_owned(), world.config.cgroup_parent.clone());
@@ -77,7 +77,7 @@ fn crash_everywhere(who: &str, test: &str) {
             // A container whose start was cut off may still be on its way, and so may the end of one that was asked
             // to end; all else is true at once.
             match truth(&world).await {
-                Err(lie) if !["shim.forked", "stop.asked"].contains(&point) => panic!("{story}: {lie}"),
+                Err(lie) if !["shim.forked", "stop.asked"].contains(point) => panic!("{story}: {lie}"),
                 _ => wait_for_truth(&world).await,
             }
             if !interrupted.is_empty() {
