@@ -1,5 +1,7 @@
 //! CustomResourceDefinitions and their objects, as upstream's conformance cases have them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::client::*;
@@ -76,13 +78,13 @@ impl Server {
     /// Changes a definition and waits until it is served so.
     async fn redefine(&self, patch: &Value, seen: impl AsyncFn() -> bool) {
         self.patch(&format!("{DEFINITIONS}/crontabs.stable.example.com"), MERGE, patch).await.ok();
-        for _ in 0..1000 {
-            if seen().await {
-                return;
+        let until_seen = async {
+            while !seen().await {
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
-        panic!("the definition has not come into force");
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(10), until_seen).await;
+        waited.expect("the definition has not come into force");
     }
 }
 

@@ -7,9 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
 
 /// Makes the directory a tmpfs; `false` when it is a mount already.
 pub fn ensure_tmpfs(directory: &Path, size: Option<i64>) -> io::Result<bool> {
@@ -31,26 +31,48 @@ fn is_mount_point(directory: &Path) -> io::Result<bool> {
 
 /// Gives a directory to a group, which may write to it and passes it on to new files.
 pub fn give_to_group(directory: &Path, group: u32) -> io::Result<()> {
-    chown(directory, None, Some(group))?;
-    let mode = fs::metadata(directory)?.permissions().mode();
-    fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o2770))
+    give(&open_root(directory)?, group, 0o2770)
 }
 
-/// Gives everything below a directory to a group, links themselves left alone.
+/// Gives everything below a directory to a group, links themselves left alone. Who shares the volume may exchange
+/// its files meanwhile: nothing is touched by its path.
 pub fn give_tree_to_group(directory: &Path, group: u32) -> io::Result<()> {
-    give_to_group(directory, group)?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            give_tree_to_group(&entry.path(), group)?;
-        } else if kind.is_file() {
-            chown(entry.path(), None, Some(group))?;
-            let mode = entry.metadata()?.permissions().mode();
-            fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode | 0o660))?;
+    give_below(open_root(directory)?, group)
+}
+
+/// A volume's own place is the node's choice and may be a link.
+fn open_root(directory: &Path) -> nix::Result<OwnedFd> {
+    open(directory, DIRECTORY.difference(OFlag::O_NOFOLLOW), Mode::empty())
+}
+
+/// What is opened has to be a directory and no link to one.
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+fn give_below(directory: OwnedFd, group: u32) -> io::Result<()> {
+    give(&directory, group, 0o2770)?;
+    for entry in fs::read_dir(proc_path(&directory))? {
+        let name = entry?.file_name();
+        let look = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let entry = match openat(&directory, name.as_os_str(), look, Mode::empty()) {
+            Err(Errno::ENOENT) => continue,
+            entry => entry?,
+        };
+        match SFlag::from_bits_truncate(fstat(&entry)?.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => give_below(openat(&entry, ".", DIRECTORY, Mode::empty())?, group)?,
+            SFlag::S_IFREG => give(&entry, group, 0o660)?,
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// Gives what a descriptor stands for to a group, with further rights.
+fn give(file: &OwnedFd, group: u32, rights: u32) -> io::Result<()> {
+    // Descriptors that were opened only to look at something are changed by their place in /proc, which is no name.
+    let place = proc_path(file);
+    chown(&place, None, Some(group))?;
+    let mode = fs::metadata(&place)?.permissions().mode();
+    fs::set_permissions(&place, fs::Permissions::from_mode(mode | rights))
 }
 
 /// Mounts a part of a volume at `target`, so that the container gets what was there when it was looked up:
@@ -71,51 +93,49 @@ pub fn mount_sub_path(volume: &Path, sub_path: &str, target: &Path) -> io::Resul
     Ok(())
 }
 
-/// Opens a path below a directory; links in it cannot lead out.
+/// Opens a path below a directory and makes what is missing of it; links in it cannot lead out, whoever exchanges
+/// them meanwhile.
 fn open_inside(root: &Path, path: &str) -> io::Result<OwnedFd> {
-    let directory = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    match openat2(&directory, path, how) {
+    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    match look_inside(&root, Path::new(path)) {
         Err(Errno::ENOENT) => {
-            make_inside(root, path)?;
-            Ok(openat2(&directory, path, how)?)
+            make_inside(&root, Path::new(path))?;
+            Ok(look_inside(&root, Path::new(path))?)
         }
-        // Kernels before 5.6 have no openat2: the path is resolved and checked by hand.
         Err(Errno::ENOSYS) => {
-            make_inside(root, path)?;
-            let resolved = fs::canonicalize(root.join(path))?;
-            check_inside(root, &resolved)?;
-            Ok(open(&resolved, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
+            let text = "subPath needs the system call openat2, which Linux has since 5.6";
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
         }
         other => Ok(other?),
     }
 }
 
-/// Makes the directories of a path one by one, each in a place that has been checked.
-fn make_inside(root: &Path, path: &str) -> io::Result<()> {
-    let mode = fs::metadata(root)?.permissions().mode() & 0o7777;
-    let mut place = root.to_path_buf();
-    for part in Path::new(path).components() {
-        place.push(part);
-        if fs::symlink_metadata(&place).is_err() {
-            fs::DirBuilder::new().mode(mode).create(&place)?;
-            fs::set_permissions(&place, fs::Permissions::from_mode(mode))?;
-        }
-        check_inside(root, &fs::canonicalize(&place)?)?;
-    }
-    Ok(())
+fn look_inside(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root, path, how)
 }
 
-fn check_inside(root: &Path, resolved: &Path) -> io::Result<()> {
-    match resolved.starts_with(fs::canonicalize(root)?) {
-        true => Ok(()),
-        false => {
-            let text = format!("{} is outside of the volume {}", resolved.display(), root.display());
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+/// Makes the directories of a path one by one, each in a directory that is held open. They get the volume's rights.
+fn make_inside(root: &OwnedFd, path: &Path) -> io::Result<()> {
+    let mode = Mode::from_bits_truncate(fstat(root)?.st_mode);
+    let mut place = PathBuf::new();
+    for part in path.components() {
+        let parent =
+            if place.as_os_str().is_empty() { root.try_clone()? } else { look_inside(root, &place)? };
+        place.push(part);
+        match mkdirat(&parent, part.as_os_str(), mode) {
+            Ok(()) => {
+                // The process's mask has taken from the rights.
+                let made = openat(&parent, part.as_os_str(), DIRECTORY, Mode::empty())?;
+                fchmod(&made, mode)?;
+            }
+            Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }
 
 fn proc_path(file: &OwnedFd) -> PathBuf {
@@ -200,6 +220,39 @@ mod tests {
         let made = open_inside(volume.path(), "a/b").unwrap();
         assert!(fs::metadata(proc_path(&made)).unwrap().is_dir());
         assert!(volume.path().join("a/b").is_dir());
+    }
+
+    /// CVE-2017-1002101, CVE-2021-25741: a pod exchanges a directory for a link while a subPath is prepared.
+    #[test]
+    fn a_link_that_is_exchanged_meanwhile_leads_nowhere() {
+        let (volume, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let rights = fs::metadata(outside.path()).unwrap().permissions();
+        fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let (place, spare) = (volume.path().join("a"), volume.path().join("spare"));
+        fs::create_dir(&place).unwrap();
+        std::os::unix::fs::symlink(outside.path(), &spare).unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                    nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &place, nix::fcntl::AT_FDCWD, &spare, flags)
+                        .unwrap();
+                }
+            });
+            for round in 0..300 {
+                // It may fail, as often as it meets the link; it may not reach what is outside.
+                if let Ok(part) = open_inside(volume.path(), &format!("a/b{round}")) {
+                    let reached = fs::read_link(proc_path(&part)).unwrap();
+                    assert!(reached.starts_with(volume.path()), "{}", reached.display());
+                }
+                give_tree_to_group(volume.path(), 4711).unwrap_or_default();
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        assert_eq!(fs::metadata(outside.path()).unwrap().permissions(), rights);
+        assert_ne!(fs::metadata(outside.path()).unwrap().gid(), 4711);
     }
 
     #[test]
