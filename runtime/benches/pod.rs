@@ -1,5 +1,5 @@
 //! How long a pod takes in the runtime alone, what stopping others does to it, and what its shim costs: `cargo bench -p
-//! runtime --bench pod`, as root. With `CORACLE=<binary>` its shims are those of that binary.
+//! runtime --bench pod`, as root. With `CORACLE_SHIM=<binary>` its shims are those of that binary.
 
 #![allow(clippy::unwrap_used)] // A step that fails ends the measurement.
 

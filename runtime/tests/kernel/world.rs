@@ -70,9 +70,10 @@ fn places(directory: &Path, group: &str) -> Places {
     Places { directories, cgroup_parent: group.to_owned() }
 }
 
-/// The shim alone; or, where `CORACLE` names it, the binary that is shipped.
+/// The shim alone, built like the test; or, where `CORACLE_SHIM` names it, a binary that is shipped (which has no
+/// failpoints).
 fn shim_command() -> ShimCommand {
-    match std::env::var_os("CORACLE") {
+    match std::env::var_os("CORACLE_SHIM") {
         Some(coracle) => ShimCommand { program: Some(coracle.into()), ..ShimCommand::default() },
         None => {
             ShimCommand { program: Some(env!("CARGO_BIN_EXE_coracle-shim").into()), arguments: Vec::new() }

@@ -221,6 +221,7 @@ async fn a_pull_that_was_given_up_is_continued_by_the_next() {
     oci_archive(&parts("amd64", &[layer("big", &content)], gzip), &archive);
     registry.fill(&archive, "big:1", &[]);
     let way = Breaking::before(registry.address, u64::MAX);
+    way.hold_after(2 << 20);
     let name = format!("{}/big:1", way.address);
     let node = Node::new();
     let (sender, mut watched) = tokio::sync::watch::channel(Progress::default());
@@ -232,6 +233,7 @@ async fn a_pull_that_was_given_up_is_continued_by_the_next() {
     };
     assert_eq!(node.store().list().unwrap().len(), 0, "there is no half image");
     let before = way.bytes.load(Ordering::SeqCst);
+    way.cut();
     let pulled = node.pull(&name).await.unwrap();
     assert!(node.file(&pulled, "big") == content);
     let after = way.bytes.load(Ordering::SeqCst) - before;

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::tool;
@@ -93,32 +93,64 @@ pub struct Breaking {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
     pub bytes: Arc<AtomicU64>,
+    gate: Arc<Gate>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+/// How many bytes may pass in all; whoever comes then waits until more may.
+struct Gate {
+    most: Mutex<u64>,
+    raised: Condvar,
+}
+
+impl Gate {
+    fn wait(&self, passed: u64) {
+        drop(self.raised.wait_while(self.most.lock().unwrap(), |most| passed >= *most).unwrap());
+    }
 }
 
 impl Breaking {
+    /// Lets no more than this pass, on all connections together, until they are cut.
+    pub fn hold_after(&self, most: u64) {
+        *self.gate.most.lock().unwrap() = most;
+    }
+
+    /// Ends all connections; new ones may pass what they like.
+    pub fn cut(&self) {
+        for client in self.open.lock().unwrap().drain(..) {
+            shut(&client);
+        }
+        *self.gate.most.lock().unwrap() = u64::MAX;
+        self.gate.raised.notify_all();
+    }
+
     pub fn before(server: SocketAddr, after: u64) -> Breaking {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
-        let (counted, sum) = (connections.clone(), bytes.clone());
+        let gate = Arc::new(Gate { most: Mutex::new(u64::MAX), raised: Condvar::new() });
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let (counted, sum, kept, ends) = (connections.clone(), bytes.clone(), gate.clone(), open.clone());
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 counted.fetch_add(1, Ordering::SeqCst);
-                let (client, server, sum) =
-                    (client.unwrap(), TcpStream::connect(server).unwrap(), sum.clone());
+                let (client, server) = (client.unwrap(), TcpStream::connect(server).unwrap());
+                let (sum, kept) = (sum.clone(), kept.clone());
+                ends.lock().unwrap().push(client.try_clone().unwrap());
                 let (mut up_from, mut up_to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 // Either direction may end first; both end with the break.
                 std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to).is_ok());
-                std::thread::spawn(move || pass(server, client, after, &sum));
+                std::thread::spawn(move || pass(server, client, after, &sum, &kept));
             }
         });
-        Breaking { address, connections, bytes }
+        Breaking { address, connections, bytes, gate, open }
     }
 }
 
-fn pass(mut server: TcpStream, mut client: TcpStream, mut left: u64, sum: &AtomicU64) {
+fn pass(mut server: TcpStream, mut client: TcpStream, mut left: u64, sum: &AtomicU64, gate: &Gate) {
     let mut buffer = [0; 8192];
     while left > 0 {
+        gate.wait(sum.load(Ordering::SeqCst));
         let most = usize::try_from(left).unwrap().min(buffer.len());
         let Ok(length @ 1..) = server.read(&mut buffer[..most]) else { break };
         if client.write_all(&buffer[..length]).is_err() {
@@ -127,13 +159,14 @@ fn pass(mut server: TcpStream, mut client: TcpStream, mut left: u64, sum: &Atomi
         sum.fetch_add(length as u64, Ordering::SeqCst);
         left -= length as u64;
     }
-    for end in [server, client] {
-        // It may have gone by itself.
-        end.shutdown(Shutdown::Both)
-            .or_else(|error| match error.kind() {
-                std::io::ErrorKind::NotConnected => Ok(()),
-                _ => Err(error),
-            })
-            .unwrap();
+    shut(&server);
+    shut(&client);
+}
+
+/// Ends a connection, which may have ended by itself.
+fn shut(end: &TcpStream) {
+    match end.shutdown(Shutdown::Both) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotConnected => panic!("{error}"),
+        _ => {}
     }
 }
