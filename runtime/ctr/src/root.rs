@@ -48,7 +48,8 @@ impl Root {
             let layers = images.layer_paths(&image);
             let writable = Some((upper.as_path(), work.as_path()));
             let overlay =
-                mount::Overlay { layers: &layers, writable, label: None, place: &snapshot }.mount()?;
+                mount::Overlay { layers: &layers, writable, is_kept: true, label: None, place: &snapshot }
+                    .mount()?;
             // Where the user is, his relative paths count from.
             std::env::set_current_dir(here)?;
             let flags = libc::O_RDONLY | libc::O_DIRECTORY;

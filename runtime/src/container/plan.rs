@@ -178,6 +178,7 @@ pub fn plan(mut inputs: Inputs<'_>) -> Result<Planned, PlanError> {
             snapshot: inputs.snapshot,
             readonly: security.readonly_rootfs,
             label: labels.files,
+            is_kept: false,
         },
         volumes,
         devices: inputs.devices.into_iter().map(|(node, _)| node).collect(),

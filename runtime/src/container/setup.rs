@@ -330,7 +330,13 @@ mod tests {
     fn spec(process: Process) -> Spec {
         Spec {
             process,
-            root: Root { layers: vec!["/l/1".into()], snapshot: "/s".into(), readonly: true, label: None },
+            root: Root {
+                layers: vec!["/l/1".into()],
+                snapshot: "/s".into(),
+                readonly: true,
+                label: None,
+                is_kept: false,
+            },
             volumes: vec![Volume {
                 source: Source::Path("/v".into()),
                 target: "/data".into(),

@@ -126,6 +126,10 @@ pub struct Root {
     /// The SELinux label of all its files.
     #[serde(default)]
     pub label: Option<String>,
+    /// Whether the writable layer outlives the container's run: what is written to it must then be synced when
+    /// the container asks for that.
+    #[serde(default)]
+    pub is_kept: bool,
 }
 
 /// A file tree that appears in the container.

@@ -120,6 +120,7 @@ impl Shared {
         })?;
         let Planned { mut spec, resources, devices, seccomp, stop_signal } = planned;
         spec.log_limit = self.config.log_limit;
+        spec.root.is_kept = self.daemonless.is_some();
         if let Some(Label::AppArmor(profile)) = &spec.process.label {
             match label::ensure_loaded(profile) {
                 // Nobody asked for ours: a container without it is better than none.
@@ -231,8 +232,8 @@ impl Shared {
                 return Ok(());
             }
             fs::create_dir_all(self.config.state.join("seccomp"))?;
-            // Another process may write the same at this moment: each has a file of its own until it is whole.
-            let own = path.with_extension(std::process::id().to_string());
+            // Another start may write the same at this moment: each has a file of its own until it is whole.
+            let own = path.with_extension(super::new_id());
             fs::write(&own, &program)?;
             fs::rename(own, &path)
         };
@@ -276,6 +277,10 @@ impl Shared {
             Reply::Failed { message } => {
                 // The shim has recorded it, unless it did not come as far as a process.
                 container.catch_up().map_err(failed("read what the shim wrote"))?;
+                if container.is_running() {
+                    // An earlier server's start, which that one did not live to see.
+                    return Ok(());
+                }
                 let exit = Exit::of_failed_start(&message, Timestamp::now());
                 if container.happened(Happened::Exited(exit.clone())) {
                     write_json(&container.directory.exit(), &exit)

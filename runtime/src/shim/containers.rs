@@ -319,11 +319,16 @@ impl Output {
         self.read_into(index, &mut buffer);
     }
 
-    /// Reads all that is left, and closes.
+    /// Reads all that is left, and closes. Whoever else holds the other end and goes on writing is not waited for.
     pub fn drain(&mut self) {
         let mut buffer = [0; 16 * 1024];
+        const LARGEST_PIPE: usize = 1 << 20;
         for index in 0..self.sources.len() {
-            while self.read_into(index, &mut buffer) {}
+            for _ in 0..LARGEST_PIPE / buffer.len() {
+                if !self.read_into(index, &mut buffer) {
+                    break;
+                }
+            }
             self.close(index);
         }
     }

@@ -239,7 +239,8 @@ impl Shim {
     /// Whether all is over and nobody is there who would hear of it.
     fn is_forsaken(&self) -> bool {
         let is_heard = |client: &Connection| client.subscribed || client.is_flushing();
-        self.has_ended && self.containers.is_empty() && !self.connections.values().any(is_heard)
+        let is_told = self.ledger.unsaved().is_empty();
+        self.has_ended && is_told && self.containers.is_empty() && !self.connections.values().any(is_heard)
     }
 
     /// Who is attached to any container.

@@ -242,6 +242,8 @@ pub struct Overlay<'a> {
     pub layers: &'a [PathBuf],
     /// The writable directory and its work directory; without it nothing can be written.
     pub writable: Option<(&'a Path, &'a Path)>,
+    /// Whether the writable directory will be mounted again some day.
+    pub is_kept: bool,
     /// The SELinux label of all files.
     pub label: Option<&'a str>,
     /// A directory of ours in a mount namespace that nobody else sees, where it may be on its way.
@@ -285,8 +287,10 @@ impl Overlay<'_> {
         }
         if let Some((upper, work)) = self.writable {
             filesystem.set(c"upperdir", &relative(upper))?.set(c"workdir", &relative(work))?;
-            // A container's writable layer is mounted once and never again: nothing is gained by syncing it.
-            filesystem.flag(c"volatile")?;
+            if !self.is_kept {
+                // It is mounted once and never again: nothing is gained by syncing it.
+                filesystem.flag(c"volatile")?;
+            }
         }
         if let Some(label) = self.label {
             filesystem.set(c"context", Path::new(label))?;

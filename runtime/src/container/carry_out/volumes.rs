@@ -87,7 +87,7 @@ pub(super) fn open_image(layers: &[PathBuf], sub_path: &Path, place: &Path) -> R
         let tree = match layers {
             // An overlay of one layer is the layer.
             [layer] => mount::clone_tree(layer, false)?,
-            _ => Overlay { layers, writable: None, label: None, place }.mount()?,
+            _ => Overlay { layers, writable: None, is_kept: false, label: None, place }.mount()?,
         };
         let attributes = super::tree::PROTECTED | attribute::READ_ONLY;
         mount::set_attributes(&tree, attributes, Some(Propagation::Private), false)?;
@@ -116,6 +116,7 @@ pub(super) fn mount_root(root: &Root, owner: Owner) -> io::Result<OwnedFd> {
     let overlay = Overlay {
         layers: &root.layers,
         writable: Some((&upper, &work)),
+        is_kept: root.is_kept,
         label: root.label.as_deref(),
         place: &root.snapshot,
     };
