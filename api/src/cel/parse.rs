@@ -272,7 +272,10 @@ impl Parser {
             Token::Symbol("{") => return self.map(at),
             Token::Symbol(".") => {
                 self.advance();
-                return self.primary();
+                return match self.peek() {
+                    Token::Ident(_) => self.primary(),
+                    _ => self.unexpected("IDENTIFIER"),
+                };
             }
             Token::Ident(name) => {
                 self.advance();

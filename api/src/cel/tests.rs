@@ -95,6 +95,8 @@ fn mistakes_are_found_before_anything_runs() {
     }
     let nested = "(".repeat(10_000);
     assert!(holds(&nested).unwrap_err().contains("recursion limit"));
+    let dots = format!("{}x", ".".repeat(50_000));
+    assert!(holds(&dots).unwrap_err().contains("Syntax error"));
 }
 
 #[test]

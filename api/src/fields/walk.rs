@@ -1,6 +1,6 @@
 //! What a value consists of, as a set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -29,10 +29,10 @@ pub(super) fn applied(place: Place, value: &Value) -> Node {
             }
         }
         (Nature::Set, Value::Array(items)) => {
-            items
-                .iter()
-                .filter_map(|item| set_element(item).ok())
-                .for_each(|element| below.put(element, Node::leaf()));
+            // In their order, so that each is put at the end.
+            let elements: BTreeSet<Element> =
+                items.iter().filter_map(|item| set_element(item).ok()).collect();
+            elements.into_iter().for_each(|element| below.put(element, Node::leaf()));
         }
         (Nature::Keyed(keyed), Value::Array(items)) => {
             for (element, items) in grouped(keyed, items) {
@@ -72,10 +72,10 @@ pub(super) fn everything(place: Place, value: &Value) -> Node {
             }
         }
         (Nature::Set, Value::Array(items)) => {
-            items
-                .iter()
-                .filter_map(|item| set_element(item).ok())
-                .for_each(|element| below.put(element, Node::leaf()));
+            // In their order, so that each is put at the end.
+            let elements: BTreeSet<Element> =
+                items.iter().filter_map(|item| set_element(item).ok()).collect();
+            elements.into_iter().for_each(|element| below.put(element, Node::leaf()));
         }
         (Nature::Keyed(keyed), Value::Array(items)) => {
             for (element, items) in grouped(keyed, items) {

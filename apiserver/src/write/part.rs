@@ -1,6 +1,7 @@
 //! Which part of an object a write to a subresource may change.
 
 use api::{FieldError, Kind, Object};
+use serde_json::Value;
 
 /// What a write goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,10 @@ impl Part {
         match self {
             Part::Whole if kind.status => copy_from(old, "status", object),
             Part::Whole | Part::Own => object,
+            // Who may write a custom object's status may not take its finalizers or owners away.
+            Part::Status if kind.custom.is_some() => {
+                copy_managers(&object, copy_from(&object, "status", old.clone()))
+            }
             Part::Status => copy_from(&object, "metadata", copy_from(&object, "status", old.clone())),
             Part::Special => {
                 kind.strategy.prepare_for_subresource(subresource, &mut object, old);
@@ -67,6 +72,19 @@ fn copy_from(source: &Object, field: &str, mut target: Object) -> Object {
         Some(value) => target.0.insert(field.to_string(), value.clone()),
         None => target.0.remove(field),
     };
+    target
+}
+
+/// `target` with the owners of fields that `source` tells.
+fn copy_managers(source: &Object, mut target: Object) -> Object {
+    const MANAGERS: &str = "managedFields";
+    let managers = source.0.get("metadata").and_then(|metadata| metadata.get(MANAGERS)).cloned();
+    if let Some(metadata) = target.0.get_mut("metadata").and_then(Value::as_object_mut) {
+        match managers {
+            Some(managers) => metadata.insert(MANAGERS.to_string(), managers),
+            None => metadata.remove(MANAGERS),
+        };
+    }
     target
 }
 

@@ -117,10 +117,12 @@ async fn a_definition_adds_a_kind() {
     assert_eq!((&patched["spec"]["replicas"], &patched["metadata"]["generation"]), (&json!(3), &json!(2)));
     let refused = server.patch(&path, STRATEGIC, &json!({"spec": {"replicas": 4}})).await;
     assert_eq!(refused.code, 415);
-    let wanted = json!({"spec": {"replicas": 9}, "status": {"replicas": 2, "labelSelector": "a=b"}});
+    let wanted = json!({"metadata": {"finalizers": ["example.com/mine"]}, "spec": {"replicas": 9},
+        "status": {"replicas": 2, "labelSelector": "a=b"}});
     let status = server.patch(&format!("{path}/status"), MERGE, &wanted).await.ok();
     assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(3), &json!(2)));
     assert_eq!(status["metadata"]["generation"], 2);
+    assert_eq!(status["metadata"]["finalizers"], Value::Null);
     let scale = server.get(&format!("{path}/scale")).await.ok();
     assert_eq!(
         (&scale["spec"]["replicas"], &scale["status"]),
