@@ -1,6 +1,7 @@
 //! What only the embedded engine promises: about its data directory, and about broken ones.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -45,8 +46,10 @@ fn a_newer_format_is_refused_in_one_sentence() {
 #[tokio::test]
 async fn snapshots_replace_the_log() {
     let directory = tempfile::tempdir().unwrap();
-    let mut expected = Vec::new();
+    let (mut expected, mut written) = (Vec::new(), BTreeMap::new());
     for round in 0..40 {
+        let logs = names(directory.path()).into_iter().filter(|name| name.starts_with("log-"));
+        written.extend(logs.map(|name| (name.clone(), fs::read(directory.path().join(name)).unwrap())));
         let store = Embedded::open(directory.path()).unwrap();
         let key = format!("/a/{round}");
         let created = create(&store, &key, "one").await;
@@ -64,6 +67,14 @@ async fn snapshots_replace_the_log() {
     assert_eq!(files.iter().filter(|name| name.starts_with("snapshot-")).count(), 1, "{files:?}");
     assert!(files.iter().filter(|name| name.starts_with("log-")).count() < 40, "{files:?}");
     assert!(!files.iter().any(|name| name.ends_with(".unfinished")), "{files:?}");
+    // Killed between a snapshot and the removal of what it replaces, that is removed at the next start.
+    written.retain(|name, _| !files.contains(name));
+    assert!(written.len() > 10, "{files:?}");
+    written.iter().for_each(|(name, content)| fs::write(directory.path().join(name), content).unwrap());
+    drop(Embedded::open(directory.path()).unwrap());
+    let mut now_there = names(directory.path());
+    now_there.retain(|name| !files.contains(name));
+    assert_eq!(now_there.len(), 1, "only the new log: {now_there:?}");
     let store = Embedded::open(directory.path()).unwrap();
     let found = store.range("/", None, None, 0).await.unwrap().items;
     let found: Vec<_> = found

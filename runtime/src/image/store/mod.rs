@@ -22,6 +22,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use nix::fcntl::FlockArg;
@@ -244,8 +245,11 @@ impl Store {
         if !self.layer_paths(image).iter().all(|layer| layer.is_dir()) {
             return Err(ImageError::Gone { id: image.id.clone() });
         }
+        // The time that the kernel would give the file is too coarse to tell which image was used last.
         let used = self.used_path(&image.id);
-        File::create(&used).map_err(ImageError::storage("write", used))?;
+        File::create(&used)
+            .and_then(|file| file.set_modified(SystemTime::now()))
+            .map_err(ImageError::storage("write", used))?;
         let directory = self.snapshot_path(container);
         let create = || {
             fs::create_dir_all(directory.join("upper"))?;

@@ -75,6 +75,9 @@ impl Journal {
             }
         }
         files.remove_outdated().map_err(io_error("tidy up"))?;
+        // A process that was killed may have finished a snapshot and not removed what it replaces.
+        let snapshot = files.snapshots.last().map_or(Revision(0), |file| Revision(file.number));
+        remove_up_to(snapshot, &mut closed).map_err(io_error("tidy up"))?;
         let number = files.segments.last().map_or(1, |file| file.number + 1);
         let segment = Segment::create(directory, number, next_frame.unwrap_or(1), None);
         let journal = Journal {
@@ -137,12 +140,15 @@ impl Journal {
 
     /// Removes what a snapshot that has been finished in the meantime replaces.
     pub fn finish_snapshot(&mut self) -> io::Result<()> {
-        let Some(snapshot) = self.snapshot.take_if(|snapshot| snapshot.is_finished()) else { return Ok(()) };
-        let revision = snapshot.join().map_err(|_| io::Error::other("writing the snapshot panicked"))??;
-        let kept = self.closed.partition_point(|segment| segment.last_revision <= revision);
-        for segment in self.closed.drain(..kept) {
-            fs::remove_file(segment.path)?;
+        match self.snapshot.take_if(|snapshot| snapshot.is_finished()) {
+            Some(snapshot) => self.replace_by(snapshot),
+            None => Ok(()),
         }
+    }
+
+    fn replace_by(&mut self, snapshot: JoinHandle<io::Result<Revision>>) -> io::Result<()> {
+        let revision = snapshot.join().map_err(|_| io::Error::other("writing the snapshot panicked"))??;
+        remove_up_to(revision, &mut self.closed)?;
         Files::list(&self.directory)?.remove_older_snapshots()
     }
 }
@@ -150,11 +156,17 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         if let Some(snapshot) = self.snapshot.take()
-            && !matches!(snapshot.join(), Ok(Ok(_)))
+            && let Err(error) = self.replace_by(snapshot)
         {
-            tracing::warn!("the last snapshot could not be written; the log still has everything");
+            tracing::warn!(%error, "the last snapshot could not be written; the log still has everything");
         }
     }
+}
+
+/// Removes the segments that a snapshot at `revision` replaces, the oldest first: what is left has no gap.
+fn remove_up_to(revision: Revision, closed: &mut Vec<ClosedSegment>) -> io::Result<()> {
+    let replaced = closed.partition_point(|segment| segment.last_revision <= revision);
+    closed.drain(..replaced).try_for_each(|segment| fs::remove_file(segment.path))
 }
 
 /// The journal's files in a directory, each kind in order.
