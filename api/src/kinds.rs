@@ -6,10 +6,10 @@
 
 use crate::kind::Plain;
 use crate::strategies::{
-    certificate_signing_request, config_map, coordination, cron_job, custom_resource_definition, daemon_set,
-    deployment, endpoints, event, horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job,
-    limits, namespace, network_policy, node, persistent_volume, persistent_volume_claim, plain, pod, policy,
-    rbac, replica_set, service, stateful_set,
+    api_service, certificate_signing_request, config_map, coordination, cron_job, custom_resource_definition,
+    daemon_set, deployment, endpoints, event, horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1,
+    ingress, job, limits, namespace, network_policy, node, persistent_volume, persistent_volume_claim, plain,
+    pod, policy, rbac, replica_set, service, stateful_set, webhook_configuration,
 };
 use crate::{Kind, Scale, Scope, Verbs, table};
 
@@ -457,6 +457,30 @@ const ROWS: &[Kind] = &[
         storage: "apiextensions.k8s.io/customresourcedefinitions",
         schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
         ..cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+    },
+    Kind {
+        plural: "mutatingwebhookconfigurations",
+        categories: &["api-extensions"],
+        strategy: &webhook_configuration::Mutating,
+        columns: table::cluster::WEBHOOK_CONFIGURATION,
+        ..cluster("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration")
+    },
+    Kind {
+        plural: "validatingwebhookconfigurations",
+        categories: &["api-extensions"],
+        strategy: &webhook_configuration::Validating,
+        columns: table::cluster::WEBHOOK_CONFIGURATION,
+        ..cluster("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration")
+    },
+    Kind {
+        plural: "apiservices",
+        categories: &["api-extensions"],
+        status: true,
+        strategy: &api_service::Strategy,
+        columns: table::cluster::API_SERVICE,
+        storage: "apiregistration.k8s.io/apiservices",
+        schema: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
+        ..cluster("apiregistration.k8s.io", "v1", "APIService")
     },
     review("selfsubjectreviews", cluster("authentication.k8s.io", "v1", "SelfSubjectReview")),
     review("tokenreviews", cluster("authentication.k8s.io", "v1", "TokenReview")),

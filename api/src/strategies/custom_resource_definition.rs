@@ -300,20 +300,7 @@ fn validate_conversion(conversion: &Field, faults: &mut Faults) {
             if !client.is_set() {
                 return faults.required(&client, "required when strategy is set to Webhook");
             }
-            let (service, url) = (client.get("service"), client.get("url"));
-            match (service.is_set(), url.is_set()) {
-                (true, false) => {
-                    faults.must_be_given(&service.get("name"));
-                    faults.must_be_given(&service.get("namespace"));
-                    faults.between(&service.get("port"), 1, 65535);
-                }
-                (false, true) => {
-                    if !url.text().starts_with("https://") {
-                        faults.invalid(&url, "'https' is the only allowed URL scheme");
-                    }
-                }
-                _ => faults.required(&client, "exactly one of url or service is required"),
-            }
+            super::webhook::validate_client(&client, faults);
             let versions = webhook.get("conversionReviewVersions");
             if faults.must_be_given(&versions)
                 && !versions.items().any(|version| matches!(version.text(), "v1" | "v1beta1"))

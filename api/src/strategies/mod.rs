@@ -3,6 +3,8 @@
 //!
 //! Field paths, messages and the choice of reason are upstream's.
 
+pub mod admission_rules;
+pub mod api_service;
 pub mod certificate_signing_request;
 pub mod check;
 pub mod config_map;
@@ -36,3 +38,5 @@ pub mod replica_set;
 pub mod resources;
 pub mod service;
 pub mod stateful_set;
+pub mod webhook;
+pub mod webhook_configuration;

@@ -60,6 +60,33 @@ fn address(node: &Object, kind: &str) -> Value {
     found.and_then(|address| address["address"].as_str()).unwrap_or("<none>").into()
 }
 
+/// Columns of MutatingWebhookConfigurations and ValidatingWebhookConfigurations.
+pub const WEBHOOK_CONFIGURATION: &[Column] = &[
+    Column::number("Webhooks", "How many webhooks there are.", |object, _| {
+        count(object, &["webhooks"]).into()
+    }),
+    AGE,
+];
+
+/// Columns of APIServices.
+pub const API_SERVICE: &[Column] = &[
+    Column::text("Service", "Who answers.", |object, _| match object.text(&["spec", "service", "name"]) {
+        "" => "Local".into(),
+        name => format!("{}/{name}", object.text(&["spec", "service", "namespace"])).into(),
+    }),
+    Column::text("Available", "Whether there is an answer.", |object, _| availability(object).into()),
+    AGE,
+];
+
+fn availability(object: &Object) -> String {
+    let Some(condition) = condition(object, "Available") else { return "Unknown".into() };
+    let text = |field: &str| condition[field].as_str().unwrap_or_default();
+    match text("status") {
+        "True" => "True".into(),
+        status => format!("{status} ({})", text("reason")),
+    }
+}
+
 /// Columns of Namespaces.
 pub const NAMESPACE: &[Column] = &[
     Column::text("Status", "Whether the namespace is in use or going away.", |object, _| {
