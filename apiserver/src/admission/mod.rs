@@ -6,6 +6,8 @@
 
 mod classes;
 mod limits;
+#[allow(dead_code, reason = "webhooks and policies, which come next, ask it")]
+pub(crate) mod matching;
 mod namespace;
 mod node_restriction;
 mod pod_security;
