@@ -188,6 +188,21 @@ pub(crate) struct ServerArgs {
     /// Its private key (PEM file).
     #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
     pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// What to write down of which request: an audit.k8s.io/v1 Policy.
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+    /// Where to write the audit log; - is standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub(crate) audit_log_path: Option<PathBuf>,
+    /// How many days old files of the audit log are kept; 0 for as long as there is room.
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub(crate) audit_log_maxage: u32,
+    /// How many old files of the audit log are kept; 0 for all.
+    #[arg(long, value_name = "FILES", default_value_t = 0)]
+    pub(crate) audit_log_maxbackup: usize,
+    /// How great a file of the audit log may become, in megabytes; 0 for as great as it gets.
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 0)]
+    pub(crate) audit_log_maxsize: u64,
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `info,kubelet=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "CORACLE_LOG")]
     pub(crate) log: String,
@@ -240,7 +255,9 @@ mod tests {
         let said = "coracle up --node-name=n1 --node-ip 192.0.2.1 --secure-port=7443 --timeout 5 \
                     --etcd-servers=https://a:2379,https://b:2379 --etcd-cafile=/ca.pem --log debug --log-json \
                     --container-runtime-endpoint /run/crio.sock --cri-socket= \
-                    --eviction-hard=memory.available<1Mi,nodefs.available<5%";
+                    --eviction-hard=memory.available<1Mi,nodefs.available<5% \
+                    --audit-policy-file /p.yaml --audit-log-path=/a.log --audit-log-maxage 1 --audit-log-maxbackup 2 \
+                    --audit-log-maxsize 3";
         let Command::Up(args) = Cli::parse_from(said.split_whitespace()).command else { panic!() };
         let settings = Settings::new(&args.server).unwrap();
         let flags = ["coracle".to_string(), "server".to_string()].into_iter().chain(settings.flags());

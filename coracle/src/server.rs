@@ -139,6 +139,7 @@ impl Cluster {
             apiserver::Config {
                 tls: Some(Arc::new(pki.server_config()?)),
                 extra: Some(key_routes.merge(turns::router(flight.clone(), stop.clone()))),
+                audit: settings.audit.as_ref().map(apiserver::audit::Audit::open).transpose()?,
                 health: health.clone(),
                 stop: stop.clone(),
             },

@@ -116,6 +116,7 @@ pub(crate) struct Settings {
     /// What the node may not run short of; empty for the kubelet's own idea.
     pub(crate) eviction_hard: Vec<Threshold>,
     pub(crate) etcd: Option<Etcd>,
+    pub(crate) audit: Option<apiserver::audit::Settings>,
     pub(crate) log: String,
     pub(crate) log_json: bool,
     pub(crate) progress_fd: Option<i32>,
@@ -180,6 +181,7 @@ impl Settings {
             eviction_hard: args.eviction_hard.clone(),
             cri_socket,
             etcd,
+            audit: audit_settings(args)?,
             log: args.log.clone(),
             log_json: args.log_json,
             progress_fd: args.progress_fd,
@@ -225,11 +227,37 @@ impl Settings {
                 add("etcd-keyfile", key.display().to_string());
             }
         }
+        if let Some(audit) = &self.audit {
+            add("audit-policy-file", audit.policy_file.display().to_string());
+            add("audit-log-path", audit.log_path.display().to_string());
+            add("audit-log-maxage", audit.limits.max_age_days.to_string());
+            add("audit-log-maxbackup", audit.limits.max_backups.to_string());
+            add("audit-log-maxsize", audit.limits.max_megabytes.to_string());
+        }
         if self.log_json {
             flags.push("--log-json".into());
         }
         flags
     }
+}
+
+/// The server has another working directory than its user.
+fn audit_settings(args: &ServerArgs) -> Result<Option<apiserver::audit::Settings>> {
+    let (Some(policy), Some(log)) = (&args.audit_policy_file, &args.audit_log_path) else { return Ok(None) };
+    let is_standard_output = log.as_os_str() == "-";
+    Ok(Some(apiserver::audit::Settings {
+        policy_file: std::path::absolute(policy).context("--audit-policy-file")?,
+        log_path: if is_standard_output {
+            log.clone()
+        } else {
+            std::path::absolute(log).context("--audit-log-path")?
+        },
+        limits: apiserver::audit::Limits {
+            max_age_days: args.audit_log_maxage,
+            max_backups: args.audit_log_maxbackup,
+            max_megabytes: args.audit_log_maxsize,
+        },
+    }))
 }
 
 fn port_range(text: &str) -> Result<std::ops::RangeInclusive<u16>> {

@@ -6,6 +6,8 @@ mod options;
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 pub use info::RequestInfo;
 pub(crate) use options::FIELD_MANAGER_LIMIT;
 pub use options::{
@@ -30,6 +32,21 @@ impl User {
     pub fn new(name: impl Into<String>, groups: &[&str]) -> User {
         let groups = groups.iter().map(ToString::to_string).collect();
         User { name: name.into(), groups, ..User::default() }
+    }
+
+    /// As reviews and audit events show users (`authentication.k8s.io/v1` UserInfo).
+    pub fn to_info(&self) -> Value {
+        let mut info = json!({"username": self.name});
+        if !self.uid.is_empty() {
+            info["uid"] = self.uid.as_str().into();
+        }
+        if !self.groups.is_empty() {
+            info["groups"] = json!(self.groups);
+        }
+        if !self.extra.is_empty() {
+            info["extra"] = json!(self.extra);
+        }
+        info
     }
 
     /// Whether the user is in `group`.

@@ -57,7 +57,7 @@ impl Answer for Answers {
             }
             (AUTHENTICATION, "tokenreviews", "") => self.review_token(object, now).await,
             (AUTHENTICATION, "selfsubjectreviews", "") => {
-                Ok(with_status(object, json!({"userInfo": user_info(user)})))
+                Ok(with_status(object, json!({"userInfo": user.to_info()})))
             }
             (
                 AUTHORIZATION,
@@ -90,7 +90,7 @@ impl Answers {
         }
         let status = match self.authenticator.user_of_token(token, &audiences, now).await? {
             Some((user, audiences)) => {
-                json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
+                json!({"authenticated": true, "user": user.to_info(), "audiences": audiences})
             }
             None => json!({"user": {}, "error": "[invalid bearer token]"}),
         };
@@ -155,15 +155,4 @@ fn with_status(review: &Object, status: Value) -> Object {
     answer.set_if_absent(&["metadata", "creationTimestamp"], Value::Null);
     answer.set(&["status"], status);
     answer
-}
-
-fn user_info(user: &User) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = user.uid.clone().into();
-    }
-    if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
-    }
-    info
 }

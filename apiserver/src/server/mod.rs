@@ -18,7 +18,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
-    answer, authz, crd,
+    answer,
+    audit::{Audit, Trail},
+    authz, crd,
     hooks::Hooks,
     registry::Registry,
     request::{PeerCertificate, Query, RequestInfo, User},
@@ -33,6 +35,8 @@ pub struct Config {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Further routes, for paths that are no resources.
     pub extra: Option<Router>,
+    /// The audit log, if there is one.
+    pub audit: Option<Arc<Audit>>,
     /// What has to be true before `/readyz` says so.
     pub health: Health,
     /// Ends watches and connections.
@@ -51,6 +55,7 @@ pub(crate) struct State {
     pub(crate) hooks: Hooks,
     pub(crate) stop: CancellationToken,
     extra: Option<Router>,
+    audit: Option<Arc<Audit>>,
     health: Health,
     tls: Option<TlsAcceptor>,
     connections: TaskTracker,
@@ -66,11 +71,11 @@ impl ApiServer {
     /// A server in front of `registry`. It answers in-process clients from now on, the network with
     /// [`ApiServer::serve`].
     pub fn new(registry: Arc<Registry>, hooks: Hooks, config: Config) -> ApiServer {
-        let Config { tls, extra, health, stop } = config;
+        let Config { tls, extra, audit, health, stop } = config;
         let connections = TaskTracker::new();
         crd::start(&registry);
         let tls = tls.map(listen::acceptor);
-        ApiServer { state: Arc::new(State { registry, hooks, stop, extra, health, tls, connections }) }
+        ApiServer { state: Arc::new(State { registry, hooks, stop, extra, audit, health, tls, connections }) }
     }
 
     /// The server's objects.
@@ -88,6 +93,9 @@ impl ApiServer {
         self.state.connections.close();
         self.state.connections.wait().await;
         self.state.registry.stopped().await;
+        if let Some(audit) = &self.state.audit {
+            audit.flushed().await;
+        }
     }
 }
 
@@ -102,16 +110,19 @@ impl State {
         let info = RequestInfo::read(request.method(), request.uri(), &query);
         let span = tracing::debug_span!("request", verb = info.verb, path = info.path);
         let _in_flight = metrics::InFlight::begin(&info);
-        let answered = AssertUnwindSafe(self.answer(&info, &query, request)).catch_unwind().instrument(span);
+        let trail = Trail::begin(self.audit.as_ref(), &info, &request);
+        let answer = trail.follow(self.answer(&info, &query, request, &trail));
+        let answered = AssertUnwindSafe(answer).catch_unwind().instrument(span);
         let response = match answered.await {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => trail.answered(&info, response, None).await,
             Ok(Err(status)) => {
                 tracing::debug!(verb = info.verb, path = info.path, %status, "request failed");
-                answer::failure(&status)
+                trail.answered(&info, answer::failure(&status), Some(&status)).await
             }
             Err(panic) => {
                 let message = panic_message(&*panic);
                 tracing::error!(verb = info.verb, path = info.path, message, "request panicked");
+                trail.panicked(message).await;
                 answer::failure(&Status::internal(
                     "This request caused apiserver to panic. Look in the logs for details.",
                 ))
@@ -126,6 +137,7 @@ impl State {
         info: &RequestInfo,
         query: &Query,
         request: Request<Body>,
+        trail: &Trail,
     ) -> Result<Response<Body>, Status> {
         let (parts, body) = request.into_parts();
         let user = match parts.extensions.get::<Arc<User>>() {
@@ -135,12 +147,18 @@ impl State {
                 Arc::new(self.hooks.authenticator.authenticate(&parts, peer).await?)
             }
         };
+        trail.authenticated(&user, info).await;
         // Groups without a user are a mistake that must not pass for the caller's own request.
         let user = match parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            true => Arc::new(self.hooks.authorizer.impersonated((*user).clone(), &parts).await?),
+            true => {
+                let wanted = self.hooks.authorizer.impersonated((*user).clone(), &parts).await?;
+                trail.impersonated(&wanted);
+                Arc::new(wanted)
+            }
             false => user,
         };
         let decision = self.hooks.authorizer.authorize(&user, info).await;
+        trail.decided(&decision);
         if !decision.allowed {
             return Err(authz::forbidden(&user, &authz::Question::from(info), &decision.reason));
         }

@@ -13,7 +13,7 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
-use crate::request::FieldValidation;
+use crate::{audit, request::FieldValidation};
 
 /// Upstream's limit of a request's body.
 const MAX_BODY: usize = 3 << 20;
@@ -26,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The whole body; 413 when it is too long.
 pub(super) async fn read(body: Body) -> Result<Bytes, Status> {
     let timeout = |_| Status::new(408, "Timeout", "request did not complete within the allotted timeout");
-    tokio::time::timeout(PATIENCE, collect(body)).await.map_err(timeout)?
+    let bytes = tokio::time::timeout(PATIENCE, collect(body)).await.map_err(timeout)??;
+    audit::saw_body(&bytes);
+    Ok(bytes)
 }
 
 async fn collect(mut body: Body) -> Result<Bytes, Status> {

@@ -4,6 +4,7 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use apiserver::{
     ApiServer, Config,
+    audit::Audit,
     authn::TokenAuthority,
     bootstrap,
     cluster::{self, ClusterConfig},
@@ -22,6 +23,12 @@ use crate::client::*;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
+/// What is special about a cluster.
+#[derive(Default)]
+pub struct Setup {
+    pub audit: Option<Arc<Audit>>,
+}
+
 /// A cluster without nodes.
 pub struct Cluster {
     pub server: ApiServer,
@@ -34,6 +41,10 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Cluster {
+        Cluster::start_as(Setup::default()).await
+    }
+
+    pub async fn start_as(setup: Setup) -> Cluster {
         let stop = CancellationToken::new();
         let store: Arc<dyn Store> = Arc::new(Embedded::in_memory().unwrap());
         let registry = ApiServer::registry(store.clone(), false, &stop);
@@ -49,7 +60,13 @@ impl Cluster {
         };
         let (hooks, extra) = cluster::hooks(&registry, &pki, &config).unwrap();
         bootstrap::run(&registry, &bootstrap_config(&pki)).await.unwrap();
-        let config = Config { tls: None, extra: Some(extra), health: Health::default(), stop: stop.clone() };
+        let config = Config {
+            tls: None,
+            extra: Some(extra),
+            audit: setup.audit,
+            health: Health::default(),
+            stop: stop.clone(),
+        };
         let server = ApiServer::new(registry.clone(), hooks, config);
         let cluster = Cluster { server, registry, store, pki, stop, _dir: dir };
         cluster.service_account("default", "default").await;
