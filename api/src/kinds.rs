@@ -6,10 +6,11 @@
 
 use crate::kind::Plain;
 use crate::strategies::{
-    api_service, certificate_signing_request, config_map, coordination, cron_job, custom_resource_definition,
-    daemon_set, deployment, endpoints, event, horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1,
-    ingress, job, limits, namespace, network_policy, node, persistent_volume, persistent_volume_claim, plain,
-    pod, policy, rbac, replica_set, service, stateful_set, webhook_configuration,
+    api_service, certificate_signing_request, certificates, config_map, coordination, cron_job,
+    custom_resource_definition, daemon_set, deployment, device, endpoints, event, horizontal_pod_autoscaler,
+    horizontal_pod_autoscaler_v1, ingress, job, limits, namespace, network_policy, node, persistent_volume,
+    persistent_volume_claim, plain, pod, policy, rbac, replica_set, service, stateful_set,
+    webhook_configuration,
 };
 use crate::{Kind, Scale, Scope, Verbs, table};
 
@@ -32,6 +33,7 @@ const REPLICAS: Scale = Scale {
     selector: &["spec", "selector"],
 };
 
+const DEVICES: &str = "resource.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 const ROWS: &[Kind] = &[
@@ -396,6 +398,46 @@ const ROWS: &[Kind] = &[
         columns: table::storage::VOLUME_ATTRIBUTES_CLASS,
         ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass")
     },
+    // Devices.
+    Kind {
+        plural: "deviceclasses",
+        strategy: &device::DeviceClass,
+        columns: table::device::DEVICE_CLASS,
+        ..cluster(DEVICES, "v1", "DeviceClass")
+    },
+    Kind {
+        plural: "devicetaintrules",
+        status: true,
+        strategy: &device::DeviceTaintRule,
+        columns: table::device::DEVICE_CLASS,
+        ..cluster(DEVICES, "v1", "DeviceTaintRule")
+    },
+    Kind {
+        plural: "resourceclaims",
+        status: true,
+        strategy: &device::ResourceClaim,
+        columns: table::device::RESOURCE_CLAIM,
+        ..namespaced(DEVICES, "v1", "ResourceClaim")
+    },
+    Kind {
+        plural: "resourceclaimtemplates",
+        strategy: &device::ResourceClaimTemplate,
+        columns: table::device::DEVICE_CLASS,
+        ..namespaced(DEVICES, "v1", "ResourceClaimTemplate")
+    },
+    Kind {
+        plural: "resourceslices",
+        selectable: &["spec.nodeName", "spec.driver"],
+        strategy: &device::ResourceSlice,
+        columns: table::device::RESOURCE_SLICE,
+        ..cluster(DEVICES, "v1", "ResourceSlice")
+    },
+    Kind {
+        plural: "storageversionmigrations",
+        status: true,
+        strategy: &plain::StorageVersionMigration,
+        ..cluster("storagemigration.k8s.io", "v1", "StorageVersionMigration")
+    },
     // How components agree and what they say.
     Kind {
         plural: "leases",
@@ -447,6 +489,21 @@ const ROWS: &[Kind] = &[
         strategy: &certificate_signing_request::Strategy,
         columns: table::cluster::CERTIFICATE_SIGNING_REQUEST,
         ..cluster("certificates.k8s.io", "v1", "CertificateSigningRequest")
+    },
+    Kind {
+        plural: "clustertrustbundles",
+        selectable: &["spec.signerName"],
+        strategy: &certificates::ClusterTrustBundle,
+        columns: table::device::CLUSTER_TRUST_BUNDLE,
+        ..cluster("certificates.k8s.io", "v1", "ClusterTrustBundle")
+    },
+    Kind {
+        plural: "podcertificaterequests",
+        status: true,
+        selectable: &["spec.signerName", "spec.podName", "spec.nodeName"],
+        strategy: &certificates::PodCertificateRequest,
+        columns: table::device::POD_CERTIFICATE_REQUEST,
+        ..namespaced("certificates.k8s.io", "v1", "PodCertificateRequest")
     },
     Kind {
         plural: "customresourcedefinitions",

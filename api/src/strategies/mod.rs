@@ -6,6 +6,7 @@
 pub mod admission_rules;
 pub mod api_service;
 pub mod certificate_signing_request;
+pub mod certificates;
 pub mod check;
 pub mod config_map;
 pub mod coordination;
@@ -13,6 +14,7 @@ pub mod cron_job;
 pub mod custom_resource_definition;
 pub mod daemon_set;
 pub mod deployment;
+pub mod device;
 pub mod endpoints;
 pub mod event;
 pub mod fill;

@@ -132,3 +132,30 @@ impl crate::Strategy for ServiceCidr {
         faults.0
     }
 }
+
+/// Rules of StorageVersionMigrations: what is migrated stays.
+pub struct StorageVersionMigration;
+
+impl crate::Strategy for StorageVersionMigration {
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let resource = Field::at(object, &["spec", "resource"]);
+        faults.must_be_given(&resource.get("resource"));
+        if let Some(old) = old {
+            faults.immutable(&Field::at(object, &["spec"]), &Field::at(old, &["spec"]));
+        }
+        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let (version, before) = (
+            Field::at(object, &["status", "resourceVersion"]),
+            Field::at(old, &["status", "resourceVersion"]),
+        );
+        if !before.text().is_empty() {
+            faults.immutable(&version, &before);
+        }
+        faults.0
+    }
+}

@@ -5,6 +5,7 @@
 
 mod cells;
 pub mod cluster;
+pub mod device;
 mod duration;
 pub mod network;
 pub mod pod;
