@@ -438,6 +438,21 @@ const ROWS: &[Kind] = &[
         strategy: &plain::StorageVersionMigration,
         ..cluster("storagemigration.k8s.io", "v1", "StorageVersionMigration")
     },
+    // What is measured and never stored.
+    Kind {
+        plural: "nodes",
+        verbs: Verbs::Read,
+        columns: table::cluster::NODE_METRICS,
+        schema: "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics",
+        ..cluster("metrics.k8s.io", "v1beta1", "NodeMetrics")
+    },
+    Kind {
+        plural: "pods",
+        verbs: Verbs::Read,
+        columns: table::cluster::POD_METRICS,
+        schema: "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics",
+        ..namespaced("metrics.k8s.io", "v1beta1", "PodMetrics")
+    },
     // How components agree and what they say.
     Kind {
         plural: "leases",

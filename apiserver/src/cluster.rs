@@ -37,12 +37,8 @@ pub fn hooks(
     let key = pki.token_key();
     let authorizer = Authorizer::new(registry.clone());
     let authenticator = Authenticator::new(registry.clone(), key.clone(), config.tokens.clone());
-    let answers = Answers {
-        authenticator: authenticator.clone(),
-        authorizer: authorizer.clone(),
-        token_key: key.clone(),
-        kubelets: Kubelets::new(pki.kubelet_client_config()?),
-    };
+    let kubelets = Kubelets::new(pki.kubelet_client_config()?);
+    let answers = Answers::new(authenticator.clone(), authorizer.clone(), key.clone(), kubelets);
     let hooks = Hooks {
         authenticator: Box::new(authenticator),
         authorizer: Box::new(authorizer.clone()),

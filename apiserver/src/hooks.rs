@@ -134,6 +134,18 @@ pub trait Answer: Send + Sync + 'static {
         object: &Object,
     ) -> Option<Result<Object, Status>>;
 
+    /// The objects of a kind that can be read but is never stored (NodeMetrics, ComponentStatus), as they are now: the
+    /// one with this name, or all in the namespace, or all.
+    async fn observe(
+        &self,
+        _registry: &Registry,
+        _kind: &'static Kind,
+        _namespace: &str,
+        _name: Option<&str>,
+    ) -> Result<Vec<Object>, Status> {
+        Ok(Vec::new())
+    }
+
     /// Carries a request on (`pods/log`, `pods/exec`, `nodes/proxy`, ...); gives it back when it is none of these.
     async fn connect(
         &self,

@@ -25,6 +25,7 @@ pub mod request;
 pub mod reviews;
 mod server;
 mod subresources;
+mod usage;
 mod verbs;
 mod write;
 

@@ -7,6 +7,7 @@
 
 mod build;
 mod merge;
+mod metrics;
 mod roots;
 
 use std::sync::OnceLock;

@@ -20,6 +20,8 @@ use k8s_openapi::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
+use super::metrics;
+
 /// A type that stands on its own.
 pub(crate) struct Root {
     /// Its definition's name.
@@ -122,6 +124,8 @@ pub(crate) const ROOTS: &[Root] = &[
     root::<storage::VolumeAttachment>(),
     root::<storage::VolumeAttributesClass>(),
     root::<storagemigration::StorageVersionMigration>(),
+    root::<metrics::NodeMetrics>(),
+    root::<metrics::PodMetrics>(),
     root::<meta::DeleteOptions>(),
     root::<meta::ListMeta>(),
     root::<meta::ObjectMeta>(),

@@ -264,6 +264,36 @@ fn healthy(object: &Object, field: &str) -> Value {
     found.and_then(|condition| condition[field].as_str()).unwrap_or_default().into()
 }
 
+/// Columns of NodeMetrics.
+pub const NODE_METRICS: &[Column] = &[
+    Column::text("cpu", "Processors in use.", |object, _| text_or(object, &["usage", "cpu"], "")),
+    Column::text("memory", "Memory in use.", |object, _| text_or(object, &["usage", "memory"], "")),
+    WINDOW,
+];
+
+/// Columns of PodMetrics: the sums over the containers.
+pub const POD_METRICS: &[Column] = &[
+    Column::text("cpu", "Processors in use.", |object, _| used_by_containers(object, "cpu")),
+    Column::text("memory", "Memory in use.", |object, _| used_by_containers(object, "memory")),
+    WINDOW,
+];
+
+const WINDOW: Column =
+    Column::text("Window", "For how long was measured.", |object, _| text_or(object, &["window"], ""));
+
+fn used_by_containers(object: &Object, resource: &str) -> Value {
+    let texts =
+        object.list(&["containers"]).iter().filter_map(|container| container["usage"][resource].as_str());
+    let amounts: Vec<(u64, &str)> = texts.filter_map(amount_and_unit).collect();
+    let unit = amounts.first().map_or("", |(_, unit)| *unit);
+    format!("{}{unit}", amounts.iter().map(|(number, _)| number).sum::<u64>()).into()
+}
+
+fn amount_and_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    Some((digits.parse().ok()?, &text[digits.len()..]))
+}
+
 /// Columns of Leases.
 pub const LEASE: &[Column] = &[
     Column::text("Holder", "Who holds the lease.", |object, _| {

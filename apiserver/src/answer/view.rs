@@ -58,16 +58,19 @@ impl View {
         if self.is_plain() {
             return Ok(entry.bytes());
         }
-        let object = entry.decode_as(self.kind)?;
-        let value = match self.wanted.form {
+        encoded(&self.value_of(entry.decode_as(self.kind)?))
+    }
+
+    /// One object, as it is in no store.
+    pub(crate) fn value_of(&self, object: Object) -> Value {
+        match self.wanted.form {
             Form::Whole => object.into_value(),
             Form::Metadata => metadata_of(&object),
             Form::Table => {
                 let version = object.resource_version().to_string();
                 self.table(std::slice::from_ref(&object), json!({"resourceVersion": version}))
             }
-        };
-        encoded(&value)
+        }
     }
 
     /// One object as a line of a watch stream.
@@ -111,9 +114,13 @@ impl View {
     ) -> Result<Value, Status> {
         let objects: Result<Vec<Object>, Status> =
             entries.iter().map(|entry| entry.decode_as(self.kind)).collect();
-        let objects = objects?;
+        Ok(self.list_of(objects?, metadata))
+    }
+
+    /// Objects as a list.
+    pub(crate) fn list_of(&self, objects: Vec<Object>, metadata: Map<String, Value>) -> Value {
         let list = |api_version: &str, kind: &str, items: Vec<Value>| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
-        Ok(match self.wanted.form {
+        match self.wanted.form {
             Form::Whole => {
                 let items = objects.into_iter().map(Object::into_value).collect();
                 list(&self.kind.api_version(), &self.kind.list_kind(), items)
@@ -123,7 +130,7 @@ impl View {
                 list("meta.k8s.io/v1", "PartialObjectMetadataList", items)
             }
             Form::Table => self.table(&objects, Value::Object(metadata)),
-        })
+        }
     }
 
     fn table(&self, objects: &[Object], metadata: Value) -> Value {

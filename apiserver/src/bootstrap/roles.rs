@@ -139,6 +139,8 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
     Role {
         name: "system:aggregate-to-view",
         rules: &[
+            // What metrics-server's own role adds where that is installed.
+            allow(READ, "metrics.k8s.io", "nodes pods"),
             allow(
                 READ,
                 "core",

@@ -30,6 +30,9 @@ use endpoint::Endpoint;
 use target::{NamedTarget, container_of, kubelet_path};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a kubelet may take to say what is used, and how long its page may be.
+const METRICS_PATIENCE: Duration = Duration::from_secs(10);
+const MAX_METRICS: usize = 32 << 20;
 /// How much of a kubelet's error text is read.
 const MAX_ERROR_TEXT: usize = 2048;
 
@@ -189,6 +192,21 @@ impl Kubelets {
             return Ok(response.map(Body::new));
         }
         Ok(reach(request, endpoint).await?.map(Body::new))
+    }
+
+    /// What a node and its containers have used up, as its kubelet says it to whoever measures.
+    pub(crate) async fn resource_metrics(&self, registry: &Registry, node: &str) -> Result<String, Status> {
+        let request = Request::new(Body::empty());
+        let asked = async {
+            let response = self.to_kubelet(registry, node, "/metrics/resource".into(), request).await?;
+            if !response.status().is_success() {
+                return Err(Status::internal(format!("the kubelet answered {}", response.status())));
+            }
+            let page = Limited::new(response.into_body(), MAX_METRICS).collect().await;
+            page.map_err(Status::internal)
+        };
+        let page = timeout(METRICS_PATIENCE, asked).await.map_err(Status::internal)??;
+        Ok(String::from_utf8_lossy(&page.to_bytes()).into_owned())
     }
 
     async fn to_kubelet(

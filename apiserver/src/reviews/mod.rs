@@ -4,7 +4,7 @@ mod access;
 
 use std::sync::Arc;
 
-use api::{Object, Status};
+use api::{Kind, Object, Status};
 use async_trait::async_trait;
 use axum::body::Body;
 use http::{Request, Response};
@@ -19,6 +19,7 @@ use crate::{
     proxy::Kubelets,
     registry::Registry,
     request::{RequestInfo, User},
+    usage::{self, Usage},
 };
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -34,6 +35,19 @@ pub struct Answers {
     pub token_key: Arc<TokenKey>,
     /// The way to kubelets, pods and Services.
     pub kubelets: Kubelets,
+    usage: Usage,
+}
+
+impl Answers {
+    /// Answers by these.
+    pub fn new(
+        authenticator: Arc<Authenticator>,
+        authorizer: Arc<Authorizer>,
+        token_key: Arc<TokenKey>,
+        kubelets: Kubelets,
+    ) -> Answers {
+        Answers { authenticator, authorizer, token_key, kubelets, usage: Usage::default() }
+    }
 }
 
 #[async_trait]
@@ -67,6 +81,19 @@ impl Answer for Answers {
             (AUTHORIZATION, "selfsubjectrulesreviews", "") => self.review_rules(user, object).await,
             _ => return None,
         })
+    }
+
+    async fn observe(
+        &self,
+        registry: &Registry,
+        kind: &'static Kind,
+        namespace: &str,
+        name: Option<&str>,
+    ) -> Result<Vec<Object>, Status> {
+        match kind.group {
+            usage::GROUP => self.usage.measure(registry, &self.kubelets, kind, namespace, name).await,
+            _ => Ok(component_statuses(registry.check_store().await.is_ok(), name)),
+        }
     }
 
     async fn connect(
@@ -148,6 +175,23 @@ async fn node_may_have_token(
         true => Ok(()),
         false => refused("node requested token bound to a pod scheduled on a different node"),
     }
+}
+
+/// The store is the one component that the API server can tell of; the others are its clients.
+fn component_statuses(is_store_healthy: bool, name: Option<&str>) -> Vec<Object> {
+    const STORE: &str = "etcd-0";
+    let condition = match is_store_healthy {
+        true => json!({"type": "Healthy", "status": "True", "message": "ok"}),
+        false => json!({"type": "Healthy", "status": "False", "error": "the store does not answer"}),
+    };
+    let status = json!({
+        "kind": "ComponentStatus",
+        "apiVersion": "v1",
+        "metadata": {"name": STORE, "creationTimestamp": null},
+        "conditions": [condition],
+    });
+    let is_meant = name.is_none_or(|name| name == STORE);
+    Object::from_value(status).filter(|_| is_meant).into_iter().collect()
 }
 
 fn with_status(review: &Object, status: Value) -> Object {

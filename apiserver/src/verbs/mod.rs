@@ -79,7 +79,7 @@ async fn answered(
         ("watch", "") => read::watch(&call).await,
         ("create", "") if info.name.is_empty() => write::create(&call, body).await,
         ("deletecollection", "") => write::delete_collection(&call, body).await,
-        (_, "") if info.name.is_empty() || kind.verbs != Verbs::All => Err(Status::method_not_allowed()),
+        (_, "") if info.name.is_empty() || kind.verbs == Verbs::Create => Err(Status::method_not_allowed()),
         ("get", "" | "status" | "approval" | "ephemeralcontainers" | "resize") => read::get(&call).await,
         ("update", "" | "status" | "approval" | "finalize" | "ephemeralcontainers" | "resize") => {
             write::update(&call, body).await

@@ -1,8 +1,9 @@
 //! get, list and watch, from the cache.
 
-use api::{Status, Verbs};
+use api::{Object, Status, Verbs};
 use axum::body::Body;
 use http::{Response, StatusCode};
+use serde_json::Map;
 use store::Revision;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     watch::{self, Target},
 };
 use crate::{
-    answer,
+    answer::{self, View},
     registry::{key, selection::Selection},
     request::ListOptions,
 };
@@ -20,6 +21,12 @@ use crate::{
 pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let view = call.view()?;
     let (kind, name) = (call.kind, call.info.name.as_str());
+    if kind.verbs == Verbs::Read {
+        let objects = observe(call, Some(name)).await?;
+        let object = objects.into_iter().next();
+        let object = object.ok_or_else(|| Status::not_found(kind.group, kind.plural, name))?;
+        return answer::value(StatusCode::OK, &view.value_of(object), &view.wanted);
+    }
     let entry = match ListOptions::read(call.query, true)?.resource_version {
         None | Some(0) => call.registry().entry(kind, call.namespace(), name).await?,
         Some(version) => {
@@ -34,11 +41,10 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
 /// All objects that are meant, or a page of them.
 pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let view = call.view()?;
-    if call.kind.verbs != Verbs::All {
-        // Component statuses: there are no components that would have to be asked.
-        return answer::list(&view, Vec::new(), &answer::ListMeta::default());
-    }
     let options = ListOptions::read(call.query, false)?;
+    if call.kind.verbs == Verbs::Read {
+        return observed(call, &view, &options).await;
+    }
     let selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
     let listing = Listing {
         registry: call.registry(),
@@ -50,6 +56,18 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let page = listing.page().await?;
     let entries = call.registry().shown(call.kind, page.entries).await?;
     answer::list(&view, entries, &page.meta)
+}
+
+/// Objects that are in no store, as they are now.
+async fn observed(call: &Call<'_>, view: &View, options: &ListOptions) -> Result<Response<Body>, Status> {
+    options.fields.check(call.kind).map_err(Status::bad_request)?;
+    let mut objects = observe(call, None).await?;
+    objects.retain(|object| options.labels.matches_object(object) && options.fields.matches(object));
+    answer::value(StatusCode::OK, &view.list_of(objects, Map::new()), &view.wanted)
+}
+
+async fn observe(call: &Call<'_>, name: Option<&str>) -> Result<Vec<Object>, Status> {
+    call.hooks().answers.observe(call.registry(), call.kind, call.namespace(), name).await
 }
 
 /// Changes of all objects that are meant.

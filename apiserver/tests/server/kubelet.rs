@@ -1,10 +1,16 @@
 //! Requests that go on to a kubelet: a small one, with a certificate of the cluster's CA.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Empty;
 use http_body_util::Full;
 use hyper::{body::Incoming, client, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
@@ -51,7 +57,9 @@ async fn node(cluster: &Cluster, name: &str) {
 }
 
 fn answer(request: &Request<Incoming>, is_known: bool) -> Response<Full<Bytes>> {
-    let (code, text) = if request.uri().path().ends_with("/broken") {
+    let (code, text) = if request.uri().path() == "/metrics/resource" {
+        (StatusCode::OK, used())
+    } else if request.uri().path().ends_with("/broken") {
         (
             StatusCode::BAD_REQUEST,
             "container \"broken\" in pod \"web\" is waiting to start: ContainerCreating".into(),
@@ -61,6 +69,20 @@ fn answer(request: &Request<Incoming>, is_known: bool) -> Response<Full<Bytes>> 
         (StatusCode::OK, format!("{} certificate={is_known} credentials={has_credentials}", request.uri()))
     };
     Response::builder().status(code).body(Full::from(text)).unwrap()
+}
+
+/// A tenth of a processor: each time that somebody asks, ten seconds have gone by.
+fn used() -> String {
+    static ASKED: AtomicU64 = AtomicU64::new(1);
+    let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+    let time = 1_700_000_000_000 + asked * 10_000;
+    let labels = r#"{container="main",namespace="default",pod="web"}"#;
+    format!(
+        "node_cpu_usage_seconds_total {asked} {time}\n\
+         node_memory_working_set_bytes 2097152 {time}\n\
+         container_cpu_usage_seconds_total{labels} {asked} {time}\n\
+         container_memory_working_set_bytes{labels} 1048576 {time}\n"
+    )
 }
 
 fn switching() -> Response<Full<Bytes>> {
@@ -175,4 +197,42 @@ async fn an_exec_session_runs_over_the_network_from_a_token_to_the_kubelet() {
     let mut output = String::new();
     pipe.read_to_string(&mut output).await.unwrap();
     assert_eq!(output, "heard hello");
+}
+
+#[tokio::test]
+async fn what_nodes_and_pods_use_is_measured_at_the_kubelets() {
+    let cluster = Cluster::start().await;
+    node(&cluster, "n1").await;
+    cluster.admin().post("/api/v1/nodes", &json!({"metadata": {"name": "silent"}})).await.ok();
+    pod_on(&cluster, "n1", json!([{"name": "main", "image": "a"}])).await;
+    let metrics = "/apis/metrics.k8s.io/v1beta1";
+    let pods = format!("{metrics}/namespaces/default/pods");
+    assert_eq!(cluster.admin().get(&pods).await.ok()["items"], json!([]));
+    let running = json!({"status": {"phase": "Running", "containerStatuses": [{"name": "main"}]}});
+    cluster.admin().patch(&format!("{PODS}/web/status"), MERGE, &running).await.ok();
+
+    let nodes = cluster.admin().get(&format!("{metrics}/nodes")).await.ok();
+    assert_eq!(
+        (&nodes["kind"], &nodes["apiVersion"]),
+        (&json!("NodeMetricsList"), &json!("metrics.k8s.io/v1beta1"))
+    );
+    let names: Vec<&Value> =
+        nodes["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["n1"], "a node that does not answer is left out");
+    assert_eq!(nodes["items"][0]["usage"], json!({"cpu": "100000000n", "memory": "2048Ki"}));
+    let web = cluster.admin().get(&format!("{pods}/web")).await.ok();
+    assert_eq!(
+        web["containers"],
+        json!([{"name": "main", "usage": {"cpu": "100000000n", "memory": "1024Ki"}}])
+    );
+    assert_eq!(web["window"], nodes["items"][0]["window"], "one measurement serves all");
+    let chosen = cluster.admin().get(&format!("{metrics}/pods?labelSelector=app%3Dother")).await.ok();
+    assert_eq!(chosen["items"], json!([]));
+    let missing = cluster.admin().get(&format!("{pods}/nobody")).await.failure();
+    assert_eq!(missing, (404, "NotFound".into(), "pods.metrics.k8s.io \"nobody\" not found".into()));
+    assert_eq!(
+        cluster.admin().raw(Method::DELETE, &format!("{pods}/web"), "", Body::empty()).await.failure().0,
+        405
+    );
+    assert_eq!(cluster.user("ann").get(&pods).await.failure().0, 403);
 }
