@@ -16,12 +16,14 @@ pub struct Status {
     pub message: String,
     /// `details`, where there is more to say.
     pub details: Option<Value>,
+    /// A reason in somebody else's word, such as a webhook's; it takes the place of `reason`.
+    pub given_reason: Option<String>,
 }
 
 impl Status {
     /// Any failure.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-        Status { code, reason, message: message.into(), details: None }
+        Status { code, reason, message: message.into(), details: None, given_reason: None }
     }
 
     /// `pods "nginx" not found`.
@@ -130,8 +132,11 @@ impl Status {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         });
+        let reason = self.given_reason.as_deref().unwrap_or(self.reason);
+        if !reason.is_empty() {
+            body["reason"] = reason.into();
+        }
         if let Some(details) = &self.details {
             body["details"] = details.clone();
         }

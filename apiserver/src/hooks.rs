@@ -7,6 +7,8 @@ use api::{Kind, Object, Status};
 use async_trait::async_trait;
 use axum::body::Body;
 use http::{Request, Response, request::Parts};
+use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     registry::Registry,
@@ -72,6 +74,10 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// Whether nothing will be stored.
     pub dry_run: bool,
+    /// The options of the request as an object, such as `CreateOptions`; null where there are none.
+    pub options: &'a Value,
+    /// When the client has to have an answer.
+    pub deadline: Option<Instant>,
 }
 
 /// The admission chain: built-in plug-ins first, then webhooks.

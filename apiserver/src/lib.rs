@@ -21,6 +21,7 @@ mod path;
 pub mod pki;
 pub mod proxy;
 pub mod registry;
+mod remote;
 pub mod request;
 pub mod reviews;
 mod server;

@@ -252,6 +252,8 @@ mod tests {
             namespace,
             name: "web",
             dry_run: false,
+            options: &Value::Null,
+            deadline: None,
         };
         let prod = object(json!({"metadata": {"name": "prod", "labels": {"tier": "prod"}}}));
         let namespace = kind.is_namespaced().then_some(&prod);
@@ -367,6 +369,8 @@ mod tests {
             namespace,
             name: "web",
             dry_run: false,
+            options: &Value::Null,
+            deadline: None,
         };
         let selector = json!({"namespaceSelector": {"matchLabels": {"tier": "prod"}}});
         let concerned = webhook(json!([rule("", "v1", &["pods"])]), selector.clone());

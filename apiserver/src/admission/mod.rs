@@ -16,6 +16,7 @@ mod protection;
 pub mod quota;
 mod service_account;
 mod tolerations;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::{
     hooks::{Admit, Attributes, Operation},
     registry::Registry,
 };
+use webhooks::{Asked, Rounds, Webhooks};
 
 /// The built-in plug-ins.
 pub struct Admission {
@@ -38,6 +40,7 @@ pub struct Admission {
     limit_ranges: Follow<Objects>,
     quotas: Follow<Objects>,
     usage: quota::Usage,
+    webhooks: Webhooks,
 }
 
 impl Admission {
@@ -51,6 +54,7 @@ impl Admission {
             limit_ranges: Follow::new(kind("", "limitranges")),
             quotas: Follow::new(kind("", "resourcequotas")),
             usage: quota::Usage::new(),
+            webhooks: Webhooks::new(),
         }
     }
 }
@@ -62,8 +66,50 @@ impl Admit for Admission {
         registry: &Registry,
         attributes: &Attributes<'_>,
         object: &mut Object,
-        _old: Option<&Object>,
+        old: Option<&Object>,
     ) -> Result<Vec<String>, Status> {
+        let asked = Asked { registry, attributes, namespaces: &self.namespaces };
+        let mut warnings = Vec::new();
+        let mut rounds = Rounds::default();
+        loop {
+            self.complete(registry, attributes, object).await?;
+            warnings.extend(self.webhooks.mutate(&asked, Some(object), old, &mut rounds).await?);
+            if !rounds.begin_second(object) {
+                return Ok(warnings);
+            }
+        }
+    }
+
+    async fn validate(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<Vec<String>, Status> {
+        let asked = Asked { registry, attributes, namespaces: &self.namespaces };
+        let mut warnings = Vec::new();
+        if matches!(attributes.operation, Operation::Delete | Operation::Connect) {
+            // Nothing can be changed any more, but who changes may still refuse.
+            let mut shown = object.cloned();
+            let mut rounds = Rounds::default();
+            warnings.extend(self.webhooks.mutate(&asked, shown.as_mut(), old, &mut rounds).await?);
+        }
+        warnings.extend(self.check(registry, attributes, object, old).await?);
+        warnings.extend(self.webhooks.validate(&asked, object, old).await?);
+        self.charge(registry, attributes, object, old).await?;
+        Ok(warnings)
+    }
+}
+
+impl Admission {
+    /// The built-in plug-ins that fill in what users leave to the cluster. Twice does the same as once.
+    async fn complete(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: &mut Object,
+    ) -> Result<(), Status> {
         let is_create = attributes.operation == Operation::Create;
         match what(attributes) {
             ("", "pods", "") if is_create => {
@@ -87,10 +133,11 @@ impl Admit for Admission {
             }
             _ => {}
         }
-        Ok(Vec::new())
+        Ok(())
     }
 
-    async fn validate(
+    /// The built-in plug-ins that refuse.
+    async fn check(
         &self,
         registry: &Registry,
         attributes: &Attributes<'_>,
@@ -121,7 +168,11 @@ impl Admit for Admission {
                 priority::validate_class(attributes, &self.priority_classes(registry).await?, object)?;
             }
             ("", "namespaces", "") => {
-                warnings.extend(pod_security::validate_labels(attributes, object)?);
+                pod_security::validate_labels(attributes, object, old)?;
+                if pod_security::is_tightened(object, old) {
+                    let pods = registry.list(kind("", "pods"), Some(object.name())).await?;
+                    warnings.extend(pod_security::warn_about_present(object, &pods));
+                }
             }
             ("rbac.authorization.k8s.io", resource, "") => {
                 let policy = self.authorizer.policy().await?;
@@ -132,15 +183,25 @@ impl Admit for Admission {
             }
             _ => {}
         }
-        if !attributes.namespace.is_empty() && attributes.subresource.is_empty() {
-            let quotas = self.of_namespace(&self.quotas, registry, attributes.namespace).await?;
-            self.usage.charge(registry, attributes, object, old, &quotas).await?;
-        }
         Ok(warnings)
     }
-}
 
-impl Admission {
+    /// Quotas come last: what others refuse costs nothing.
+    async fn charge(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        let Some(object) = object else { return Ok(()) };
+        if attributes.namespace.is_empty() || !attributes.subresource.is_empty() {
+            return Ok(());
+        }
+        let quotas = self.of_namespace(&self.quotas, registry, attributes.namespace).await?;
+        self.usage.charge(registry, attributes, object, old, &quotas).await
+    }
+
     async fn namespace(&self, registry: &Registry, name: &str) -> Result<Option<Arc<Object>>, Status> {
         match name {
             "" => Ok(None),

@@ -1,12 +1,14 @@
 //! Objects from one version to another by the webhook of their definition: `ConversionReview`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::{Kind, Object, Status, crd::Conversion, meta};
 use serde_json::{Value, json};
 
-use super::webhook;
 use crate::registry::{Registry, encode, entry::Entry};
+
+/// How long a webhook may take; upstream's limit.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Objects as `kind` has them. Those that are so already stay as they are.
 pub(crate) async fn shown(
@@ -51,6 +53,19 @@ pub(crate) async fn to_stored(
     Ok(Some(object))
 }
 
+/// The object as `kind` has it, where only the webhook knows how; else nothing.
+pub(crate) async fn converted(
+    registry: &Registry,
+    kind: &'static Kind,
+    object: &Object,
+) -> Result<Option<Object>, Status> {
+    let Some(version) = kind.custom.filter(|version| version.needs_webhook()) else { return Ok(None) };
+    let converted = convert(registry, kind, vec![object.clone()], &kind.api_version()).await?;
+    let Some(mut object) = converted.into_iter().next() else { return Ok(None) };
+    version.normalize(&mut object);
+    Ok(Some(object))
+}
+
 async fn convert(
     registry: &Registry,
     kind: &'static Kind,
@@ -80,7 +95,9 @@ async fn convert(
         "apiVersion": format!("apiextensions.k8s.io/{review}"),
         "request": {"uid": uid, "desiredAPIVersion": desired, "objects": originals},
     });
-    let answer = webhook::call(registry, &webhook["clientConfig"], &request).await.map_err(fail)?;
+    let remotes = registry.remotes();
+    let answer = remotes.call(registry, &webhook["clientConfig"], &request, PATIENCE).await;
+    let answer = answer.map_err(|error| fail(error.plain()))?;
     let response = &answer["response"];
     if response["uid"] != uid.as_str() {
         return Err(fail(format!("expected response.uid={uid:?}, got {}", response["uid"])));

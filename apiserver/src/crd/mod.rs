@@ -6,7 +6,6 @@
 //! `api::crd`; how its objects get from one version to another by a webhook is in [`conversion`].
 
 mod conversion;
-mod webhook;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -26,7 +25,7 @@ use crate::{
     write::{self, Write},
 };
 
-pub(crate) use conversion::{shown, to_stored};
+pub(crate) use conversion::{converted, shown, to_stored};
 
 /// How long to wait after a pass that failed.
 const PAUSE: Duration = Duration::from_secs(1);

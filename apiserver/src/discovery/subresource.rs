@@ -25,6 +25,12 @@ pub(super) fn all(kind: &Kind) -> Vec<Subresource> {
     names.into_iter().map(|name| describe(kind, name)).collect()
 }
 
+/// Group, version and kind of what travels through a resource or one of its subresources.
+pub(crate) fn kind_of(kind: &Kind, subresource: &str) -> (&'static str, &'static str, &'static str) {
+    let found = all(kind).into_iter().find(|sub| sub.name == subresource);
+    found.map_or((kind.group, kind.version, kind.kind), |sub| (sub.group, sub.version, sub.kind))
+}
+
 fn describe(kind: &Kind, name: &'static str) -> Subresource {
     let own = |verbs| Subresource { name, group: kind.group, version: kind.version, kind: kind.kind, verbs };
     let other = |group, version, kind, verbs| Subresource { name, group, version, kind, verbs };

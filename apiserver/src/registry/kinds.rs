@@ -74,6 +74,11 @@ impl Kinds {
         }
     }
 
+    /// Tells whenever other kinds are served.
+    pub(crate) fn changes(&self) -> watch::Receiver<bool> {
+        self.is_loaded.subscribe()
+    }
+
     /// Whether the definition of a kind is being deleted.
     pub(crate) fn is_terminating(&self, kind: &Kind) -> bool {
         kind.custom.is_some() && self.custom().terminating.contains(kind.storage)

@@ -31,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     crd,
+    remote::Remotes,
     request::{DeleteOptions, User},
     write::{self, Write},
 };
@@ -57,6 +58,7 @@ pub struct Registry {
     is_shared: bool,
     kinds: Kinds,
     caches: RwLock<HashMap<&'static str, Arc<OnceCell<Arc<Cache>>>>>,
+    remotes: Remotes,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -70,6 +72,7 @@ impl Registry {
             is_shared,
             kinds: Kinds::default(),
             caches: RwLock::default(),
+            remotes: Remotes::default(),
             tasks: TaskTracker::new(),
             stop,
         })
@@ -78,6 +81,11 @@ impl Registry {
     /// The kinds that are served.
     pub fn kinds(&self) -> &Kinds {
         &self.kinds
+    }
+
+    /// The way to the users' webhooks.
+    pub(crate) fn remotes(&self) -> &Remotes {
+        &self.remotes
     }
 
     /// Where tasks run that live as long as the server.
@@ -310,6 +318,22 @@ impl Registry {
         match crd::to_stored(self, kind, object).await? {
             Some(converted) => encode::value(stored_kind(kind), &converted),
             None => encoded(kind, object),
+        }
+    }
+
+    /// An object of kind `from` as `to` has it, which is another version of the same.
+    pub(crate) async fn in_version(
+        &self,
+        from: &'static Kind,
+        object: &Object,
+        to: &'static Kind,
+    ) -> Result<Object, Status> {
+        if std::ptr::eq(from, to) || from.api_version() == to.api_version() {
+            return Ok(object.clone());
+        }
+        match crd::converted(self, to, object).await? {
+            Some(converted) => Ok(converted),
+            None => Ok(convert::from_stored(to, convert::to_stored(from, object.clone()))),
         }
     }
 

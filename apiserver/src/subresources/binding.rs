@@ -30,13 +30,18 @@ pub(crate) async fn bind(call: &Call<'_>, binding: &Object, dry_run: bool) -> Re
     let pods = kinds::find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
     let write = Write { kind: pods, name, subresource: "binding", ..call.write(dry_run) };
     check(binding, name)?;
-    write.validate_admission(Operation::Create, Some(binding), None).await?;
+    let mut binding = binding.clone();
+    let mut warnings = write.mutate_admission(Operation::Create, &mut binding).await?;
+    check(&binding, name)?;
+    warnings.extend(write.validate_admission(Operation::Create, Some(&binding), None).await?);
     // The pod itself changes by the server's own hand: who may bind may do this.
     let write = Write { hooks: None, manager: Manager::Nobody, ..write };
-    write::update(&write, |pod| bound(pod, binding)).await?;
+    write::update(&write, |pod| bound(pod, &binding)).await?;
     let answer =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    answer::value(StatusCode::CREATED, &answer, &call.view()?.wanted)
+    let mut response = answer::value(StatusCode::CREATED, &answer, &call.view()?.wanted)?;
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
 }
 
 fn binding_kind() -> Result<&'static Kind, Status> {

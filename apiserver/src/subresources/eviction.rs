@@ -17,7 +17,7 @@ use crate::{
 /// POST to a pod's `eviction`.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let query = WriteOptions::read(call.query, call.info.verb)?;
-    let eviction = crate::verbs::object_without_kind(call, body).await?;
+    let mut eviction = crate::verbs::object_without_kind(call, body).await?;
     if !eviction.name().is_empty() && eviction.name() != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
@@ -26,9 +26,9 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
         None => DeleteOptions::default(),
     };
     let write = call.write(query.dry_run || options.dry_run);
-    write.validate_admission(Operation::Create, Some(&eviction), None).await?;
-
     let pod = call.registry().get(call.kind, call.namespace(), &call.info.name).await?;
+    let mut warnings = write.mutate_admission(Operation::Create, &mut eviction).await?;
+    warnings.extend(write.validate_admission(Operation::Create, Some(&eviction), None).await?);
     if !needs_no_budget(&pod) {
         take_from_budget(call, &pod, write.dry_run).await?;
     }

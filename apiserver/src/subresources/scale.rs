@@ -145,7 +145,7 @@ fn check(call: &Call<'_>, scale: &Object) -> Result<(), Status> {
 }
 
 /// What an object says about its size.
-fn scale_of(object: &Object, paths: &Scale) -> Object {
+pub(crate) fn scale_of(object: &Object, paths: &Scale) -> Object {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.at(&["metadata", field]) {

@@ -2,7 +2,9 @@
 
 mod apply;
 mod body;
+mod connect;
 mod manager;
+mod options;
 mod page;
 mod read;
 mod watch;
@@ -14,6 +16,8 @@ pub(crate) use write::AnyPatch;
 use api::{Kind, Scope, Status, Verbs};
 use axum::body::Body;
 use http::{HeaderMap, Request, Response};
+use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     answer::{self, View, Wanted},
@@ -33,6 +37,10 @@ pub(crate) struct Call<'a> {
     pub(crate) query: &'a Query,
     pub(crate) user: &'a User,
     pub(crate) headers: HeaderMap,
+    /// The options of a write as an object.
+    pub(crate) options: Value,
+    /// When the client has to have an answer to a write.
+    pub(crate) deadline: Instant,
     /// The name under which the client owns what it writes; empty for what is no write.
     pub(crate) manager: String,
 }
@@ -64,8 +72,13 @@ async fn answered(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let request = if is_connection(info) {
+        let warnings = connect::admit(state, kind, info, query, user).await?;
         match state.hooks.answers.connect(&state.registry, user, info, request).await {
-            Ok(answer) => return answer,
+            Ok(answer) => {
+                let mut answer = answer?;
+                answer::warn(answer.headers_mut(), &warnings);
+                return Ok(answer);
+            }
             Err(request) => request,
         }
     } else {
@@ -73,7 +86,9 @@ async fn answered(
     };
     let (parts, body) = request.into_parts();
     let manager = manager::name(info.verb, query, &parts.headers);
-    let call = Call { state, kind, info, query, user, headers: parts.headers, manager };
+    let options = options::of_write(info.verb, query);
+    let deadline = options::deadline(query)?;
+    let call = Call { state, kind, info, query, user, headers: parts.headers, options, deadline, manager };
     match (info.verb, info.subresource.as_str()) {
         ("list", "") => read::list(&call).await,
         ("watch", "") => read::watch(&call).await,
@@ -131,6 +146,8 @@ impl<'a> Call<'a> {
             name: &self.info.name,
             dry_run,
             manager: Manager::Named(&self.manager),
+            options: &self.options,
+            deadline: Some(self.deadline),
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Call,
     apply::{self, Configuration},
-    body,
+    body, options,
     page::Listing,
 };
 use crate::{
@@ -144,8 +144,9 @@ pub(super) async fn may_create(call: &Call<'_>) -> Result<(), Status> {
 
 /// DELETE of one object.
 pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let options = delete_options(call, body).await?;
-    let deleted = store_write::delete(&call.write(options.dry_run), &options).await?;
+    let (options, object) = delete_options(call, body).await?;
+    let write = Write { options: &object, ..call.write(options.dry_run) };
+    let deleted = store_write::delete(&write, &options).await?;
     let Deleted { entry, is_gone, warnings } = deleted;
     let view = call.view()?;
     let entry = call.registry().shown_one(call.kind, entry).await?;
@@ -167,7 +168,7 @@ pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>
 
 /// DELETE of everything that is meant.
 pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
-    let options = delete_options(call, body).await?;
+    let (options, object) = delete_options(call, body).await?;
     let view = call.view()?;
     let list = ListOptions::read(call.query, false)?;
     let selection = Selection::new(call.kind, list.labels.clone(), list.fields.clone())?;
@@ -180,7 +181,7 @@ pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Res
     };
     let page = listing.page().await?;
     let delete_one = |entry: std::sync::Arc<crate::registry::entry::Entry>| {
-        let (options, write) = (&options, call.write(options.dry_run));
+        let (options, write) = (&options, Write { options: &object, ..call.write(options.dry_run) });
         async move {
             let namespace = if call.kind.scope == Scope::Cluster { "" } else { entry.namespace() };
             let write = Write { namespace, name: entry.name(), ..write };
@@ -198,21 +199,25 @@ pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Res
     answer::list(&view, deleted, &page.meta)
 }
 
-async fn delete_options(call: &Call<'_>, body: Body) -> Result<DeleteOptions, Status> {
+/// What the client asks for, and the same as an object.
+async fn delete_options(call: &Call<'_>, body: Body) -> Result<(DeleteOptions, Value), Status> {
     let bytes = body::read(body).await?;
     if bytes.is_empty() {
-        return DeleteOptions::from_query(call.query);
+        return Ok((DeleteOptions::from_query(call.query)?, options::of_write("delete", call.query)));
     }
-    let options = body::decoded(&call.headers, &bytes, None)?.object;
-    if !matches!(options.kind(), "" | "DeleteOptions") {
+    let mut object = body::decoded(&call.headers, &bytes, None)?.object;
+    if !matches!(object.kind(), "" | "DeleteOptions") {
         return Err(Status::bad_request(format!(
             "decoded object cannot be converted to DeleteOptions: {}",
-            options.kind()
+            object.kind()
         )));
     }
     let from_query = DeleteOptions::from_query(call.query)?;
-    let from_body = DeleteOptions::from_object(&options)?;
-    Ok(DeleteOptions { dry_run: from_body.dry_run || from_query.dry_run, ..from_body })
+    let from_body = DeleteOptions::from_object(&object)?;
+    let dry_run = from_body.dry_run || from_query.dry_run;
+    object.set(&["apiVersion"], options::API_VERSION);
+    object.set(&["kind"], "DeleteOptions");
+    Ok((DeleteOptions { dry_run, ..from_body }, object.into_value()))
 }
 
 /// `v1.Status` of something that went well.

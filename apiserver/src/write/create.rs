@@ -26,6 +26,7 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let mut warnings = write.mutate(Operation::Create, &mut object, None).await?;
+    metadata::set_namespace(write, &mut object)?;
     metadata::begin(kind, &mut object, now());
     let prefix = object.text(&["metadata", "generateName"]).to_string();
     let is_generated = object.name().is_empty() && !prefix.is_empty();

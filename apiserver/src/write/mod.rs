@@ -16,6 +16,8 @@ mod update;
 use std::sync::Arc;
 
 use api::{FieldError, Kind, Object, Status};
+use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
     hooks::{Attributes, Hooks, Operation, Reservation},
@@ -42,6 +44,10 @@ pub(crate) struct Write<'a> {
     pub(crate) name: &'a str,
     pub(crate) dry_run: bool,
     pub(crate) manager: Manager<'a>,
+    /// The options of the request as an object; null where there are none.
+    pub(crate) options: &'a Value,
+    /// When the client has to have an answer.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// Whose the fields are that a write changes.
@@ -74,7 +80,20 @@ impl<'a> Write<'a> {
         name: &'a str,
     ) -> Write<'a> {
         let (subresource, dry_run, manager) = ("", false, Manager::Nobody);
-        Write { registry, hooks: None, user, kind, subresource, namespace, name, dry_run, manager }
+        let (hooks, options, deadline) = (None, &Value::Null, None);
+        Write {
+            registry,
+            hooks,
+            user,
+            kind,
+            subresource,
+            namespace,
+            name,
+            dry_run,
+            manager,
+            options,
+            deadline,
+        }
     }
 
     /// The same write in somebody's name.
@@ -91,6 +110,8 @@ impl<'a> Write<'a> {
             namespace: self.namespace,
             name,
             dry_run: self.dry_run,
+            options: self.options,
+            deadline: self.deadline,
         }
     }
 
@@ -109,6 +130,17 @@ impl<'a> Write<'a> {
         // What admission added may need defaults, too.
         self.kind.strategy.set_defaults(object);
         Ok(warnings)
+    }
+
+    /// Mutating admission alone, for what travels through a subresource and is no object of the kind.
+    pub(crate) async fn mutate_admission(
+        &self,
+        operation: Operation,
+        object: &mut Object,
+    ) -> Result<Vec<String>, Status> {
+        let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
+        let attributes = self.attributes(operation, self.name);
+        hooks.admission.mutate(self.registry, &attributes, object, None).await
     }
 
     /// Validating admission.

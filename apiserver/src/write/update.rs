@@ -45,6 +45,9 @@ async fn attempt(
     let part = Part::of(write.subresource);
     let mut object = part.confine(kind, write.subresource, object, old);
     let mut warnings = write.mutate(Operation::Update, &mut object, Some(old)).await?;
+    // Nor may admission change more than the client.
+    metadata::carry_over(&mut object, old);
+    object = part.confine(kind, write.subresource, object, old);
     if part == Part::Whole {
         kind.strategy.prepare_for_update(&mut object, old);
     }

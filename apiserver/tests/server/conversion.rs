@@ -1,72 +1,13 @@
 //! Versions of a custom resource that only a webhook can turn into one another.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use base64::{Engine, prelude::BASE64_STANDARD};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
-use crate::client::*;
+use crate::{client::*, remote::Remote};
 
 const V1: &str = "/apis/example.com/v1/namespaces/default/gates";
 const V2: &str = "/apis/example.com/v2/namespaces/default/gates";
 
-/// A webhook for which version 1 has `spec.hostPort`, version 2 `spec.host` and `spec.port`.
-struct Webhook {
-    client: Value,
-    calls: Arc<AtomicUsize>,
-}
-
-impl Webhook {
-    async fn start() -> Webhook {
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let calls = Arc::new(AtomicUsize::new(0));
-        let counted = calls.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, counted) = (acceptor.clone(), counted.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(move |request: http::Request<Incoming>| {
-                        counted.fetch_add(1, Ordering::SeqCst);
-                        async move {
-                            let body = request.into_body().collect().await.unwrap().to_bytes();
-                            let answer = review(&serde_json::from_slice(&body).unwrap());
-                            let bytes = bytes::Bytes::from(answer.to_string());
-                            Ok::<_, hyper::Error>(http::Response::new(Full::new(bytes)))
-                        }
-                    });
-                    let served = hyper::server::conn::http1::Builder::new();
-                    // A client that goes away is none of the webhook's business.
-                    drop(served.serve_connection(TokioIo::new(stream), service).await);
-                });
-            }
-        });
-        let bundle = BASE64_STANDARD.encode(made.cert.pem());
-        let client = json!({"url": format!("https://127.0.0.1:{port}/convert"), "caBundle": bundle});
-        Webhook { client, calls }
-    }
-}
-
+/// For this webhook version 1 has `spec.hostPort`, version 2 `spec.host` and `spec.port`.
 fn review(review: &Value) -> Value {
     let desired = review["request"]["desiredAPIVersion"].as_str().unwrap();
     let objects = review["request"]["objects"].as_array().unwrap().clone();
@@ -118,9 +59,9 @@ fn definition(client: &Value) -> Value {
 
 #[tokio::test]
 async fn a_webhook_converts_what_is_read_written_listed_and_watched() {
-    let webhook = Webhook::start().await;
+    let webhook = Remote::start(review).await;
     let server = Server::start().await;
-    server.define(&definition(&webhook.client)).await;
+    server.define(&definition(&webhook.client("/convert"))).await;
     let gate = |name: &str| json!({"apiVersion": "example.com/v2", "kind": "Gate", "metadata": {"name": name}, "spec": {"host": "h", "port": "80"}});
     let created = server.post(V2, &gate("a")).await.ok();
     assert_eq!(
@@ -134,13 +75,13 @@ async fn a_webhook_converts_what_is_read_written_listed_and_watched() {
         let old = json!({"apiVersion": "example.com/v1", "kind": "Gate", "metadata": {"name": format!("b{index}")}, "spec": {"hostPort": "x:1"}});
         server.post(V1, &old).await.ok();
     }
-    let before = webhook.calls.load(Ordering::SeqCst);
+    let before = webhook.asked().len();
     let list = server.get(V2).await.ok();
     assert_eq!(list["items"].as_array().unwrap().len(), 21);
     assert_eq!(list["items"][1]["spec"], json!({"host": "x", "port": "1"}));
-    assert_eq!(webhook.calls.load(Ordering::SeqCst), before + 1, "a list is converted in one call");
+    assert_eq!(webhook.asked().len(), before + 1, "a list is converted in one call");
     server.get(V1).await.ok();
-    assert_eq!(webhook.calls.load(Ordering::SeqCst), before + 1, "what is stored so needs no call");
+    assert_eq!(webhook.asked().len(), before + 1, "what is stored so needs no call");
 
     let mut watch = server
         .watch(&format!(

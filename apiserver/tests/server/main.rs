@@ -15,6 +15,8 @@ mod kubelet;
 mod network;
 mod ownership;
 mod permissive;
+mod remote;
 mod subresources;
 mod verbs;
 mod watches;
+mod webhooks;

@@ -3,14 +3,23 @@
 use api::Object;
 use serde_json::Value;
 
-use super::{Violation, about, added_capabilities, containers, faulty, named, quoted};
+use super::{Check, Version, Violation, about, added_capabilities, containers, faulty, named, quoted};
 
-/// Rules that hold for restricted pods as well.
-pub(super) const CHECKS: &[fn(&Object) -> Option<Violation>] =
-    &[app_armor, host_namespaces, host_ports, privileged, proc_mount, selinux, sysctls, windows_host_process];
-
-/// Rules that restricted replaces by stricter ones.
-pub(super) const RELAXED_CHECKS: &[fn(&Object) -> Option<Violation>] = &[capabilities, host_path, seccomp];
+/// The rules, in the order in which faults are told.
+pub(super) const CHECKS: &[Check] = &[
+    Check::new(app_armor),
+    Check::new(capabilities).replaced(),
+    Check::new(host_namespaces),
+    Check::new(host_path).replaced(),
+    Check::new(host_ports),
+    Check::new(host_probes).since(34),
+    Check::new(privileged),
+    Check::new(proc_mount),
+    Check::new(selinux),
+    Check::new(seccomp).replaced(),
+    Check::new(sysctls),
+    Check::new(windows_host_process),
+];
 
 const CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
@@ -27,24 +36,51 @@ const CAPABILITIES: &[&str] = &[
     "SETUID",
     "SYS_CHROOT",
 ];
-const SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+/// Harmless settings of the kernel, and since which version they count as such.
+const SYSCTLS: &[(&str, u16)] = &[
+    ("kernel.shm_rmid_forced", 0),
+    ("net.ipv4.ip_local_port_range", 0),
+    ("net.ipv4.ip_unprivileged_port_start", 0),
+    ("net.ipv4.ping_group_range", 0),
+    ("net.ipv4.tcp_syncookies", 0),
+    ("net.ipv4.ip_local_reserved_ports", 27),
+    ("net.ipv4.tcp_fin_timeout", 29),
+    ("net.ipv4.tcp_keepalive_intvl", 29),
+    ("net.ipv4.tcp_keepalive_probes", 29),
+    ("net.ipv4.tcp_keepalive_time", 29),
+    ("net.ipv4.tcp_rmem", 32),
+    ("net.ipv4.tcp_wmem", 32),
 ];
-const SELINUX_TYPES: &[&str] =
-    &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const SELINUX_TYPES: &[(&str, u16)] = &[
+    ("", 0),
+    ("container_t", 0),
+    ("container_init_t", 0),
+    ("container_kvm_t", 0),
+    ("container_engine_t", 31),
+];
 
-fn host_namespaces(pod: &Object) -> Option<Violation> {
+fn is_known(list: &[(&str, u16)], name: &str, version: Version) -> bool {
+    list.iter().any(|(known, since)| *known == name && version.has(*since))
+}
+
+fn host_probes(pod: &Object, _: Version) -> Option<Violation> {
+    let hosts = |container: &Value| -> Vec<String> {
+        let probes = ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| &container[probe]);
+        let handlers = ["postStart", "preStop"].map(|handler| &container["lifecycle"][handler]);
+        let actions = probes.into_iter().chain(handlers);
+        let actions = actions.flat_map(|action| [&action["httpGet"]["host"], &action["tcpSocket"]["host"]]);
+        actions.filter_map(Value::as_str).filter(|host| !host.is_empty()).map(str::to_string).collect()
+    };
+    let mut names = faulty(pod, |container| !hosts(container).is_empty());
+    names.sort_unstable();
+    let all: std::collections::BTreeSet<String> = containers(pod).flat_map(hosts).collect();
+    let verb = if names.len() == 1 { "uses" } else { "use" };
+    let what = if all.len() == 1 { "probe or lifecycle host" } else { "probe or lifecycle hosts" };
+    let listed = quoted(&all.into_iter().collect::<Vec<_>>());
+    about("probe or lifecycle host", &names, &format!("{verb} {what} {listed}"))
+}
+
+fn host_namespaces(pod: &Object, _: Version) -> Option<Violation> {
     let fields = ["hostNetwork", "hostPID", "hostIPC"].into_iter();
     let set: Vec<String> = fields
         .filter(|field| pod.at(&["spec", field]) == Some(&Value::Bool(true)))
@@ -53,12 +89,12 @@ fn host_namespaces(pod: &Object) -> Option<Violation> {
     (!set.is_empty()).then(|| Violation { what: "host namespaces", detail: set.join(", ") })
 }
 
-fn privileged(pod: &Object) -> Option<Violation> {
+fn privileged(pod: &Object, _: Version) -> Option<Violation> {
     let names = faulty(pod, |container| container["securityContext"]["privileged"] == true);
     about("privileged", &names, "must not set securityContext.privileged=true")
 }
 
-fn capabilities(pod: &Object) -> Option<Violation> {
+fn capabilities(pod: &Object, _: Version) -> Option<Violation> {
     let (names, added) = added_capabilities(pod, CAPABILITIES);
     let added = quoted(&added.into_iter().collect::<Vec<_>>());
     about(
@@ -68,7 +104,7 @@ fn capabilities(pod: &Object) -> Option<Violation> {
     )
 }
 
-fn host_path(pod: &Object) -> Option<Violation> {
+fn host_path(pod: &Object, _: Version) -> Option<Violation> {
     let volumes = pod.list(&["spec", "volumes"]).iter().filter(|volume| !volume["hostPath"].is_null());
     let names: Vec<&str> = volumes.filter_map(|volume| volume["name"].as_str()).collect();
     let word = if names.len() == 1 { "volume" } else { "volumes" };
@@ -76,7 +112,7 @@ fn host_path(pod: &Object) -> Option<Violation> {
         .then(|| Violation { what: "hostPath volumes", detail: format!("{word} {}", quoted(&names)) })
 }
 
-fn host_ports(pod: &Object) -> Option<Violation> {
+fn host_ports(pod: &Object, _: Version) -> Option<Violation> {
     let ports = |container: &Value| -> Vec<u64> {
         let ports = container["ports"].as_array().into_iter().flatten();
         ports.filter_map(|port| port["hostPort"].as_u64()).filter(|port| *port > 0).collect()
@@ -91,7 +127,7 @@ fn host_ports(pod: &Object) -> Option<Violation> {
     about("hostPort", &names, &format!("{verb} {word} {listed}"))
 }
 
-fn proc_mount(pod: &Object) -> Option<Violation> {
+fn proc_mount(pod: &Object, _: Version) -> Option<Violation> {
     let mount = |container: &Value| {
         container["securityContext"]["procMount"]
             .as_str()
@@ -104,7 +140,7 @@ fn proc_mount(pod: &Object) -> Option<Violation> {
     about("procMount", &names, &format!("must not set securityContext.procMount to {}", quoted(&mounts)))
 }
 
-fn app_armor(pod: &Object) -> Option<Violation> {
+fn app_armor(pod: &Object, _: Version) -> Option<Violation> {
     let is_unconfined = |context: &Value| context["appArmorProfile"]["type"] == "Unconfined";
     let mut where_from = Vec::new();
     if pod.at(&["spec", "securityContext"]).is_some_and(is_unconfined) {
@@ -118,11 +154,13 @@ fn app_armor(pod: &Object) -> Option<Violation> {
     (!where_from.is_empty()).then_some(Violation { what: "forbidden AppArmor profile", detail })
 }
 
-fn selinux(pod: &Object) -> Option<Violation> {
+fn selinux(pod: &Object, version: Version) -> Option<Violation> {
     let is_foreign = |context: &Value| {
         let options = &context["seLinuxOptions"];
         let text = |key: &str| options[key].as_str().unwrap_or_default();
-        !SELINUX_TYPES.contains(&text("type")) || !text("user").is_empty() || !text("role").is_empty()
+        !is_known(SELINUX_TYPES, text("type"), version)
+            || !text("user").is_empty()
+            || !text("role").is_empty()
     };
     let mut where_from = Vec::new();
     if pod.at(&["spec", "securityContext"]).is_some_and(is_foreign) {
@@ -136,7 +174,7 @@ fn selinux(pod: &Object) -> Option<Violation> {
     (!where_from.is_empty()).then_some(Violation { what: "seLinuxOptions", detail })
 }
 
-fn seccomp(pod: &Object) -> Option<Violation> {
+fn seccomp(pod: &Object, _: Version) -> Option<Violation> {
     let is_unconfined = |context: &Value| context["seccompProfile"]["type"] == "Unconfined";
     let mut where_from = Vec::new();
     if pod.at(&["spec", "securityContext"]).is_some_and(is_unconfined) {
@@ -153,14 +191,14 @@ fn seccomp(pod: &Object) -> Option<Violation> {
     (!where_from.is_empty()).then_some(Violation { what: "seccompProfile", detail })
 }
 
-fn sysctls(pod: &Object) -> Option<Violation> {
+fn sysctls(pod: &Object, version: Version) -> Option<Violation> {
     let names =
         pod.list(&["spec", "securityContext", "sysctls"]).iter().filter_map(|sysctl| sysctl["name"].as_str());
-    let unsafe_ones: Vec<&str> = names.filter(|name| !SYSCTLS.contains(name)).collect();
+    let unsafe_ones: Vec<&str> = names.filter(|name| !is_known(SYSCTLS, name, version)).collect();
     (!unsafe_ones.is_empty()).then(|| Violation { what: "forbidden sysctls", detail: unsafe_ones.join(", ") })
 }
 
-fn windows_host_process(pod: &Object) -> Option<Violation> {
+fn windows_host_process(pod: &Object, _: Version) -> Option<Violation> {
     let is_host = |context: &Value| context["windowsOptions"]["hostProcess"] == true;
     let pod_is_host = pod.at(&["spec", "securityContext"]).is_some_and(is_host);
     let names = faulty(pod, |container| is_host(&container["securityContext"]));

@@ -1,31 +1,49 @@
-//! PodSecurity: the namespace's labels say which level its pods must keep (enforce) or should keep (warn).
+//! PodSecurity: the namespace's labels say which level its pods must keep (enforce), and which they should keep (warn,
+//! audit).
 
 mod baseline;
+mod policy;
 mod restricted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use api::{FieldError, Object, Status};
-use serde_json::{Value, json};
+use api::{Object, Status};
+use serde_json::Value;
 
 use super::forbidden;
-use crate::hooks::Attributes;
-
-const PREFIX: &str = "pod-security.kubernetes.io/";
-
-/// How much a pod may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    #[default]
-    Privileged,
-    Baseline,
-    Restricted,
-}
+use crate::{
+    audit::annotate,
+    hooks::{Attributes, Operation},
+};
+use policy::{Bar, Level, Policy, Version};
 
 /// A fault: its short name, and what of the pod is at fault.
 struct Violation {
     what: &'static str,
     detail: String,
+}
+
+/// One rule.
+struct Check {
+    /// The minor version that it came with.
+    since: u16,
+    /// Whether the restricted level has a stricter rule in its place.
+    is_replaced: bool,
+    run: fn(&Object, Version) -> Option<Violation>,
+}
+
+impl Check {
+    const fn new(run: fn(&Object, Version) -> Option<Violation>) -> Check {
+        Check { since: 0, is_replaced: false, run }
+    }
+
+    const fn since(self, since: u16) -> Check {
+        Check { since, ..self }
+    }
+
+    const fn replaced(self) -> Check {
+        Check { is_replaced: true, ..self }
+    }
 }
 
 /// Refuses pods beyond the enforced level; returns warnings about those beyond the other one.
@@ -35,14 +53,14 @@ pub(super) fn admit(
     pod: &Object,
 ) -> Result<Vec<String>, Status> {
     let Some(namespace) = namespace else { return Ok(Vec::new()) };
-    let labels = Labels(namespace);
-    let (enforced, version) = labels.level("enforce");
-    let faults = describe(&violations(pod, enforced));
+    let (policy, _) = Policy::of(namespace);
+    annotate("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
+    let faults = describe(&violations(pod, policy.enforce));
     if !faults.is_empty() {
-        let why = format!("violates PodSecurity \"{}:{version}\": {faults}", enforced.name());
+        let why = format!("violates PodSecurity \"{}\": {faults}", policy.enforce);
         return Err(forbidden(attributes, Some(pod), &why));
     }
-    Ok(labels.warning(pod).into_iter().collect())
+    Ok(remark(&policy, pod).into_iter().collect())
 }
 
 /// Warnings about the pods that a workload would make.
@@ -59,88 +77,96 @@ pub(super) fn warn_about_template(
         "PodTemplate" => &["template"],
         _ => return None,
     };
-    let labels = Labels(namespace?);
-    let (level, _) = labels.level("warn");
-    if level == Level::Privileged {
+    let (policy, _) = Policy::of(namespace?);
+    if policy.warn.level == Level::Privileged && policy.audit.level == Level::Privileged {
         return None;
     }
-    labels.warning(&workload.at(path).cloned().and_then(Object::from_value)?)
+    remark(&policy, &workload.at(path).cloned().and_then(Object::from_value)?)
 }
 
-/// Refuses namespaces whose labels name no level.
+/// Notes what should not be in the audit log, and says it to the client.
+fn remark(policy: &Policy, pod: &Object) -> Option<String> {
+    let said = |bar: Bar| {
+        let faults = describe(&violations(pod, bar));
+        (!faults.is_empty()).then(|| format!("would violate PodSecurity \"{bar}\": {faults}"))
+    };
+    if let Some(text) = said(policy.audit) {
+        annotate("pod-security.kubernetes.io/audit-violations", text);
+    }
+    said(policy.warn)
+}
+
+/// Refuses namespaces whose labels make no sense; what was there before may stay.
 pub(super) fn validate_labels(
     attributes: &Attributes<'_>,
     namespace: &Object,
-) -> Result<Vec<String>, Status> {
-    let mut errors = Vec::new();
-    for mode in ["enforce", "audit", "warn"] {
-        let label = format!("{PREFIX}{mode}");
-        let Some(value) = namespace.at(&["metadata", "labels", &label]).and_then(Value::as_str) else {
-            continue;
-        };
-        if Level::parse(value).is_none() {
-            let field = format!("metadata.labels[{label}]");
-            errors.push(FieldError::invalid(
-                field,
-                &json!(value),
-                "must be one of privileged, baseline, restricted",
-            ));
-        }
-    }
-    match errors.as_slice() {
-        [] => Ok(Vec::new()),
-        errors => Err(Status::invalid("", attributes.kind.kind, namespace.name(), errors)),
+    old: Option<&Object>,
+) -> Result<(), Status> {
+    let (_, errors) = Policy::of(namespace);
+    let is_old = old.is_some_and(|old| Policy::of(old).1.len() >= errors.len());
+    match errors.is_empty() || (attributes.operation == Operation::Update && is_old) {
+        true => Ok(()),
+        false => Err(Status::invalid("", attributes.kind.kind, namespace.name(), &errors)),
     }
 }
 
-/// A namespace's labels.
-struct Labels<'a>(&'a Object);
-
-impl Labels<'_> {
-    /// Level and version for a mode; a label that names no level counts as the strictest one.
-    fn level(&self, mode: &str) -> (Level, &str) {
-        let label = |key: String| self.0.at(&["metadata", "labels", &key]).and_then(Value::as_str);
-        let level = label(format!("{PREFIX}{mode}"))
-            .map(|text| Level::parse(text).unwrap_or(Level::Restricted))
-            .unwrap_or_default();
-        (level, label(format!("{PREFIX}{mode}-version")).unwrap_or("latest"))
-    }
-
-    fn warning(&self, pod: &Object) -> Option<String> {
-        let (level, version) = self.level("warn");
-        let faults = describe(&violations(pod, level));
-        (!faults.is_empty())
-            .then(|| format!("would violate PodSecurity \"{}:{version}\": {faults}", level.name()))
-    }
+/// Whether pods that are there have to be looked at, because a namespace asks for more than before.
+pub(super) fn is_tightened(namespace: &Object, old: Option<&Object>) -> bool {
+    let Some(old) = old else { return false };
+    let (now, before) = (Policy::of(namespace).0.enforce, Policy::of(old).0.enforce);
+    now != before && now.level != Level::Privileged && now.level >= before.level
 }
 
-impl Level {
-    fn parse(text: &str) -> Option<Level> {
-        [Level::Privileged, Level::Baseline, Level::Restricted].into_iter().find(|level| level.name() == text)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Level::Privileged => "privileged",
-            Level::Baseline => "baseline",
-            Level::Restricted => "restricted",
+/// Warnings about the pods that are there already and would not get in any more.
+pub(super) fn warn_about_present(namespace: &Object, pods: &[Object]) -> Vec<String> {
+    let enforce = Policy::of(namespace).0.enforce;
+    let mut by_fault: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for pod in pods {
+        let found = violations(pod, enforce);
+        if !found.is_empty() {
+            let what: Vec<&str> = found.iter().map(|violation| violation.what).collect();
+            by_fault.entry(what.join(", ")).or_default().push(pod.name());
         }
     }
+    let mut warnings: Vec<String> = by_fault
+        .into_iter()
+        .map(|(what, mut names)| {
+            names.sort_unstable();
+            match names.len() {
+                1 => format!("{}: {what}", names[0]),
+                2 => format!("{} (and 1 other pod): {what}", names[0]),
+                count => format!("{} (and {} other pods): {what}", names[0], count - 1),
+            }
+        })
+        .collect();
+    if !warnings.is_empty() {
+        warnings.sort_unstable();
+        let name = namespace.name();
+        let first = format!(
+            "existing pods in namespace {name:?} violate the new PodSecurity enforce level \"{enforce}\""
+        );
+        warnings.insert(0, first);
+    }
+    warnings
 }
 
 /// Everything about the pod that is beyond a level, baseline's rules first.
-fn violations(pod: &Object, level: Level) -> Vec<Violation> {
-    let mut found = Vec::new();
-    if level >= Level::Baseline {
-        found.extend(baseline::CHECKS.iter().filter_map(|check| check(pod)));
-    }
-    match level {
-        Level::Privileged => {}
-        // Restricted has stricter rules in place of these.
-        Level::Baseline => found.extend(baseline::RELAXED_CHECKS.iter().filter_map(|check| check(pod))),
-        Level::Restricted => found.extend(restricted::CHECKS.iter().filter_map(|check| check(pod))),
-    }
-    found
+fn violations(pod: &Object, bar: Bar) -> Vec<Violation> {
+    let checks = match bar.level {
+        Level::Privileged => Vec::new(),
+        Level::Baseline => baseline::CHECKS.iter().collect(),
+        Level::Restricted => {
+            let kept = baseline::CHECKS.iter().filter(|check| !check.is_replaced);
+            kept.chain(restricted::CHECKS).collect::<Vec<_>>()
+        }
+    };
+    let valid = checks.into_iter().filter(|check| bar.version.has(check.since));
+    valid.filter_map(|check| (check.run)(pod, bar.version)).collect()
+}
+
+/// Whether a pod says that it is for Windows, where some rules have no meaning.
+fn is_windows(pod: &Object) -> bool {
+    pod.text(&["spec", "os", "name"]) == "windows"
 }
 
 fn describe(violations: &[Violation]) -> String {
@@ -197,6 +223,8 @@ fn added_capabilities<'a>(pod: &'a Object, allowed: &[&str]) -> (Vec<&'a str>, B
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pod(spec: Value) -> Object {
@@ -204,7 +232,11 @@ mod tests {
     }
 
     fn faults(spec: Value, level: Level) -> String {
-        describe(&violations(&pod(spec), level))
+        faults_as_of(spec, level, Version::Latest)
+    }
+
+    fn faults_as_of(spec: Value, level: Level, version: Version) -> String {
+        describe(&violations(&pod(spec), Bar { level, version }))
     }
 
     #[test]
@@ -233,10 +265,10 @@ mod tests {
         });
         assert_eq!(
             faults(spec, Level::Baseline),
-            "host namespaces (hostNetwork=true, hostPID=true), hostPort (container \"a\" uses hostPort 80), \
-             privileged (container \"a\" must not set securityContext.privileged=true), \
-             non-default capabilities (container \"b\" must not include \"NET_ADMIN\" in securityContext.capabilities.add), \
-             hostPath volumes (volume \"v\")"
+            "non-default capabilities (container \"b\" must not include \"NET_ADMIN\" in securityContext.capabilities.add), \
+             host namespaces (hostNetwork=true, hostPID=true), hostPath volumes (volume \"v\"), \
+             hostPort (container \"a\" uses hostPort 80), \
+             privileged (container \"a\" must not set securityContext.privileged=true)"
         );
     }
 
@@ -265,6 +297,68 @@ mod tests {
             faults(spec, Level::Restricted),
             "runAsNonRoot != true (container \"c\" must not set securityContext.runAsNonRoot=false), \
              runAsUser=0 (pod must not set runAsUser=0)"
+        );
+    }
+
+    #[test]
+    fn levels_are_as_they_were_in_a_version() {
+        let spec = json!({
+            "containers": [{"name": "c", "livenessProbe": {"httpGet": {"host": "example.com"}}}],
+            "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem"}]},
+        });
+        let as_of = |minor| faults_as_of(spec.clone(), Level::Baseline, Version::Minor(minor));
+        assert_eq!(as_of(31), "forbidden sysctls (net.ipv4.tcp_rmem)");
+        assert_eq!(as_of(32), "");
+        assert_eq!(
+            as_of(34),
+            "probe or lifecycle host (container \"c\" uses probe or lifecycle host \"example.com\")"
+        );
+        let plain = json!({"containers": [{"name": "c"}]});
+        let old = faults_as_of(plain, Level::Restricted, Version::Minor(7));
+        assert_eq!(
+            old,
+            "runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true)"
+        );
+    }
+
+    #[test]
+    fn pods_for_windows_need_none_of_what_it_does_not_have() {
+        let spec = json!({
+            "os": {"name": "windows"}, "containers": [{"name": "c"}], "securityContext": {"runAsNonRoot": true},
+        });
+        assert_eq!(faults(spec.clone(), Level::Restricted), "");
+        assert!(
+            faults_as_of(spec, Level::Restricted, Version::Minor(24)).starts_with("allowPrivilegeEscalation")
+        );
+    }
+
+    #[test]
+    fn a_tighter_namespace_tells_of_the_pods_that_are_there() {
+        let namespace = |level: &str| {
+            let labels = json!({"pod-security.kubernetes.io/enforce": level});
+            Object::from_value(json!({"metadata": {"name": "n", "labels": labels}})).unwrap()
+        };
+        assert!(is_tightened(&namespace("baseline"), Some(&namespace("privileged"))));
+        assert!(!is_tightened(&namespace("baseline"), Some(&namespace("restricted"))));
+        assert!(!is_tightened(&namespace("baseline"), None));
+        let named = |name: &str, spec: Value| {
+            Object::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+        };
+        let host = json!({"hostNetwork": true, "containers": []});
+        let pods = [
+            named("c", host.clone()),
+            named("a", host.clone()),
+            named("b", host),
+            named("d", json!({"containers": [{"name": "c", "securityContext": {"privileged": true}}]})),
+            named("e", json!({"containers": []})),
+        ];
+        assert_eq!(
+            warn_about_present(&namespace("baseline"), &pods),
+            [
+                "existing pods in namespace \"n\" violate the new PodSecurity enforce level \"baseline:latest\"",
+                "a (and 2 other pods): host namespaces",
+                "d: privileged",
+            ]
         );
     }
 }

@@ -3,11 +3,22 @@
 use api::Object;
 use serde_json::Value;
 
-use super::{Violation, about, added_capabilities, containers, faulty, named, quoted};
+use super::{
+    Check, Version, Violation, about, added_capabilities, containers, faulty, is_windows, named, quoted,
+};
 
-/// The rules beyond baseline's.
-pub(super) const CHECKS: &[fn(&Object) -> Option<Violation>] =
-    &[privilege_escalation, capabilities, volumes, non_root, root_user, seccomp];
+/// The rules beyond baseline's, in the order in which faults are told.
+pub(super) const CHECKS: &[Check] = &[
+    Check::new(privilege_escalation).since(8),
+    Check::new(capabilities).since(22),
+    Check::new(volumes),
+    Check::new(non_root),
+    Check::new(root_user).since(23),
+    Check::new(seccomp).since(19),
+];
+
+/// Since then pods for Windows need not say what has no meaning there.
+const WINDOWS: u16 = 25;
 
 const VOLUMES: &[&str] = &[
     "configMap",
@@ -21,7 +32,10 @@ const VOLUMES: &[&str] = &[
     "image",
 ];
 
-fn privilege_escalation(pod: &Object) -> Option<Violation> {
+fn privilege_escalation(pod: &Object, version: Version) -> Option<Violation> {
+    if version.has(WINDOWS) && is_windows(pod) {
+        return None;
+    }
     let names = faulty(pod, |container| container["securityContext"]["allowPrivilegeEscalation"] != false);
     about(
         "allowPrivilegeEscalation != false",
@@ -30,7 +44,10 @@ fn privilege_escalation(pod: &Object) -> Option<Violation> {
     )
 }
 
-fn capabilities(pod: &Object) -> Option<Violation> {
+fn capabilities(pod: &Object, version: Version) -> Option<Violation> {
+    if version.has(WINDOWS) && is_windows(pod) {
+        return None;
+    }
     let drops_all = |container: &Value| {
         let dropped = container["securityContext"]["capabilities"]["drop"].as_array();
         dropped.is_some_and(|dropped| dropped.iter().any(|one| one == "ALL"))
@@ -49,7 +66,7 @@ fn capabilities(pod: &Object) -> Option<Violation> {
     (!details.is_empty()).then(|| Violation { what: "unrestricted capabilities", detail: details.join("; ") })
 }
 
-fn volumes(pod: &Object) -> Option<Violation> {
+fn volumes(pod: &Object, _: Version) -> Option<Violation> {
     let mut names = Vec::new();
     let mut types = Vec::new();
     for volume in pod.list(&["spec", "volumes"]).iter().filter_map(Value::as_object) {
@@ -67,7 +84,7 @@ fn volumes(pod: &Object) -> Option<Violation> {
     (!types.is_empty()).then_some(Violation { what: "restricted volume types", detail })
 }
 
-fn non_root(pod: &Object) -> Option<Violation> {
+fn non_root(pod: &Object, _: Version) -> Option<Violation> {
     let what = "runAsNonRoot != true";
     let of_pod = pod.at(&["spec", "securityContext", "runAsNonRoot"]).and_then(Value::as_bool);
     let of = |container: &Value| container["securityContext"]["runAsNonRoot"].as_bool();
@@ -88,7 +105,7 @@ fn non_root(pod: &Object) -> Option<Violation> {
     (!details.is_empty()).then(|| Violation { what, detail: details.join(" and ") })
 }
 
-fn root_user(pod: &Object) -> Option<Violation> {
+fn root_user(pod: &Object, _: Version) -> Option<Violation> {
     let mut who = Vec::new();
     if pod.number(&["spec", "securityContext", "runAsUser"]) == Some(0) {
         who.push("pod".to_string());
@@ -101,7 +118,10 @@ fn root_user(pod: &Object) -> Option<Violation> {
     (!who.is_empty()).then_some(Violation { what: "runAsUser=0", detail })
 }
 
-fn seccomp(pod: &Object) -> Option<Violation> {
+fn seccomp(pod: &Object, version: Version) -> Option<Violation> {
+    if version.has(WINDOWS) && is_windows(pod) {
+        return None;
+    }
     let what = "seccompProfile";
     let kind = |context: &Value| context["seccompProfile"]["type"].as_str().map(str::to_string);
     let is_good = |kind: &str| matches!(kind, "RuntimeDefault" | "Localhost");

@@ -1,0 +1,130 @@
+//! `matchConditions`: expressions that all have to hold for a webhook to be called.
+
+use api::{
+    cel::{Failure, Program, Type, Value as Cel, compile},
+    strategies::admission_rules::CONDITION_VARIABLES,
+};
+use serde_json::Value;
+
+/// What all conditions of one webhook may cost, as upstream.
+const BUDGET: u64 = 2_500_000;
+
+static ANY: Type = Type::Dyn;
+
+/// The conditions of one webhook.
+#[derive(Debug, Default)]
+pub(super) struct Conditions(Vec<Condition>);
+
+#[derive(Debug)]
+struct Condition {
+    expression: String,
+    program: Result<Program, String>,
+}
+
+/// What the conditions say of a request.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// All hold.
+    Met,
+    /// One of them does not.
+    NotMet,
+    /// None is known not to hold, but not all could be evaluated.
+    Unclear(String),
+}
+
+/// What a condition can look at.
+pub(super) struct Subject<'a> {
+    pub(super) object: &'a Value,
+    pub(super) old: &'a Value,
+    pub(super) request: &'a Value,
+}
+
+impl Conditions {
+    pub(super) fn read(conditions: &Value) -> Conditions {
+        let conditions = conditions.as_array().map_or(&[][..], Vec::as_slice).iter();
+        let read = |condition: &Value| {
+            let expression = condition["expression"].as_str().unwrap_or_default().trim().to_string();
+            Condition { program: compile(&expression, &*CONDITION_VARIABLES), expression }
+        };
+        Conditions(conditions.map(read).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn judge(&self, subject: &Subject<'_>) -> Verdict {
+        let variables = [
+            ("object", Cel::from_json(subject.object, &ANY)),
+            ("oldObject", Cel::from_json(subject.old, &ANY)),
+            ("request", Cel::from_json(subject.request, &ANY)),
+        ];
+        let mut spent = 0;
+        let mut errors = Vec::new();
+        for condition in &self.0 {
+            let said = match &condition.program {
+                Err(why) => Err(format!("compilation failed: {why}")),
+                Ok(program) => program
+                    .run(&variables, BUDGET.saturating_sub(spent), &mut spent)
+                    .map_err(|failure| condition.explain(&failure)),
+            };
+            match said {
+                Ok(Cel::Bool(true)) => {}
+                Ok(Cel::Bool(false)) => return Verdict::NotMet,
+                Ok(_) => errors
+                    .push(format!("expression '{}' resulted in a non-boolean value", condition.expression)),
+                Err(why) => errors.push(why),
+            }
+        }
+        match errors.as_slice() {
+            [] => Verdict::Met,
+            [one] => Verdict::Unclear(one.clone()),
+            many => Verdict::Unclear(format!("[{}]", many.join(", "))),
+        }
+    }
+}
+
+impl Condition {
+    fn explain(&self, failure: &Failure) -> String {
+        match failure {
+            Failure::TooExpensive => {
+                "validation failed due to running out of cost budget, no further validation rules will be run"
+                    .into()
+            }
+            failure => format!("expression '{}' resulted in error: {failure}", self.expression),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(expressions: &[&str]) -> Verdict {
+        let conditions: Vec<Value> =
+            expressions.iter().map(|text| json!({"name": "c", "expression": text})).collect();
+        let conditions = Conditions::read(&conditions.into());
+        let object = json!({"metadata": {"name": "web"}});
+        let request = json!({"operation": "CREATE", "userInfo": {"username": "jane"}});
+        conditions.judge(&Subject { object: &object, old: &Value::Null, request: &request })
+    }
+
+    #[test]
+    fn all_conditions_have_to_hold() {
+        assert_eq!(said(&[]), Verdict::Met);
+        assert_eq!(
+            said(&["object.metadata.name == 'web'", "request.userInfo.username == 'jane'"]),
+            Verdict::Met
+        );
+        assert_eq!(said(&["object.metadata.name == 'web'", "oldObject != null"]), Verdict::NotMet);
+    }
+
+    #[test]
+    fn what_cannot_be_told_does_not_count_beside_what_is_not_so() {
+        let Verdict::Unclear(why) = said(&["object.spec.x == 1"]) else { panic!("nobody can tell") };
+        assert_eq!(why, "expression 'object.spec.x == 1' resulted in error: no such key: spec");
+        assert_eq!(said(&["object.spec.x == 1", "false"]), Verdict::NotMet);
+    }
+}
