@@ -6,6 +6,7 @@
 //! the answer). What is special about a kind is in its row in `api::kinds`, never here.
 
 pub mod admission;
+mod aggregation;
 pub mod alloc;
 mod answer;
 pub mod audit;

@@ -20,7 +20,15 @@ impl crate::Strategy for Strategy {
     }
 
     fn prepare_for_create(&self, object: &mut Object) {
-        object.set(&["status"], json!({}));
+        if object.at(&["spec", "service"]).is_some_and(Value::is_object) {
+            return object.set(&["status"], json!({}));
+        }
+        let local = json!({
+            "type": "Available", "status": "True", "reason": "Local",
+            "message": "Local APIServices are always available",
+            "lastTransitionTime": object.text(&["metadata", "creationTimestamp"]),
+        });
+        object.set(&["status"], json!({"conditions": [local]}));
     }
 
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {

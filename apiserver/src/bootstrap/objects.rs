@@ -56,6 +56,12 @@ pub(super) fn all(config: &Config) -> Vec<Desired> {
     all.extend(kubernetes_service(config));
     all.push(authentication_config(config));
     all.push(service_range(config));
+    let local = crate::aggregation::local_rows().into_iter();
+    all.extend(local.map(|row| Desired {
+        kind: kind("apiregistration.k8s.io", "apiservices"),
+        object: row,
+        keep: Keep::AsItIs,
+    }));
     all
 }
 

@@ -13,6 +13,7 @@ use crate::answer;
 type Kinds = [&'static Kind];
 
 pub(crate) use aggregated::CONTENT_TYPE as AGGREGATED;
+pub(crate) use subresource::kind_of;
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
@@ -36,15 +37,6 @@ pub(crate) fn groups(kinds: &Kinds, headers: &HeaderMap) -> Value {
     let names = group_names(kinds).into_iter().filter(|group| !group.is_empty());
     let groups: Vec<Value> = names.map(|name| describe_group(kinds, name)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-}
-
-/// `/apis/GROUP`.
-pub(crate) fn group(kinds: &Kinds, name: &str) -> Option<Value> {
-    let name = group_names(kinds).into_iter().find(|group| *group == name && !group.is_empty())?;
-    let mut group = describe_group(kinds, name);
-    group["kind"] = "APIGroup".into();
-    group["apiVersion"] = "v1".into();
-    Some(group)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
@@ -191,9 +183,9 @@ mod tests {
 
     #[test]
     fn groups_have_a_preferred_version() {
-        let apps = group(&kinds(), "apps").unwrap();
+        let groups = groups(&kinds(), &HeaderMap::new());
+        let apps = groups["groups"].as_array().unwrap().iter().find(|group| group["name"] == "apps").unwrap();
         assert_eq!(apps["preferredVersion"]["groupVersion"], "apps/v1");
-        assert!(group(&kinds(), "nobody").is_none());
         assert!(paths(&kinds()).contains(&"/apis/apps/v1".to_string()));
     }
 }

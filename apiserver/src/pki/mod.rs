@@ -102,6 +102,7 @@ pub struct Pki {
     front_proxy: Authority,
     serving: CertifiedPair,
     kubelet_client: CertifiedPair,
+    front_proxy_client: CertifiedPair,
     token_key: Arc<TokenKey>,
 }
 
@@ -116,7 +117,8 @@ impl Pki {
         let serving = Identity::new("kube-apiserver").reached_as(names.all());
         let kubelet_client = Identity::new("kube-apiserver-kubelet-client").in_groups(["system:masters"]);
         let front_proxy_client = Identity::new("front-proxy-client");
-        front_proxy.load_or_issue(dir, "front-proxy-client", &front_proxy_client, Usage::Client, now)?;
+        let front_proxy_client =
+            front_proxy.load_or_issue(dir, "front-proxy-client", &front_proxy_client, Usage::Client, now)?;
         let pki = Pki {
             serving: authority.load_or_issue(dir, "apiserver", &serving, Usage::Server, now)?,
             kubelet_client: authority.load_or_issue(
@@ -126,6 +128,7 @@ impl Pki {
                 Usage::Client,
                 now,
             )?,
+            front_proxy_client,
             token_key: Arc::new(TokenKey::load_or_create(dir)?),
             dir: dir.to_path_buf(),
             authority,
@@ -224,6 +227,11 @@ impl Pki {
     /// The front-proxy CA's certificate, PEM.
     pub fn front_proxy_ca_certificate(&self) -> &str {
         &self.front_proxy.certificate
+    }
+
+    /// What the API server shows to extension API servers.
+    pub fn front_proxy_client(&self) -> &CertifiedPair {
+        &self.front_proxy_client
     }
 
     /// What signs service-account tokens.

@@ -18,10 +18,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
+    aggregation::{self, Aggregation},
     answer,
     audit::{Audit, Trail},
     authz, crd,
     hooks::Hooks,
+    pki::CertifiedPair,
     registry::Registry,
     request::{PeerCertificate, Query, RequestInfo, User},
     verbs,
@@ -39,6 +41,8 @@ pub struct Config {
     pub audit: Option<Arc<Audit>>,
     /// What has to be true before `/readyz` says so.
     pub health: Health,
+    /// The front-proxy client certificate, which is shown to extension API servers; `None`: there are none.
+    pub front_proxy: Option<CertifiedPair>,
     /// Ends watches and connections.
     pub stop: CancellationToken,
 }
@@ -53,6 +57,7 @@ pub struct ApiServer {
 pub(crate) struct State {
     pub(crate) registry: Arc<Registry>,
     pub(crate) hooks: Hooks,
+    pub(crate) aggregation: Arc<Aggregation>,
     pub(crate) stop: CancellationToken,
     extra: Option<Router>,
     audit: Option<Arc<Audit>>,
@@ -71,11 +76,17 @@ impl ApiServer {
     /// A server in front of `registry`. It answers in-process clients from now on, the network with
     /// [`ApiServer::serve`].
     pub fn new(registry: Arc<Registry>, hooks: Hooks, config: Config) -> ApiServer {
-        let Config { tls, extra, audit, health, stop } = config;
+        let Config { tls, extra, audit, health, front_proxy, stop } = config;
         let connections = TaskTracker::new();
         crd::start(&registry);
+        let is_aggregating = front_proxy.is_some();
+        let aggregation = Arc::new(Aggregation::new(front_proxy));
+        if is_aggregating {
+            aggregation.start(&registry);
+        }
         let tls = tls.map(listen::acceptor);
-        ApiServer { state: Arc::new(State { registry, hooks, stop, extra, audit, health, tls, connections }) }
+        let state = State { registry, hooks, aggregation, stop, extra, audit, health, tls, connections };
+        ApiServer { state: Arc::new(state) }
     }
 
     /// The server's objects.
@@ -163,6 +174,11 @@ impl State {
             return Err(authz::forbidden(&user, &authz::Question::from(info), &decision.reason));
         }
         let request = Request::from_parts(parts, body);
+        if let Some((group, version)) = aggregation::addressed(&info.path)
+            && let Some(service) = self.aggregation.find(&self.registry, group, version).await?
+        {
+            return self.aggregation.carry_on(&self.registry, &service, &user, request).await;
+        }
         match info.is_resource {
             true => verbs::serve(self, info, query, &user, request).await,
             false => paths::serve(self, info, query, &user, request).await,

@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::State;
 use crate::{
+    aggregation,
     answer::{self, Wanted},
     discovery,
     request::{Query, RequestInfo, User},
@@ -25,6 +26,11 @@ pub(super) async fn serve(
     user: &User,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
+    if let Some((group, version)) = info.path.strip_prefix("/openapi/v3").and_then(aggregation::addressed)
+        && let Some(service) = state.aggregation.find(&state.registry, group, version).await?
+    {
+        return state.aggregation.carry_on(&state.registry, &service, user, request).await;
+    }
     let request = match state.hooks.answers.connect(&state.registry, user, info, request).await {
         Ok(answer) => return answer,
         Err(request) => request,
@@ -64,18 +70,33 @@ async fn known(
             return Ok(Some(health(state, endpoint, check, query).await));
         }
         ["api"] => discovery::core(kinds, headers),
-        ["apis"] => discovery::groups(kinds, headers),
+        ["apis"] => groups(state, kinds, headers).await?,
         ["api", version] => return resources(kinds, headers, query, "", version),
-        ["apis", group] => match discovery::group(kinds, group) {
-            Some(group) => group,
-            None => return Err(Status::no_such_resource()),
-        },
+        ["apis", group] => {
+            let all = groups(state, kinds, &HeaderMap::new()).await?;
+            aggregation::named_group(&all, group).ok_or_else(Status::no_such_resource)?
+        }
         ["apis", group, version] => return resources(kinds, headers, query, group, version),
-        ["openapi", "v3"] => openapi::v3_index(&rows(kinds)),
+        ["openapi", "v3"] => {
+            let mut index = openapi::v3_index(&rows(kinds));
+            aggregation::merge_openapi(&mut index, &state.aggregation.remotes(&state.registry).await?);
+            index
+        }
         ["openapi", rest @ ..] => return schemas(rows(kinds), rest, query, headers).await,
         _ => return Ok(None),
     };
     tagged(headers, query, &document).map(Some)
+}
+
+/// All groups, those of other servers included.
+async fn groups(state: &State, kinds: &[&'static Kind], headers: &HeaderMap) -> Result<Value, Status> {
+    let mut groups = discovery::groups(kinds, headers);
+    let remotes = state.aggregation.remotes(&state.registry).await?;
+    match groups["kind"] == "APIGroupList" {
+        true => aggregation::merge_groups(&mut groups, &remotes),
+        false => aggregation::merge_aggregated(&mut groups, &remotes),
+    }
+    Ok(groups)
 }
 
 fn rows(kinds: &[&'static Kind]) -> Vec<Kind> {

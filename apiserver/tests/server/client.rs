@@ -65,8 +65,14 @@ impl Server {
         let stop = CancellationToken::new();
         let store = Arc::new(Embedded::in_memory().unwrap());
         let registry = ApiServer::registry(store, false, &stop);
-        let config =
-            Config { tls: None, extra: None, audit: None, health: Health::default(), stop: stop.clone() };
+        let config = Config {
+            tls: None,
+            extra: None,
+            audit: None,
+            health: Health::default(),
+            front_proxy: None,
+            stop: stop.clone(),
+        };
         let server = ApiServer::new(registry, permissive::hooks(), config);
         let service = server.in_process(User::new("admin", &["system:masters"]));
         Server { server, stop, service }

@@ -65,6 +65,7 @@ impl Cluster {
             extra: Some(extra),
             audit: setup.audit,
             health: Health::default(),
+            front_proxy: Some(pki.front_proxy_client().clone()),
             stop: stop.clone(),
         };
         let server = ApiServer::new(registry.clone(), hooks, config);

@@ -1,6 +1,7 @@
 //! A real API server on an in-memory store, asked by plain HTTP requests without sockets.
 #![allow(clippy::unwrap_used)]
 
+mod aggregation;
 mod audit;
 mod bad_input;
 mod client;
@@ -10,6 +11,7 @@ mod conversion;
 mod custom_resources;
 mod deletion;
 mod documents;
+mod extension;
 mod identity;
 mod kubelet;
 mod network;
