@@ -5,6 +5,7 @@
 //! kubelet-client certificate. The caller's own credentials stay here.
 
 mod endpoint;
+mod rewrite;
 mod target;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -12,7 +13,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use api::{Kind, Object, Status, kinds};
 use axum::body::Body;
 use daemon::{
-    proxy::{ForwardError, forward},
+    proxy::{ForwardError, forward, upgrade_protocol},
     tls,
 };
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -27,6 +28,7 @@ use crate::{
     request::{Query, RequestInfo},
 };
 use endpoint::Endpoint;
+use rewrite::Place;
 use target::{NamedTarget, container_of, kubelet_path};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -137,6 +139,9 @@ impl Kubelets {
     ) -> Result<Response<Body>, Status> {
         let target = NamedTarget::parse(&info.name)?;
         let path = target::rest_of(request.uri(), info);
+        if let Some(redirect) = to_its_root(&request) {
+            return Ok(redirect);
+        }
         let response = match target.port {
             "" | "10250" => self.to_kubelet(registry, target.name, path, request).await?,
             port => {
@@ -184,14 +189,20 @@ impl Kubelets {
         path: String,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let request = plain(request, &path, &endpoint)?;
-        if target.scheme == "https" {
+        if let Some(redirect) = to_its_root(&request) {
+            return Ok(redirect);
+        }
+        let place = Place::new(request.uri(), &path, request.headers(), endpoint.to_string());
+        let mut request = plain(request, &path, &endpoint)?;
+        place.announce(&path, request.headers_mut());
+        let response = if target.scheme == "https" {
             // Pods have certificates of their own making; as upstream, nobody can say whom to trust.
             let tls = TlsConnector::from(Arc::new(tls::trusting_client().map_err(Status::internal)?));
-            let response = forward(request, connect_tls(tls, endpoint)).await.map_err(unreachable)?;
-            return Ok(response.map(Body::new));
-        }
-        Ok(reach(request, endpoint).await?.map(Body::new))
+            forward(request, connect_tls(tls, endpoint)).await.map_err(unreachable)?
+        } else {
+            reach(request, endpoint).await?
+        };
+        Ok(place.seen_through(response))
     }
 
     /// What a node and its containers have used up, as its kubelet says it to whoever measures.
@@ -223,6 +234,13 @@ impl Kubelets {
             .await
             .map_err(|error| Status::new(500, "InternalError", error.to_string()))
     }
+}
+
+/// Whoever looks at a proxy without a path is sent to its root, so that relative addresses lead somewhere.
+fn to_its_root(request: &Request<Body>) -> Option<Response<Body>> {
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let stays = looks && upgrade_protocol(request.headers()).is_none();
+    stays.then(|| rewrite::to_its_root(request.uri())).flatten()
 }
 
 /// The request with another path and without the caller's credentials.

@@ -236,3 +236,55 @@ async fn what_nodes_and_pods_use_is_measured_at_the_kubelets() {
     );
     assert_eq!(cluster.user("ann").get(&pods).await.failure().0, 403);
 }
+
+/// Something that listens in a pod: tells the method, links to itself, and sends some elsewhere on itself.
+async fn site() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let page = |request: Request<Incoming>| async move {
+        let said = request.headers().get("x-forwarded-uri").map(|uri| uri.to_str().unwrap().to_string());
+        let page = format!("<a href=\"/{}\">{}</a>", request.method(), said.unwrap_or_default());
+        let answer = match request.uri().path() {
+            "/moved" => Response::builder().status(StatusCode::FOUND).header("location", "/there"),
+            _ => Response::builder().header("content-type", "text/html; charset=utf-8"),
+        };
+        Ok::<_, Infallible>(answer.body(Full::<Bytes>::from(page)).unwrap())
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(page)));
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_pod_is_reached_by_every_method_and_its_links_lead_back() {
+    let cluster = Cluster::start().await;
+    let port = site().await;
+    pod_on(
+        &cluster,
+        "",
+        json!([{"name": "main", "image": "a", "ports": [{"name": "web", "containerPort": port}]}]),
+    )
+    .await;
+    let status =
+        json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
+    cluster.admin().patch(&format!("{PODS}/web/status"), MERGE, &status).await.ok();
+    let admin = cluster.admin();
+    let proxy = format!("{PODS}/web:web/proxy");
+    for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+        let answer = admin.raw(method.clone(), &format!("{proxy}/a/b?c=d"), JSON, Body::empty()).await;
+        let expected = format!("<a href=\"{proxy}/{method}\">{proxy}/a/b</a>");
+        assert_eq!((answer.code, &*String::from_utf8_lossy(&answer.bytes)), (StatusCode::OK, &*expected));
+    }
+    assert_eq!(admin.raw(Method::HEAD, &format!("{proxy}/a"), "", Body::empty()).await.code, StatusCode::OK);
+    let moved = admin.get(&format!("{PODS}/web:{port}/proxy/moved")).await;
+    assert_eq!(moved.code, StatusCode::FOUND);
+    assert_eq!(moved.headers["location"], format!("{PODS}/web:{port}/proxy/there"));
+    let root = admin.get(&proxy).await;
+    assert_eq!(
+        (root.code, root.headers["location"].to_str().unwrap()),
+        (StatusCode::MOVED_PERMANENTLY, &*format!("{proxy}/"))
+    );
+}
