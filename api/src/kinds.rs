@@ -9,7 +9,7 @@ use crate::strategies::{
     api_service, certificate_signing_request, certificates, config_map, coordination, cron_job,
     custom_resource_definition, daemon_set, deployment, device, endpoints, event, horizontal_pod_autoscaler,
     horizontal_pod_autoscaler_v1, ingress, job, limits, namespace, network_policy, node, persistent_volume,
-    persistent_volume_claim, plain, pod, policy, rbac, replica_set, service, stateful_set,
+    persistent_volume_claim, plain, pod, policy, rbac, replica_set, service, stateful_set, storage,
     webhook_configuration,
 };
 use crate::{Kind, Scale, Scope, Verbs, table};
@@ -361,19 +361,19 @@ const ROWS: &[Kind] = &[
     // Volumes.
     Kind {
         plural: "csidrivers",
-        strategy: &plain::CsiDriver,
+        strategy: &storage::CsiDriver,
         columns: table::storage::CSI_DRIVER,
         ..cluster("storage.k8s.io", "v1", "CSIDriver")
     },
     Kind {
         plural: "csinodes",
-        strategy: &plain::Unnumbered,
+        strategy: &storage::CsiNode,
         columns: table::storage::CSI_NODE,
         ..cluster("storage.k8s.io", "v1", "CSINode")
     },
     Kind {
         plural: "csistoragecapacities",
-        strategy: &plain::Unnumbered,
+        strategy: &storage::CsiStorageCapacity,
         columns: table::storage::CSI_STORAGE_CAPACITY,
         ..namespaced("storage.k8s.io", "v1", "CSIStorageCapacity")
     },
@@ -387,14 +387,14 @@ const ROWS: &[Kind] = &[
     Kind {
         plural: "volumeattachments",
         status: true,
-        strategy: &plain::Unnumbered,
+        strategy: &storage::VolumeAttachment,
         columns: table::storage::VOLUME_ATTACHMENT,
         ..cluster("storage.k8s.io", "v1", "VolumeAttachment")
     },
     Kind {
         plural: "volumeattributesclasses",
         short: &["vac"],
-        strategy: &plain::Unnumbered,
+        strategy: &storage::VolumeAttributesClass,
         columns: table::storage::VOLUME_ATTRIBUTES_CLASS,
         ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass")
     },

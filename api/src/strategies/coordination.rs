@@ -10,6 +10,10 @@ impl crate::Strategy for Lease {
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
+        let holder = spec.get("holderIdentity");
+        if holder.is_set() && holder.text().is_empty() {
+            faults.invalid(&holder, "must not be empty");
+        }
         let seconds = spec.get("leaseDurationSeconds");
         if seconds.number().is_some_and(|seconds| seconds <= 0) {
             faults.invalid(&seconds, "must be greater than 0");

@@ -52,6 +52,8 @@ impl crate::Strategy for Strategy {
                 &zone,
                 "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
             );
+        } else if zone.is_set() && jiff::tz::TimeZone::get(zone.text()).is_err() {
+            faults.invalid(&zone, format!("unknown time zone {}", zone.text()));
         }
         let template = spec.get("jobTemplate").get("spec");
         job::validate_spec(&template, &mut faults);

@@ -28,6 +28,7 @@ impl crate::Strategy for Endpoints {
             }
             for address in ready.items().chain(others.items()) {
                 ports::validate_address(&address.get("ip"), &mut faults);
+                ports::validate_endpoint_address(&address.get("ip"), &mut faults);
                 faults.keeps(&address.get("hostname"), name::dns_label);
             }
             let list = subset.get("ports");
@@ -95,6 +96,7 @@ fn validate_endpoint(endpoint: &Field, kind: &str, faults: &mut Faults) {
             "IPv6" if address.text().parse::<std::net::Ipv6Addr>().is_err() => {
                 faults.invalid(&address, "must be an IPv6 address");
             }
+            "IPv4" | "IPv6" => ports::validate_endpoint_address(&address, faults),
             "FQDN" => faults.keeps(&address, name::dns_subdomain),
             _ => {}
         }

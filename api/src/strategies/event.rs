@@ -18,6 +18,23 @@ impl crate::Strategy for Core {
     }
 }
 
+/// What stays of an event, with the names that faults have: those of the server's own type.
+const FIXED: [(&str, &str); 13] = [
+    ("regarding", "involvedObject"),
+    ("reason", "reason"),
+    ("note", "message"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingController", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
+];
+
 /// Rules of `events.k8s.io` Events, which must say more.
 pub struct Events;
 
@@ -29,7 +46,12 @@ impl crate::Strategy for Events {
         if !at("eventTime").is_set() {
             faults.required(&at("eventTime"), "");
         }
-        if old.is_none() {
+        if let Some(old) = old {
+            for (name, told) in FIXED {
+                let field = Field { path: told.to_string(), value: at(name).value };
+                faults.immutable(&field, &Field::at(old, &[name]));
+            }
+        } else {
             for name in ["reportingController", "reportingInstance", "action", "reason"] {
                 faults.must_be_given(&at(name));
             }

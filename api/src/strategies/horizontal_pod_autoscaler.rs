@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
+use super::{label_selector, resources};
 use crate::{FieldError, Object, name};
 
 /// Rules of HorizontalPodAutoscalers.
@@ -53,6 +54,12 @@ impl crate::Strategy for Strategy {
         for metric in spec.get("metrics").items() {
             validate_metric(&metric, &mut faults);
         }
+        for direction in ["scaleUp", "scaleDown"] {
+            let rules = spec.get("behavior").get(direction);
+            if rules.is_set() {
+                validate_scaling(&rules, &mut faults);
+            }
+        }
         faults.0
     }
 
@@ -87,9 +94,156 @@ fn validate_metric(metric: &Field, faults: &mut Faults) {
         faults.required(&given, text);
         return;
     }
+    validate_source(&given, kind.text(), faults);
     let target = given.get("target");
     faults.must_be_one_of(&target.get("type"), &["AverageValue", "Utilization", "Value"]);
     if target.get("averageUtilization").number().is_some_and(|share| share < 1) {
         faults.invalid(&target.get("averageUtilization"), "must be greater than 0");
+    }
+}
+
+/// What a source must say: what is measured, and one target of a sort that fits it.
+fn validate_source(source: &Field, kind: &str, faults: &mut Faults) {
+    if kind == "Object" {
+        for name in ["kind", "name"] {
+            faults.must_keep(&source.get("describedObject").get(name), name::path_segment);
+        }
+    }
+    let target = source.get("target");
+    let [share, average, value] =
+        ["averageUtilization", "averageValue", "value"].map(|name| target.get(name));
+    match kind {
+        "Resource" | "ContainerResource" => {
+            if source.get("name").text().is_empty() {
+                faults.required(&source.get("name"), "must specify a resource name");
+            }
+            if kind == "ContainerResource" && source.get("container").text().is_empty() {
+                faults.required(&source.get("container"), "must specify a container");
+            }
+            match (share.is_set(), average.is_set()) {
+                (false, false) => {
+                    faults.required(&share, "must set either a target raw value or a target utilization");
+                }
+                (true, true) => {
+                    faults
+                        .forbidden(&average, "may not set both a target raw value and a target utilization");
+                }
+                _ => {}
+            }
+        }
+        "Pods" => {
+            validate_metric_name(source, faults);
+            if !average.is_set() {
+                faults.required(&average, "must specify a positive target averageValue");
+            }
+        }
+        _ => {
+            validate_metric_name(source, faults);
+            match (value.is_set(), average.is_set(), kind) {
+                (false, false, "External") => {
+                    let text = "must set either a target value for metric or a per-pod target";
+                    faults.required(&average, text);
+                }
+                (false, false, _) => {
+                    faults.required(&average, "must set either a target value or averageValue");
+                }
+                (true, true, "External") => {
+                    let text = "may not set both a target value for metric and a per-pod target";
+                    faults.forbidden(&value, text);
+                }
+                _ => {}
+            }
+        }
+    }
+    for amount in [&average, &value] {
+        if amount.is_set() && !resources::is_positive(amount.value) {
+            faults.invalid(amount, "must be positive");
+        }
+    }
+}
+
+fn validate_metric_name(source: &Field, faults: &mut Faults) {
+    let metric = source.get("metric");
+    let name = metric.get("name");
+    if name.text().is_empty() {
+        faults.required(&name, "must specify a metric name");
+    } else {
+        faults.keeps(&name, name::path_segment);
+    }
+    label_selector::validate(&metric.get("selector"), faults);
+}
+
+/// How fast replicas may come and go.
+fn validate_scaling(rules: &Field, faults: &mut Faults) {
+    const LONGEST_WINDOW: i64 = 3600;
+    const LONGEST_PERIOD: i64 = 1800;
+    let window = rules.get("stabilizationWindowSeconds");
+    match window.number() {
+        Some(seconds) if seconds < 0 => faults.invalid(&window, "must be greater than or equal to zero"),
+        Some(seconds) if seconds > LONGEST_WINDOW => {
+            faults.invalid(&window, format!("must be less than or equal to {LONGEST_WINDOW}"));
+        }
+        _ => {}
+    }
+    faults.one_of(&rules.get("selectPolicy"), &["Disabled", "Max", "Min"]);
+    let policies = rules.get("policies");
+    if policies.is_empty() {
+        faults.required(&policies, "must specify at least one Policy");
+    }
+    for policy in policies.items() {
+        if !matches!(policy.get("type").text(), "Percent" | "Pods") {
+            faults.not_supported(&policy.get("type"), &["Percent", "Pods"]);
+        }
+        for name in ["value", "periodSeconds"] {
+            if policy.get(name).number().unwrap_or_default() <= 0 {
+                faults.invalid(&policy.get(name), "must be greater than zero");
+            }
+        }
+        if policy.get("periodSeconds").number().is_some_and(|seconds| seconds > LONGEST_PERIOD) {
+            let text = format!("must be less than or equal to {LONGEST_PERIOD}");
+            faults.invalid(&policy.get("periodSeconds"), text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Strategy as _;
+
+    fn told(metrics: Value, behavior: Value) -> Vec<String> {
+        let mut object = Object::from_value(json!({"spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+            "maxReplicas": 3, "metrics": metrics, "behavior": behavior,
+        }}))
+        .unwrap();
+        Strategy.set_defaults(&mut object);
+        Strategy.validate(&object, None).iter().map(FieldError::to_string).collect()
+    }
+
+    #[test]
+    fn a_metric_has_one_target_that_fits_it() {
+        let fine = json!([
+            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}},
+            {"type": "External", "external": {"metric": {"name": "queue"}, "target": {"type": "Value", "value": "30"}}},
+        ]);
+        assert_eq!(told(fine, json!({"scaleUp": {"stabilizationWindowSeconds": 5}})), [""; 0]);
+        let wrong = json!([
+            {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}},
+            {"type": "Pods", "pods": {"metric": {"name": ""}, "target": {"type": "AverageValue", "averageValue": "0"}}},
+        ]);
+        assert_eq!(
+            told(
+                wrong,
+                json!({"scaleDown": {"policies": [{"type": "Pods", "value": 0, "periodSeconds": 1801}]}})
+            ),
+            [
+                "spec.metrics[0].resource.target.averageUtilization: Required value: must set either a target raw value or a target utilization",
+                "spec.metrics[1].pods.metric.name: Required value: must specify a metric name",
+                "spec.metrics[1].pods.target.averageValue: Invalid value: \"0\": must be positive",
+                "spec.behavior.scaleDown.policies[0].value: Invalid value: 0: must be greater than zero",
+                "spec.behavior.scaleDown.policies[0].periodSeconds: Invalid value: 1801: must be less than or equal to 1800",
+            ]
+        );
     }
 }

@@ -4,6 +4,8 @@ use super::check::{Faults, Field};
 use super::ports;
 use crate::{FieldError, Object, name};
 
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
 /// Rules of Ingresses.
 pub struct Ingress;
 
@@ -12,9 +14,17 @@ impl crate::Strategy for Ingress {
         object.set(&["status"], serde_json::json!({"loadBalancer": {}}));
     }
 
-    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
+        let annotation = Field::at(object, &["metadata", "annotations"]).get(CLASS_ANNOTATION);
+        let class = spec.get("ingressClassName");
+        if old.is_none() && annotation.is_set() && class.is_set() {
+            // Upstream's path has no brackets here.
+            let path = format!("annotations.{CLASS_ANNOTATION}");
+            let text = "can not be set when the class field is also set";
+            faults.invalid(&Field { path, value: annotation.value }, text);
+        }
         let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
         if rules.is_empty() && !backend.is_set() {
             faults.invalid(&spec, "either `defaultBackend` or `rules` must be specified");
@@ -26,12 +36,15 @@ impl crate::Strategy for Ingress {
         for host in spec.get("tls").items().flat_map(|tls| tls.get("hosts").items()) {
             faults.keeps(&host, host_rule(host.text()));
         }
-        faults.keeps(&spec.get("ingressClassName"), name::dns_subdomain);
+        for tls in spec.get("tls").items() {
+            faults.keeps(&tls.get("secretName"), name::dns_subdomain);
+        }
+        faults.keeps(&class, name::dns_subdomain);
         faults.0
     }
 
     fn warnings(&self, object: &Object) -> Vec<String> {
-        let annotation = "kubernetes.io/ingress.class";
+        let annotation = CLASS_ANNOTATION;
         object
             .annotation(annotation)
             .map(|_| {
@@ -136,6 +149,17 @@ impl crate::Strategy for IngressClass {
             faults.must_be_given(&parameters.get("kind"));
             faults.must_be_given(&parameters.get("name"));
             faults.must_be_one_of(&parameters.get("scope"), &["Cluster", "Namespace"]);
+            let namespace = parameters.get("namespace");
+            match parameters.get("scope").text() {
+                "Namespace" if namespace.text().is_empty() => {
+                    faults.required(&namespace, "`parameters.scope` is set to 'Namespace'");
+                }
+                "Namespace" => faults.keeps(&namespace, name::dns_label),
+                "Cluster" if namespace.is_set() => {
+                    faults.forbidden(&namespace, "`parameters.scope` is set to 'Cluster'");
+                }
+                _ => {}
+            }
         }
         if let Some(old) = old {
             faults.immutable(&controller, &Field::at(old, &["spec"]).get("controller"));

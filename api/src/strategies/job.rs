@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, pod_template};
+use super::{job_policy, label_selector, pod_template};
 use crate::{FieldError, Object};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -96,7 +96,15 @@ pub fn validate_spec(spec: &Field, faults: &mut Faults) {
     ];
     numbers.iter().for_each(|name| faults.not_negative(&spec.get(name)));
     validate_mode(spec, faults);
-    faults.one_of(&spec.get("podReplacementPolicy"), &["Failed", "TerminatingOrFailed"]);
+    job_policy::validate_manager(&spec.get("managedBy"), faults);
+    let replacement = spec.get("podReplacementPolicy");
+    if spec.get("podFailurePolicy").is_set() {
+        faults.one_of(&replacement, &["Failed"]);
+    } else {
+        faults.one_of(&replacement, &["Failed", "TerminatingOrFailed"]);
+    }
+    job_policy::validate_failure(spec, faults);
+    job_policy::validate_success(spec, faults);
     let template = spec.get("template");
     if !template.is_set() {
         faults.required(&template, "");
@@ -131,6 +139,12 @@ fn validate_mode(spec: &Field, faults: &mut Faults) {
         }
     } else if spec.get("backoffLimitPerIndex").is_set() {
         faults.invalid(&spec.get("backoffLimitPerIndex"), "requires indexed completion mode");
+    }
+    let failed = spec.get("maxFailedIndexes");
+    if failed.is_set() && !spec.get("backoffLimitPerIndex").is_set() {
+        faults.required(&spec.get("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    } else if failed.number().is_some_and(|number| completions.number().is_some_and(|all| number > all)) {
+        faults.invalid(&failed, "must be less than or equal to completions");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::check::{Faults, Field};
 use super::fill::Fill;
 use super::{label_selector, ports};
-use crate::{FieldError, Object};
+use crate::{FieldError, Object, name};
 
 /// Rules of NetworkPolicies.
 pub struct Strategy;
@@ -33,7 +33,12 @@ impl crate::Strategy for Strategy {
                 rule.get(peers).items().for_each(|peer| validate_peer(&peer, &mut faults));
             }
         }
-        for kind in spec.get("policyTypes").items() {
+        let kinds = spec.get("policyTypes");
+        if kinds.len() > 2 {
+            faults.invalid(&kinds, "may not specify more than two policyTypes");
+            return faults.0;
+        }
+        for kind in kinds.items() {
             faults.one_of(&kind, &["Egress", "Ingress"]);
         }
         faults.0
@@ -55,7 +60,7 @@ fn validate_port(port: &Field, faults: &mut Faults) {
         }
         Some(_) => ports::validate_number(&last, faults),
         None if first.is_set() => faults.invalid(&last, "may not be specified when `port` is non-numeric"),
-        None => faults.required(&last, "must be specified when `endPort` is specified"),
+        None => faults.required(&first, "must be specified when `endPort` is specified"),
     }
 }
 
@@ -75,6 +80,13 @@ fn validate_peer(peer: &Field, faults: &mut Faults) {
         if faults.must_be_given(&block.get("cidr")) {
             ports::validate_cidr(&block.get("cidr"), faults);
         }
-        block.get("except").items().for_each(|range| ports::validate_cidr(&range, faults));
+        let whole = block.get("cidr");
+        for range in block.get("except").items() {
+            ports::validate_cidr(&range, faults);
+            let are_networks = [&range, &whole].iter().all(|range| name::cidr(range.text()).is_ok());
+            if are_networks && !ports::is_strictly_within(range.text(), whole.text()) {
+                faults.invalid(&range, format!("must be a strict subset of `cidr` {:?}", whole.text()));
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::persistent_volume_claim::ACCESS_MODES;
+use super::persistent_volume_claim::validate_access_modes;
 use super::{pod_spec, resources};
 use crate::{FieldError, Object, name};
 
@@ -44,7 +44,7 @@ impl crate::Strategy for PersistentVolume {
         if modes.is_empty() {
             faults.required(&modes, "");
         }
-        modes.items().for_each(|mode| faults.one_of(&mode, ACCESS_MODES));
+        validate_access_modes(&modes, &mut faults);
         let capacity = spec.get("capacity");
         let storage = capacity.entry("storage");
         if capacity.is_empty() {
@@ -103,6 +103,10 @@ fn validate_update(spec: &Field, old: &Field, faults: &mut Faults) {
         faults.forbidden(&source, "spec.persistentvolumesource is immutable after creation");
     }
     faults.immutable(&spec.get("volumeMode"), &old.get("volumeMode"));
+    let (affinity, before) = (spec.get("nodeAffinity"), old.get("nodeAffinity"));
+    if before.is_set() && affinity.value != before.value {
+        faults.invalid(&affinity, "field is immutable, except for updating from beta label to GA");
+    }
 }
 
 /// Rules of StorageClasses.
@@ -119,6 +123,11 @@ impl crate::Strategy for StorageClass {
         let at = |name| Field::at(object, &[name]);
         faults.must_keep(&at("provisioner"), name::qualified_name);
         faults.must_be_one_of(&at("reclaimPolicy"), RECLAIM_POLICIES);
+        for (key, value) in at("parameters").entries() {
+            if key.is_empty() {
+                faults.invalid(&value, "field can not be empty.");
+            }
+        }
         faults.must_be_one_of(&at("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
         let Some(old) = old else { return faults.0 };
         for (name, text) in [

@@ -8,7 +8,7 @@ use super::{label_selector, resources};
 use crate::{FieldError, Object, name};
 
 /// How a volume may be mounted.
-pub const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// Rules of PersistentVolumeClaims.
 pub struct Strategy;
@@ -49,9 +49,7 @@ pub fn validate_spec(spec: &Field, faults: &mut Faults) {
     if modes.is_empty() {
         faults.required(&modes, "at least 1 access mode is required");
     }
-    for mode in modes.items() {
-        faults.one_of(&mode, ACCESS_MODES);
-    }
+    validate_access_modes(&modes, faults);
     label_selector::validate(&spec.get("selector"), faults);
     let storage = spec.get("resources").get("requests").entry("storage");
     if storage.is_set() {
@@ -64,6 +62,15 @@ pub fn validate_spec(spec: &Field, faults: &mut Faults) {
     }
     faults.keeps(&spec.get("storageClassName"), name::dns_subdomain);
     faults.one_of(&spec.get("volumeMode"), &["Block", "Filesystem"]);
+}
+
+/// The ways in which a volume may be mounted; one pod alone means one pod alone.
+pub fn validate_access_modes(modes: &Field, faults: &mut Faults) {
+    modes.items().for_each(|mode| faults.one_of(&mode, ACCESS_MODES));
+    let is_exclusive = modes.items().any(|mode| mode.text() == "ReadWriteOncePod");
+    if is_exclusive && modes.items().any(|mode| mode.text() != "ReadWriteOncePod") {
+        faults.forbidden(modes, "may not use ReadWriteOncePod with other access modes");
+    }
 }
 
 /// A claim may be bound and may grow; nothing else changes.

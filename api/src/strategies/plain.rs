@@ -53,40 +53,6 @@ impl crate::Strategy for PodTemplate {
     }
 }
 
-/// Rules of CSIDrivers.
-pub struct CsiDriver;
-
-impl crate::Strategy for CsiDriver {
-    fn set_defaults(&self, object: &mut Object) {
-        for (name, value) in [
-            ("attachRequired", true),
-            ("podInfoOnMount", false),
-            ("storageCapacity", false),
-            ("requiresRepublish", false),
-            ("seLinuxMount", false),
-        ] {
-            object.set_if_absent(&["spec", name], value);
-        }
-        object.set_if_absent(&["spec", "fsGroupPolicy"], "ReadWriteOnceWithFSType");
-        object.set_if_absent(&["spec", "volumeLifecycleModes"], vec!["Persistent"]);
-    }
-
-    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        let spec = Field::at(object, &["spec"]);
-        faults.one_of(&spec.get("fsGroupPolicy"), &["File", "None", "ReadWriteOnceWithFSType"]);
-        for mode in spec.get("volumeLifecycleModes").items() {
-            faults.one_of(&mode, &["Ephemeral", "Persistent"]);
-        }
-        if let Some(old) = old {
-            for name in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
-                faults.immutable(&spec.get(name), &Field::at(old, &["spec"]).get(name));
-            }
-        }
-        faults.0
-    }
-}
-
 /// Rules of IPAddresses: each is named by the address it stands for.
 pub struct IpAddress;
 

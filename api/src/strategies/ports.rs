@@ -1,5 +1,7 @@
 //! What port numbers, port names and addresses must look like.
 
+use std::net::IpAddr;
+
 use super::check::{Faults, Field};
 use crate::name;
 
@@ -37,5 +39,82 @@ pub fn validate_address(address: &Field, faults: &mut Faults) {
 pub fn validate_cidr(cidr: &Field, faults: &mut Faults) {
     if let Err(message) = name::cidr(cidr.text()) {
         faults.invalid(cidr, message);
+    }
+}
+
+/// An address of an endpoint: none that means the machine itself, a link or a group.
+pub fn validate_endpoint_address(address: &Field, faults: &mut Faults) {
+    let Ok(ip) = address.text().parse::<IpAddr>() else { return };
+    for (is_special, text) in [
+        (ip.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (is_link_local(ip), "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (is_link_local_group(ip), "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ] {
+        if is_special {
+            faults.invalid(address, text);
+        }
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+fn is_link_local_group(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
+    }
+}
+
+/// Whether one network lies within another and is smaller.
+pub fn is_strictly_within(inner: &str, outer: &str) -> bool {
+    let (Some((inner, inner_bits)), Some((outer, outer_bits))) = (network(inner), network(outer)) else {
+        return false;
+    };
+    let masked = |address: u128| if outer_bits == 0 { 0 } else { address >> (128 - outer_bits) };
+    inner_bits > outer_bits && masked(inner) == masked(outer)
+}
+
+/// Address and prefix length, both as of IPv6.
+fn network(cidr: &str) -> Option<(u128, u32)> {
+    let (address, bits) = cidr.split_once('/')?;
+    let bits: u32 = bits.parse().ok()?;
+    Some(match address.parse::<IpAddr>().ok()? {
+        IpAddr::V4(ip) => (u128::from(ip.to_ipv6_mapped()), bits + 96),
+        IpAddr::V6(ip) => (u128::from(ip), bits),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn endpoints_are_elsewhere() {
+        let faults = |text: &str| {
+            let (value, mut faults) = (Value::from(text), Faults::new());
+            validate_endpoint_address(&Field { path: "ip".into(), value: &value }, &mut faults);
+            faults.0.len()
+        };
+        assert_eq!(["10.0.0.1", "2001:db8::1", "224.0.1.1"].map(faults), [0, 0, 0]);
+        assert_eq!(
+            ["0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.9", "::1", "fe80::1", "ff02::1"].map(faults),
+            [1; 7]
+        );
+    }
+
+    #[test]
+    fn a_network_lies_within_a_larger_one() {
+        assert!(is_strictly_within("10.1.0.0/16", "10.0.0.0/8"));
+        assert!(is_strictly_within("2001:db8::/64", "::/0"));
+        assert!(!is_strictly_within("10.0.0.0/8", "10.0.0.0/8"));
+        assert!(!is_strictly_within("11.1.0.0/16", "10.0.0.0/8"));
     }
 }

@@ -16,7 +16,13 @@ impl crate::Strategy for Role {
         for rule in Field::at(object, &["rules"]).items() {
             validate_rule(&rule, is_namespaced, &mut faults);
         }
-        for selector in Field::at(object, &["aggregationRule", "clusterRoleSelectors"]).items() {
+        let aggregation = Field::at(object, &["aggregationRule"]);
+        let selectors = aggregation.get("clusterRoleSelectors");
+        if aggregation.is_set() && selectors.is_empty() {
+            let text = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+            faults.required(&selectors, text);
+        }
+        for selector in selectors.items() {
             super::label_selector::validate(&selector, &mut faults);
         }
         faults.0

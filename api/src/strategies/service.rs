@@ -10,6 +10,8 @@ use super::{label_selector, ports};
 use crate::{FieldError, Object, name};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+/// Nobody shall reach a kubelet from outside by accident.
+const KUBELET_PORT: i64 = 10250;
 const AFFINITY_SECONDS: i64 = 10_800;
 const LONGEST_AFFINITY_SECONDS: i64 = 86_400;
 
@@ -81,6 +83,7 @@ impl crate::Strategy for Strategy {
         label_selector::validate_labels(&spec.get("selector"), &mut faults);
         for address in spec.get("externalIPs").items() {
             ports::validate_address(&address, &mut faults);
+            ports::validate_endpoint_address(&address, &mut faults);
         }
         if let Some(old) = old {
             validate_update(&spec, &Field::at(old, &["spec"]), &mut faults);
@@ -283,6 +286,10 @@ fn validate_ports(spec: &Field, faults: &mut Faults) {
             faults.duplicate(&Field { path: port.path.clone(), value: &value });
         }
         let node_port = port.get("nodePort");
+        if kind.text() == "LoadBalancer" && port.get("port").number() == Some(KUBELET_PORT) {
+            let text = "may not expose port 10250 externally since it is used by kubelet";
+            faults.invalid(&port.get("port"), text);
+        }
         let Some(number) = node_port.number().filter(|number| *number != 0) else { continue };
         if !has_node_ports(kind.text()) {
             let text = format!("may not be used when `type` is '{}'", kind.text());
@@ -343,7 +350,14 @@ fn validate_traffic(spec: &Field, faults: &mut Faults) {
     if has_address(spec.get("type").text()) {
         faults.must_be_one_of(&spec.get("internalTrafficPolicy"), policies);
     }
+    let distribution = spec.get("trafficDistribution");
+    faults.one_of(&distribution, &["PreferClose", "PreferSameNode", "PreferSameZone"]);
     let is_balancer = spec.get("type").text() == "LoadBalancer";
+    let check = spec.get("healthCheckNodePort");
+    if check.number().is_some_and(|port| port != 0) && !(is_balancer && external.text() == "Local") {
+        let text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        faults.invalid(&check, text);
+    }
     for name in ["loadBalancerSourceRanges", "allocateLoadBalancerNodePorts", "loadBalancerClass"] {
         let field = spec.get(name);
         if !is_balancer && !same(field.value, &Value::Null) {

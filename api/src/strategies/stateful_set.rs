@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::check::{Faults, Field, same};
 use super::fill::Fill;
 use super::{label_selector, persistent_volume_claim, pod_template};
-use crate::{FieldError, Object};
+use crate::{FieldError, Object, name};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
 const CHANGEABLE: &[&str] = &[
@@ -67,6 +67,11 @@ impl crate::Strategy for Strategy {
             validate_update(&spec, &Field::at(old, &["spec"]), &mut faults);
         }
         faults.0
+    }
+
+    /// The pods carry the name in a label.
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        name::dns_label(name)
     }
 
     fn warnings(&self, object: &Object) -> Vec<String> {

@@ -84,15 +84,15 @@ impl crate::Strategy for Strategy {
                 }
             }
             "resize" => {
-                let wanted: Vec<Option<Value>> = object
-                    .list(&["spec", "containers"])
-                    .iter()
-                    .map(|container| container.get("resources").cloned())
-                    .collect();
+                let wanted = RESIZABLE.map(|list| resources_of(object, list));
                 carry_over_spec(object, old);
-                let containers = object.map_mut(&["spec"]).maps_at("containers");
-                for (container, resources) in containers.zip(wanted) {
-                    container.insert("resources".into(), resources.unwrap_or_else(|| json!({})));
+                for (list, wanted) in RESIZABLE.into_iter().zip(wanted) {
+                    let containers = object.map_mut(&["spec"]).maps_at(list);
+                    for (container, resources) in containers.zip(wanted) {
+                        if list == "containers" || container.text_at("restartPolicy") == "Always" {
+                            container.insert("resources".into(), resources.unwrap_or_else(|| json!({})));
+                        }
+                    }
                 }
                 pod_spec::requests_from_limits(object.map_mut(&["spec"]));
             }
@@ -127,6 +127,13 @@ impl crate::Strategy for Strategy {
     fn warnings(&self, object: &Object) -> Vec<String> {
         warnings::warnings(&Field::at(object, &["spec"]))
     }
+}
+
+/// What runs for as long as its pod does, sidecars included, may be resized.
+const RESIZABLE: [&str; 2] = ["containers", "initContainers"];
+
+fn resources_of(object: &Object, list: &str) -> Vec<Option<Value>> {
+    object.list(&["spec", list]).iter().map(|container| container.get("resources").cloned()).collect()
 }
 
 fn carry_over_spec(object: &mut Object, old: &Object) {
@@ -177,6 +184,76 @@ mod tests {
                 "spec.containers[1].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
                 "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
             ]
+        );
+    }
+
+    #[test]
+    fn a_resize_changes_amounts_and_takes_none_away() {
+        let old = pod(json!({
+            "initContainers": [
+                {"name": "once", "image": "a", "resources": {"requests": {"cpu": "1"}}},
+                {"name": "beside", "image": "a", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
+            ],
+            "containers": [{"name": "main", "image": "a", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
+        }));
+        let mut new = old.clone();
+        for list in RESIZABLE {
+            for container in new.map_mut(&["spec"]).maps_at(list) {
+                container.insert("resources".into(), json!({"requests": {"cpu": "2"}}));
+                container.insert("image".into(), "b".into());
+            }
+        }
+        Strategy.prepare_for_subresource("resize", &mut new, &old);
+        let requested = |list: &str, index: usize| {
+            new.list(&["spec", list])[index]["resources"]["requests"]["cpu"].clone()
+        };
+        assert_eq!(
+            [requested("initContainers", 0), requested("initContainers", 1), requested("containers", 0)],
+            ["1", "2", "2"]
+        );
+        assert_eq!(new.list(&["spec", "containers"])[0]["image"], "a");
+        assert_eq!(
+            messages(Strategy.validate_subresource("resize", &new, &old)),
+            ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]
+        );
+    }
+
+    #[test]
+    fn a_pod_hands_on_the_devices_that_it_claims() {
+        let pod = pod(json!({
+            "resourceClaims": [{"name": "gpu", "resourceClaimName": "mine"}, {"name": "nic"}],
+            "containers": [{"name": "a", "image": "a", "resources": {"claims": [{"name": "gpu"}, {"name": "disk"}]}}],
+        }));
+        assert_eq!(
+            messages(Strategy.validate(&pod, None)),
+            [
+                "spec.resourceClaims[1]: Invalid value: {\"name\":\"nic\"}: must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+                "spec.containers[0].resources.claims[1].name: Not found: \"disk\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_may_set_what_is_its_own() {
+        let setting = |name: &str| json!([{"name": name, "value": "1"}]);
+        let faults = |spec: Value| {
+            let mut whole = json!({"containers": [{"name": "a", "image": "a"}]});
+            whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            messages(Strategy.validate(&pod(whole), None))
+        };
+        assert_eq!(faults(json!({"securityContext": {"sysctls": setting("net.core.somaxconn")}})), [""; 0]);
+        assert_eq!(
+            faults(
+                json!({"hostNetwork": true, "securityContext": {"sysctls": setting("net.core.somaxconn")}})
+            ),
+            [
+                "spec.securityContext.sysctls[0].name: Invalid value: \"net.core.somaxconn\": may not be specified when 'hostNetwork' is true"
+            ]
+        );
+        assert_eq!(faults(json!({"securityContext": {"sysctls": setting("Net..x")}})).len(), 1);
+        assert_eq!(
+            faults(json!({"hostUsers": false, "hostPID": true})),
+            ["spec.hostPID: Forbidden: when `hostUsers` is false"]
         );
     }
 

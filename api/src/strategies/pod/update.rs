@@ -177,10 +177,24 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
         }
         map
     };
-    let before = Field::at(old, &["spec"]).get("containers");
-    for (container, before) in spec.get("containers").items().zip(before.items()) {
-        if others(&container.get("resources")) != others(&before.get("resources")) {
-            faults.forbidden(&spec, "only cpu and memory resources are mutable");
+    if old.annotation("kubernetes.io/config.mirror").is_some() {
+        // Upstream's path is empty, which prints so.
+        let nowhere = Field { path: "<nil>".into(), value: spec.value };
+        faults.forbidden(&nowhere, "static pods cannot be resized");
+    }
+    let old_spec = Field::at(old, &["spec"]);
+    for list in ["containers", "initContainers"] {
+        for (container, before) in spec.get(list).items().zip(old_spec.get(list).items()) {
+            let (resources, before) = (container.get("resources"), before.get("resources"));
+            if others(&resources) != others(&before) {
+                faults.forbidden(&spec, "only cpu and memory resources are mutable");
+            }
+            for amounts in ["requests", "limits"] {
+                let (amounts, before, what) = (resources.get(amounts), before.get(amounts), amounts);
+                if before.entries().any(|(name, _)| !amounts.entry(name).is_set()) {
+                    faults.forbidden(&amounts, format!("resource {what} cannot be removed"));
+                }
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The rules of pod specs, shared by pods and everything that has a pod template.
 
+mod claim;
 mod container;
 mod defaults;
 mod probe;
@@ -20,6 +21,7 @@ use crate::name;
 pub fn validate(spec: &Field, faults: &mut Faults) {
     let volumes = volume::validate_all(&spec.get("volumes"), faults);
     container::validate_all(spec, &volumes, faults);
+    claim::validate(spec, faults);
     faults.must_be_one_of(&spec.get("restartPolicy"), &["Always", "OnFailure", "Never"]);
     faults.must_be_one_of(
         &spec.get("dnsPolicy"),

@@ -141,10 +141,12 @@ fn validate_toleration(toleration: &Field, faults: &mut Faults) {
 pub fn validate_topology_constraints(constraints: &Field, faults: &mut Faults) {
     let mut pairs = HashSet::new();
     for constraint in constraints.items() {
-        for name in ["maxSkew", "minDomains"] {
-            let number = constraint.get(name);
-            if number.number().is_some_and(|number| number <= 0) {
-                faults.invalid(&number, "must be greater than zero");
+        let (skew, domains) = (constraint.get("maxSkew"), constraint.get("minDomains"));
+        for (number, least) in
+            [(&skew, skew.number().unwrap_or_default()), (&domains, domains.number().unwrap_or(1))]
+        {
+            if least <= 0 {
+                faults.invalid(number, "must be greater than zero");
             }
         }
         let topology = constraint.get("topologyKey");
@@ -154,7 +156,12 @@ pub fn validate_topology_constraints(constraints: &Field, faults: &mut Faults) {
             faults.keeps(&topology, name::qualified_name);
         }
         let action = constraint.get("whenUnsatisfiable");
-        faults.one_of(&action, &["DoNotSchedule", "ScheduleAnyway"]);
+        if !matches!(action.text(), "DoNotSchedule" | "ScheduleAnyway") {
+            faults.not_supported(&action, &["DoNotSchedule", "ScheduleAnyway"]);
+        } else if domains.is_set() && action.text() != "DoNotSchedule" {
+            let text = "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway";
+            faults.invalid(&domains, text);
+        }
         if !pairs.insert((topology.text(), action.text())) {
             let pair = serde_json::Value::from(format!("{{{}, {}}}", topology.text(), action.text()));
             faults.duplicate(&Field {
@@ -165,5 +172,23 @@ pub fn validate_topology_constraints(constraints: &Field, faults: &mut Faults) {
         faults.one_of(&constraint.get("nodeAffinityPolicy"), &["Honor", "Ignore"]);
         faults.one_of(&constraint.get("nodeTaintsPolicy"), &["Honor", "Ignore"]);
         label_selector::validate(&constraint.get("labelSelector"), faults);
+        validate_label_keys(&constraint, faults);
+    }
+}
+
+/// Labels whose values a pod takes from itself; the selector must not speak of them as well.
+fn validate_label_keys(constraint: &Field, faults: &mut Faults) {
+    let (keys, selector) = (constraint.get("matchLabelKeys"), constraint.get("labelSelector"));
+    if !keys.is_empty() && !selector.is_set() {
+        faults.forbidden(&keys, "must not be specified when labelSelector is not set");
+    }
+    for key in keys.items() {
+        faults.keeps(&key, name::qualified_name);
+        let mut expressions = selector.get("matchExpressions").items();
+        let is_selected = selector.get("matchLabels").entry(key.text()).is_set()
+            || expressions.any(|expression| expression.get("key").text() == key.text());
+        if is_selected {
+            faults.invalid(&key, "exists in both matchLabelKeys and labelSelector");
+        }
     }
 }
