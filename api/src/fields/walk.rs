@@ -28,12 +28,7 @@ pub(super) fn applied(place: Place, value: &Value) -> Node {
                 below.put(Element::field(name.clone()), applied_field(place, value, false));
             }
         }
-        (Nature::Set, Value::Array(items)) => {
-            // In their order, so that each is put at the end.
-            let elements: BTreeSet<Element> =
-                items.iter().filter_map(|item| set_element(item).ok()).collect();
-            elements.into_iter().for_each(|element| below.put(element, Node::leaf()));
-        }
+        (Nature::Set, Value::Array(items)) => put_members(items, &mut below),
         (Nature::Keyed(keyed), Value::Array(items)) => {
             for (element, items) in grouped(keyed, items) {
                 let node = match items.as_slice() {
@@ -46,6 +41,12 @@ pub(super) fn applied(place: Place, value: &Value) -> Node {
         _ => {}
     }
     Node { is_member: false, below }
+}
+
+fn put_members(items: &[Value], below: &mut Set) {
+    // In their order, so that each is put at the end.
+    let elements: BTreeSet<Element> = items.iter().filter_map(|item| set_element(item).ok()).collect();
+    elements.into_iter().for_each(|element| below.put(element, Node::leaf()));
 }
 
 /// A key of a map is a member even when it has fields; a field of a type only when there is nothing in it.
@@ -71,12 +72,7 @@ pub(super) fn everything(place: Place, value: &Value) -> Node {
                 below.put(Element::field(name.clone()), everything(place, value));
             }
         }
-        (Nature::Set, Value::Array(items)) => {
-            // In their order, so that each is put at the end.
-            let elements: BTreeSet<Element> =
-                items.iter().filter_map(|item| set_element(item).ok()).collect();
-            elements.into_iter().for_each(|element| below.put(element, Node::leaf()));
-        }
+        (Nature::Set, Value::Array(items)) => put_members(items, &mut below),
         (Nature::Keyed(keyed), Value::Array(items)) => {
             for (element, items) in grouped(keyed, items) {
                 let node = match items.as_slice() {

@@ -17,26 +17,23 @@ use crate::container::labels;
 use crate::node::meminfo_bytes;
 
 pub(super) async fn resource(State(api): State<Api>) -> Result<Response, Refusal> {
-    let runtime = &api.context.runtime;
-    let stats =
-        runtime.list_container_stats(ListContainerStatsRequest::default()).await.map_err(refused)?.stats;
-    let pods = runtime.list_pod_sandbox_stats(ListPodSandboxStatsRequest::default()).await;
-    // containerd has figures of whole pods only from 1.7 on.
-    let pods = pods.map(|pods| pods.stats).unwrap_or_default();
-    let containers =
-        runtime.list_containers(ListContainersRequest::default()).await.map_err(refused)?.containers;
+    let (containers, stats, pods) = ask(&api).await?;
     Ok(text(resource_text(&stats, &pods, &containers, node_usage())))
 }
 
 pub(super) async fn cadvisor(State(api): State<Api>) -> Result<Response, Refusal> {
-    let runtime = &api.context.runtime;
-    let stats =
-        runtime.list_container_stats(ListContainerStatsRequest::default()).await.map_err(refused)?.stats;
-    let pods = runtime.list_pod_sandbox_stats(ListPodSandboxStatsRequest::default()).await;
-    let pods = pods.map(|pods| pods.stats).unwrap_or_default();
-    let containers =
-        runtime.list_containers(ListContainersRequest::default()).await.map_err(refused)?.containers;
+    let (containers, stats, pods) = ask(&api).await?;
     Ok(text(cadvisor_text(&stats, &pods, &containers)))
+}
+
+async fn ask(api: &Api) -> Result<(Vec<Container>, Vec<ContainerStats>, Vec<PodSandboxStats>), Refusal> {
+    let runtime = &api.context.runtime;
+    let stats = runtime.list_container_stats(ListContainerStatsRequest::default()).await.map_err(refused)?;
+    let pods = runtime.list_pod_sandbox_stats(ListPodSandboxStatsRequest::default()).await;
+    let containers = runtime.list_containers(ListContainersRequest::default()).await.map_err(refused)?;
+    // containerd has figures of whole pods only from 1.7 on.
+    let pods = pods.map(|pods| pods.stats).unwrap_or_default();
+    Ok((containers.containers, stats.stats, pods))
 }
 
 fn refused(error: cri::Error) -> Refusal {

@@ -38,24 +38,12 @@ struct CloneArguments {
 /// `None` is returned in the child. The caller must be the only thread of its process, for the child
 /// has no other and would wait for ever on what another thread held.
 pub fn fork(namespaces: libc::c_int, cgroup: Option<&OwnedFd>) -> io::Result<Option<Child>> {
-    let mut pidfd: libc::c_int = -1;
-    let arguments = CloneArguments {
-        flags: namespaces as u32 as u64 | CLONE_PIDFD | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
-        pidfd: &mut pidfd as *mut libc::c_int as u64,
+    clone3(CloneArguments {
+        flags: namespaces as u32 as u64 | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
         exit_signal: libc::SIGCHLD as u64,
         cgroup: cgroup.map_or(0, |directory| directory.as_raw_fd() as u64),
         ..CloneArguments::default()
-    };
-    // SAFETY: the structure has the kernel's layout and its size is passed; without CLONE_VM the child
-    // gets a copy of all memory, and being single-threaded (see above) no lock is held in it.
-    let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &arguments as *const CloneArguments, size_of::<CloneArguments>())
-    })?;
-    if pid == 0 {
-        return Ok(None);
-    }
-    // SAFETY: the kernel has stored a new descriptor there.
-    Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }))
+    })
 }
 
 /// Forks in a process of several threads: the child may do nothing but system calls until it is another program.
@@ -68,14 +56,21 @@ pub(super) fn clone_into(cgroup: Option<&OwnedFd>) -> io::Result<Option<Child>> 
 ///
 /// As with [`fork`], `None` is returned in the child, and the caller must be the only thread.
 pub fn fork_sibling(namespaces: libc::c_int) -> io::Result<Option<Child>> {
+    // A sibling's end is told as this one's own, whatever signal is asked for.
+    let flags = namespaces as u32 as u64 | libc::CLONE_PARENT as u64;
+    clone3(CloneArguments { flags, ..CloneArguments::default() })
+}
+
+/// The caller is the only thread, or its child does nothing but system calls.
+fn clone3(arguments: CloneArguments) -> io::Result<Option<Child>> {
     let mut pidfd: libc::c_int = -1;
     let arguments = CloneArguments {
-        flags: namespaces as u32 as u64 | CLONE_PIDFD | libc::CLONE_PARENT as u64,
+        flags: arguments.flags | CLONE_PIDFD,
         pidfd: &mut pidfd as *mut libc::c_int as u64,
-        // A sibling's end is told as this one's own.
-        ..CloneArguments::default()
+        ..arguments
     };
-    // SAFETY: as in `fork`.
+    // SAFETY: the structure has the kernel's layout and its size is passed; without CLONE_VM the child
+    // gets a copy of all memory, and by the caller's promise it takes no lock that another thread held.
     let pid = check(unsafe {
         libc::syscall(libc::SYS_clone3, &arguments as *const CloneArguments, size_of::<CloneArguments>())
     })?;

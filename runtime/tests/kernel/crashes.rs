@@ -127,7 +127,9 @@ fn live(directory: &Path, group: String) {
         for step in STEPS {
             println!("step {step}");
             if take(&world, step, grace).await.is_err() {
-                // The shim was killed: the server hears of it, tells the truth, and goes on.
+                // The shim was killed: the server hears of it, tells the truth, and goes on. Until it has heard,
+                // a dying shim is as true as one that lives.
+                wait_for_end_of_pod(&world).await;
                 wait_for_truth(&world).await;
                 repeat(&world, step, step).await;
                 break;
@@ -277,6 +279,14 @@ async fn wait_for_truth(world: &World) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while let Err(lie) = truth(world).await {
         assert!(Instant::now() < deadline, "{lie}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn wait_for_end_of_pod(world: &World) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sandbox(world).await.is_some_and(|sandbox| sandbox.state() == PodSandboxState::SandboxReady) {
+        assert!(Instant::now() < deadline, "the pod of a killed shim is still ready");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
