@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -98,9 +99,7 @@ impl EtcdServer {
         for _ in 0..10 {
             let url = format!("{scheme}://127.0.0.1:{}", free_port());
             let peer_url = format!("http://127.0.0.1:{}", free_port());
-            // It must not outlive a test that is killed.
-            let mut child = Command::new("setpriv")
-                .args(["--pdeathsig", "KILL", "etcd"])
+            let mut child = with_this_process("etcd")
                 .args(["--logger", "zap", "--log-outputs", "stderr"])
                 .args(["--heartbeat-interval", "10", "--election-timeout", "100"])
                 .arg("--data-dir")
@@ -123,6 +122,24 @@ impl EtcdServer {
         }
         panic!("etcd does not start");
     }
+}
+
+/// A command that does not outlive this process, however that ends.
+fn with_this_process(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let parent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only system calls are made that a signal handler may make, too.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            // It may have ended before that.
+            match nix::unistd::getppid() == parent {
+                true => Ok(()),
+                false => Err(std::io::Error::other("the test has gone")),
+            }
+        });
+    }
+    command
 }
 
 impl Drop for EtcdServer {

@@ -107,11 +107,13 @@ fn the_control_loops_can_be_watched() {
 fn everything_can_be_kept_in_etcd() {
     let machine = Machine::new();
     let dir = tempfile::tempdir().unwrap();
-    let mut etcd = machine
-        .command("etcd")
+    let etcd = machine
+        .command("setpriv")
+        .args(["--pdeathsig", "KILL", "etcd"])
         .args(["--data-dir", &dir.path().display().to_string(), "--logger=zap", "--log-level=error"])
         .spawn()
         .unwrap();
+    let _etcd = Killed(etcd);
     eventually("etcd answers", || {
         let said = machine.sh("curl -fsS http://127.0.0.1:2379/health");
         if said.out.contains("true") { Ok(()) } else { Err(format!("{said:?}")) }
@@ -127,6 +129,14 @@ fn everything_can_be_kept_in_etcd() {
         assert!(cluster.machine.sh(key).ok().contains("/registry/deployments/default/web"));
     }
     cluster.coracle("down", &["--grace=1"]).ok();
-    etcd.kill().unwrap();
-    etcd.wait().unwrap();
+}
+
+/// A process that ends with the test, also with one that fails.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
