@@ -7,10 +7,10 @@
 use crate::kind::Plain;
 use crate::strategies::{
     api_service, certificate_signing_request, certificates, config_map, coordination, cron_job,
-    custom_resource_definition, daemon_set, deployment, device, endpoints, event, horizontal_pod_autoscaler,
-    horizontal_pod_autoscaler_v1, ingress, job, limits, namespace, network_policy, node, persistent_volume,
-    persistent_volume_claim, plain, pod, policy, rbac, replica_set, service, stateful_set, storage,
-    webhook_configuration,
+    custom_resource_definition, daemon_set, deployment, device, endpoints, event, flow_control,
+    horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job, limits, namespace, network_policy,
+    node, persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set, service,
+    stateful_set, storage, webhook_configuration,
 };
 use crate::{Kind, Scale, Scope, Verbs, table};
 
@@ -479,6 +479,21 @@ const ROWS: &[Kind] = &[
         strategy: &event::Events,
         columns: table::cluster::EVENTS_EVENT,
         ..namespaced("events.k8s.io", "v1", "Event")
+    },
+    // Who is served when.
+    Kind {
+        plural: "flowschemas",
+        status: true,
+        strategy: &flow_control::FlowSchema,
+        columns: table::flow_control::FLOW_SCHEMA,
+        ..cluster("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema")
+    },
+    Kind {
+        plural: "prioritylevelconfigurations",
+        status: true,
+        strategy: &flow_control::PriorityLevel,
+        columns: table::flow_control::PRIORITY_LEVEL,
+        ..cluster("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration")
     },
     // Who may do what.
     Kind {

@@ -18,12 +18,15 @@ pub struct Status {
     pub details: Option<Value>,
     /// A reason in somebody else's word, such as a webhook's; it takes the place of `reason`.
     pub given_reason: Option<String>,
+    /// Where a list that cannot go on consistently may go on all the same: `metadata.continue`.
+    pub list_continue: Option<String>,
 }
 
 impl Status {
     /// Any failure.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-        Status { code, reason, message: message.into(), details: None, given_reason: None }
+        let message = message.into();
+        Status { code, reason, message, details: None, given_reason: None, list_continue: None }
     }
 
     /// `pods "nginx" not found`.
@@ -136,6 +139,9 @@ impl Status {
         let reason = self.given_reason.as_deref().unwrap_or(self.reason);
         if !reason.is_empty() {
             body["reason"] = reason.into();
+        }
+        if let Some(token) = &self.list_continue {
+            body["metadata"]["continue"] = token.as_str().into();
         }
         if let Some(details) = &self.details {
             body["details"] = details.clone();

@@ -1,7 +1,7 @@
 //! The API server: HTTP in front of the store, one generic path for every kind.
 //!
 //! A request passes these rooms, in this order: `server` (TLS, HTTP, limits), [`request`] (what is
-//! asked), [`hooks`] (who asks, may they), `verbs` (get, list, watch, create, ...), `write`
+//! asked), [`hooks`] (who asks), `fairness` (is it their turn), [`hooks`] (may they), `verbs` (get, list, watch, create, ...), `write`
 //! (defaults, validation, admission), [`registry`] (watch cache and store), `answer` (the form of
 //! the answer). What is special about a kind is in its row in `api::kinds`, never here.
 
@@ -16,6 +16,7 @@ pub mod bootstrap;
 pub mod cluster;
 mod crd;
 mod discovery;
+mod fairness;
 mod follow;
 pub mod hooks;
 mod path;
@@ -31,4 +32,4 @@ mod usage;
 mod verbs;
 mod write;
 
-pub use server::{ApiServer, Config, InProcess};
+pub use server::{ApiServer, Config, InProcess, Limits};

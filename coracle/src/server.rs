@@ -143,6 +143,7 @@ impl Cluster {
                 health: health.clone(),
                 front_proxy: Some(pki.front_proxy_client().clone()),
                 stop: stop.clone(),
+                limits: apiserver::Limits::default(),
             },
         );
         let first_objects = bootstrap::Config {

@@ -57,7 +57,7 @@ impl FieldSelector {
         let is_known = |field: &str| is_generic(field) || kind.selectable.contains(&field);
         match self.terms.iter().find(|term| !is_known(&term.field)) {
             None => Ok(()),
-            Some(term) if kind.selectable.is_empty() => Err(format!(
+            Some(term) if kind.selectable.is_empty() && kind.custom.is_none() => Err(format!(
                 "{:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
                 term.field
             )),

@@ -18,6 +18,7 @@ pub mod device;
 pub mod endpoints;
 pub mod event;
 pub mod fill;
+pub mod flow_control;
 pub mod horizontal_pod_autoscaler;
 pub mod horizontal_pod_autoscaler_v1;
 pub mod ingress;

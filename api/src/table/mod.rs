@@ -7,6 +7,7 @@ mod cells;
 pub mod cluster;
 pub mod device;
 mod duration;
+pub mod flow_control;
 pub mod network;
 pub mod pod;
 pub mod storage;

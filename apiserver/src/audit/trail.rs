@@ -98,6 +98,16 @@ impl Trail {
         Arc::new(Trail { id, recorder })
     }
 
+    /// What clients and logs call the request.
+    pub(crate) fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+
+    /// Tells the client.
+    pub(crate) fn mark(&self, response: &mut Response<Body>) {
+        response.headers_mut().insert(AUDIT_ID, self.id.clone());
+    }
+
     /// Answers the request; what runs meanwhile can annotate.
     pub(crate) async fn follow<T>(self: &Arc<Self>, answer: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), answer).await
@@ -138,7 +148,7 @@ impl Trail {
         mut response: Response<Body>,
         failure: Option<&Status>,
     ) -> Response<Body> {
-        response.headers_mut().insert(AUDIT_ID, self.id.clone());
+        self.mark(&mut response);
         let Some(recorder) = &self.recorder else { return response };
         if recorder.record().verdict.is_none() {
             return recorder.unauthenticated(info, response, failure).await;

@@ -14,7 +14,7 @@ use std::{collections::HashMap, net::IpAddr};
 use api::{Object, Status};
 use futures::{StreamExt, stream};
 
-use crate::{authz::Rule, registry::Registry, request::DeleteOptions};
+use crate::{authz::Rule, fairness, registry::Registry, request::DeleteOptions};
 use objects::Desired;
 use plan::{Action, plan};
 
@@ -52,7 +52,7 @@ pub async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
     while let Some(result) = results.next().await {
         result?;
     }
-    Ok(())
+    fairness::set_conditions(registry).await
 }
 
 /// What the Node authorizer allows beyond its own decisions: the rules of `system:node`.

@@ -12,7 +12,7 @@ use super::{
         AGGREGATED, CLUSTER_BINDINGS, CLUSTER_ROLES, Grant, NAMESPACED_BINDINGS, NAMESPACED_ROLES, Subject,
     },
 };
-use crate::authz::Rule;
+use crate::{authz::Rule, fairness};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -34,6 +34,8 @@ pub(super) enum Keep {
     Binding,
     /// These fields are set, the rest stays.
     Fields(&'static [&'static str]),
+    /// The spec is set unless an annotation says otherwise, which counts only where the object may differ.
+    Fairness { is_mandatory: bool },
 }
 
 /// All of them. The order does not matter.
@@ -53,6 +55,10 @@ pub(super) fn all(config: &Config) -> Vec<Desired> {
         all.push(desired(RBAC, "rolebindings", binding(metadata, "Role", role, subjects), Keep::Binding));
     }
     all.extend(priority_classes());
+    all.extend(fairness::objects::all().into_iter().map(|wanted| {
+        let keep = Keep::Fairness { is_mandatory: wanted.is_mandatory };
+        Desired { kind: wanted.kind, object: wanted.object, keep }
+    }));
     all.extend(kubernetes_service(config));
     all.push(authentication_config(config));
     all.push(service_range(config));

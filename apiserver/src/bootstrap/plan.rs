@@ -4,7 +4,7 @@ use api::Object;
 use serde_json::Value;
 
 use super::objects::{Desired, Keep};
-use crate::authz::Rule;
+use crate::{authz::Rule, fairness::objects::AUTO_UPDATE as AUTO_UPDATE_SPEC};
 
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -39,6 +39,12 @@ pub(super) fn plan(desired: &Desired, present: Option<&Object>) -> Action {
         }
         Keep::Role => add_rules(&mut wanted, &desired.object),
         Keep::Binding => add_missing(&mut wanted, &desired.object, &["subjects"]),
+        // Somebody wants it otherwise.
+        Keep::Fairness { is_mandatory: false } if !is_kept_up_to_date(present) => return Action::Nothing,
+        Keep::Fairness { .. } => {
+            wanted.set(&["metadata", "annotations", AUTO_UPDATE_SPEC], "true");
+            wanted.set(&["spec"], desired.object.at(&["spec"]).cloned().unwrap_or_default());
+        }
         Keep::Fields(fields) => {
             for field in fields {
                 if let Some(value) = desired.object.at(&[field]) {
@@ -56,6 +62,14 @@ pub(super) fn plan(desired: &Desired, present: Option<&Object>) -> Action {
         }
     }
     if wanted == *present { Action::Nothing } else { Action::Update(wanted) }
+}
+
+/// As upstream: an object that does not say has been left alone as long as it is in its first generation.
+fn is_kept_up_to_date(present: &Object) -> bool {
+    match present.annotation(AUTO_UPDATE_SPEC) {
+        Some(value) => value == "true",
+        None => present.generation() == 1,
+    }
 }
 
 /// Adds the rules that nothing in the role covers yet.
@@ -120,6 +134,20 @@ mod tests {
         let desired = desired(Keep::Binding, json!({"roleRef": {"name": "a"}}));
         let present = Object::from_value(json!({"roleRef": {"name": "b"}}));
         assert_eq!(plan(&desired, present.as_ref()), Action::Replace);
+    }
+
+    #[test]
+    fn a_priority_level_is_brought_back_unless_somebody_wants_it_otherwise() {
+        let keep = |is_mandatory| Keep::Fairness { is_mandatory };
+        let object = |value: &str, shares: u32| json!({"metadata": {"name": "a", "annotations": {AUTO_UPDATE_SPEC: value}}, "spec": {"shares": shares}});
+        let present = Object::from_value(object("true", 5));
+        let Action::Update(wanted) = plan(&desired(keep(false), object("true", 9)), present.as_ref()) else {
+            panic!("an update")
+        };
+        assert_eq!(wanted.number(&["spec", "shares"]), Some(9));
+        let present = Object::from_value(object("false", 5));
+        assert_eq!(plan(&desired(keep(false), object("true", 9)), present.as_ref()), Action::Nothing);
+        assert!(matches!(plan(&desired(keep(true), object("true", 9)), present.as_ref()), Action::Update(_)));
     }
 
     #[test]

@@ -18,6 +18,8 @@ use store::Revision;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::fairness::Crowd;
+
 use super::{
     entry::Entry,
     ring::{Change, Ring},
@@ -107,6 +109,11 @@ impl Cache {
     /// The revision that the cache stands for.
     pub(crate) fn revision(&self) -> Revision {
         self.read().revision
+    }
+
+    /// How many objects there are, and how many watch them.
+    pub(crate) fn crowd(&self) -> Crowd {
+        Crowd { objects: self.read().items.len(), watchers: self.progress.receiver_count() }
     }
 
     /// Tells of every advance.

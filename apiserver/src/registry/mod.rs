@@ -31,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     crd,
+    fairness::Crowd,
     remote::Remotes,
     request::{DeleteOptions, User},
     write::{self, Write},
@@ -297,6 +298,13 @@ impl Registry {
         cell.get_or_try_init(start).await.cloned().map_err(read_failed)
     }
 
+    /// How many objects of a resource there are and how many watch them, as far as that is known already.
+    pub(crate) fn crowd(&self, group: &str, version: &str, plural: &str) -> Crowd {
+        let Some(kind) = self.kinds.find(group, version, plural) else { return Crowd::default() };
+        let known = self.caches.read().unwrap_or_else(PoisonError::into_inner).get(kind.storage).cloned();
+        known.and_then(|cell| cell.get().map(|cache| cache.crowd())).unwrap_or_default()
+    }
+
     /// The cache of a kind once it has seen everything that was acknowledged before this call.
     pub(crate) async fn fresh_cache(&self, kind: &'static Kind) -> Result<Arc<Cache>, Status> {
         let cache = self.cache(kind).await?;
@@ -397,9 +405,9 @@ pub(crate) fn now() -> Timestamp {
 
 pub(crate) fn read_failed(error: ReadError) -> Status {
     match error {
-        ReadError::Compacted { .. } => Status::expired(
-            "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
-        ),
+        ReadError::Compacted { .. } => {
+            Status::expired("The resourceVersion for the provided list is too old.")
+        }
         ReadError::Future { requested, current } => too_large_version(requested, current.unwrap_or_default()),
         ReadError::Unavailable { .. } => {
             tracing::error!(error = &error as &dyn std::error::Error, "store read failed");

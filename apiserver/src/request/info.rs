@@ -99,6 +99,12 @@ impl RequestInfo {
         }
     }
 
+    /// Whether the request is meant to last: it has no time limit and takes no share of the server.
+    pub fn is_long_running(&self) -> bool {
+        let lasts = ["exec", "attach", "portforward", "proxy", "log"];
+        self.verb == "watch" || lasts.contains(&self.subresource.as_str())
+    }
+
     /// `pods.apps`-like name of the resource with its group, for messages.
     pub fn qualified_resource(&self) -> String {
         if self.group.is_empty() {

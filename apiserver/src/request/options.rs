@@ -46,6 +46,17 @@ impl Query {
         value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
+    /// A flag that need not be there.
+    fn flag(&self, name: &str) -> Option<bool> {
+        self.0.iter().any(|(key, _)| key == name).then(|| self.is_true(name))
+    }
+
+    /// The state that is asked for; `None`: the newest.
+    pub fn resource_version(&self) -> Result<Option<u64>, Status> {
+        let Some(text) = self.get("resourceVersion") else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| invalid_version(text))
+    }
+
     fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let wrong = || Status::bad_request(format!("invalid value {text:?} for {name}: must be a number"));
@@ -79,8 +90,8 @@ pub struct ListOptions {
     pub version_match: Option<VersionMatch>,
     /// Whether a watch may send bookmarks.
     pub bookmarks: bool,
-    /// Whether a watch starts with all that is there and a bookmark behind it.
-    pub send_initial_events: bool,
+    /// Whether a watch starts with all that is there; `None` when the client does not say.
+    pub send_initial_events: Option<bool>,
     /// When a watch ends by itself.
     pub timeout: Option<Duration>,
 }
@@ -90,65 +101,62 @@ impl ListOptions {
     pub fn read(query: &Query, is_watch: bool) -> Result<ListOptions, Status> {
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default());
         let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default());
+        check_versions(query, is_watch)?;
         let version_match = match query.get("resourceVersionMatch") {
-            None => None,
             Some("Exact") => Some(VersionMatch::Exact),
             Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
-            Some(other) => {
-                let (value, allowed) = (other.into(), ["Exact", "NotOlderThan"]);
-                return Err(unsupported(LIST, "resourceVersionMatch", value, &allowed));
-            }
+            _ => None,
         };
-        let resource_version = match query.get("resourceVersion") {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|_| invalid_version(text))?),
-        };
-        let options = ListOptions {
+        Ok(ListOptions {
             labels: labels.map_err(|error| Status::bad_request(error.to_string()))?,
             fields: fields.map_err(|error| Status::bad_request(error.to_string()))?,
             limit: query.number("limit")?.unwrap_or_default(),
             continue_token: query.get("continue").map(str::to_string),
-            resource_version,
+            resource_version: query.resource_version()?,
             version_match,
             bookmarks: query.is_true("allowWatchBookmarks"),
-            send_initial_events: query.is_true("sendInitialEvents"),
+            send_initial_events: query.flag("sendInitialEvents"),
             timeout: query.number("timeoutSeconds")?.map(Duration::from_secs),
-        };
-        options.check(is_watch)?;
-        Ok(options)
+        })
     }
 
-    fn check(&self, is_watch: bool) -> Result<(), Status> {
-        let field = "resourceVersionMatch";
-        if is_watch {
-            if self.send_initial_events && self.version_match != Some(VersionMatch::NotOlderThan) {
-                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                return Err(forbidden(LIST, field, why));
-            }
-            if !self.send_initial_events && self.version_match.is_some() {
-                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-                return Err(forbidden(LIST, field, why));
-            }
-            return Ok(());
-        }
-        if self.send_initial_events {
-            let why = "sendInitialEvents is forbidden for list";
-            return Err(forbidden(LIST, "sendInitialEvents", why));
-        }
-        match self.version_match {
-            Some(_) if self.continue_token.is_some() => {
-                Err(forbidden(LIST, field, "resourceVersionMatch is forbidden with continue"))
-            }
-            Some(_) if self.resource_version.is_none() => {
-                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-                Err(forbidden(LIST, field, why))
-            }
-            Some(VersionMatch::Exact) if self.resource_version == Some(0) => {
-                let why = r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#;
-                Err(forbidden(LIST, field, why))
-            }
-            _ => Ok(()),
-        }
+    /// Whether a watch begins with all that is there, as if it had just been created.
+    pub fn has_initial_events(&self) -> bool {
+        self.send_initial_events.unwrap_or(matches!(self.resource_version, None | Some(0)))
+    }
+}
+
+/// Which versions may be asked for in which way: every fault at once.
+fn check_versions(query: &Query, is_watch: bool) -> Result<(), Status> {
+    let field = "resourceVersionMatch";
+    let (wanted, sends_initial_events) = (query.get(field), query.flag("sendInitialEvents").is_some());
+    let mut faults = Vec::new();
+    let mut forbid = |field: &str, why: &str| faults.push(FieldError::forbidden(field, why));
+    if is_watch && sends_initial_events && wanted != Some("NotOlderThan") {
+        forbid(field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    if is_watch && wanted.is_some() && !sends_initial_events {
+        forbid(field, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    }
+    if !is_watch && wanted.is_some() && query.get("resourceVersion").is_none() {
+        forbid(field, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+    }
+    if wanted.is_some() && query.get("continue").is_some() {
+        forbid(field, "resourceVersionMatch is forbidden when continue is provided");
+    }
+    if !is_watch && wanted == Some("Exact") && query.get("resourceVersion") == Some("0") {
+        forbid(field, r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#);
+    }
+    if !is_watch && sends_initial_events {
+        forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+    }
+    let known: &[&str] = if is_watch { &["NotOlderThan"] } else { &["Exact", "NotOlderThan", ""] };
+    if let Some(wanted) = wanted.filter(|wanted| !known.contains(wanted)) {
+        faults.push(FieldError::not_supported(field, &wanted.into(), known));
+    }
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid("meta.k8s.io", LIST, "", &faults)),
     }
 }
 
@@ -345,15 +353,83 @@ mod tests {
     }
 
     #[test]
-    fn wrong_options_are_refused() {
-        for text in [
-            "resourceVersion=abc",
-            "limit=many",
-            "resourceVersionMatch=Sometimes&resourceVersion=1",
-            "resourceVersionMatch=Exact",
-            "resourceVersionMatch=Exact&resourceVersion=0",
-            "sendInitialEvents=true",
+    fn versions_are_asked_for_in_ways_that_make_sense() {
+        let unless = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
+        let requires = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        let with_continue =
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided";
+        for (text, is_watch, faults) in [
+            ("resourceVersionMatch=Exact", false, vec![unless]),
+            ("resourceVersionMatch=Exact&continue=x", false, vec![unless, with_continue]),
+            (
+                "resourceVersionMatch=Exact&resourceVersion=0",
+                false,
+                vec![
+                    r#"resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0""#,
+                ],
+            ),
+            (
+                "resourceVersionMatch=Sometimes&resourceVersion=1",
+                false,
+                vec![
+                    r#"resourceVersionMatch: Unsupported value: "Sometimes": supported values: "Exact", "NotOlderThan", """#,
+                ],
+            ),
+            (
+                "sendInitialEvents=false",
+                false,
+                vec!["sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"],
+            ),
+            ("sendInitialEvents=true", true, vec![requires]),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=Exact",
+                true,
+                vec![
+                    requires,
+                    r#"resourceVersionMatch: Unsupported value: "Exact": supported values: "NotOlderThan""#,
+                ],
+            ),
+            (
+                "resourceVersionMatch=NotOlderThan",
+                true,
+                vec![
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ],
+            ),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=x",
+                true,
+                vec![with_continue],
+            ),
         ] {
+            let status = ListOptions::read(&query(text), is_watch).unwrap_err();
+            let joined = if faults.len() > 1 { format!("[{}]", faults.join(", ")) } else { faults.concat() };
+            assert_eq!(status.code, 422, "{text}");
+            assert_eq!(
+                status.message,
+                format!("ListOptions.meta.k8s.io \"\" is invalid: {joined}"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_watch_begins_with_what_is_there_unless_it_says_where_it_was() {
+        for (text, expected) in [
+            ("", true),
+            ("resourceVersion=0", true),
+            ("resourceVersion=7", false),
+            ("resourceVersion=7&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", true),
+            ("sendInitialEvents=false&resourceVersionMatch=NotOlderThan", false),
+        ] {
+            let options = ListOptions::read(&query(text), true).unwrap();
+            assert_eq!(options.has_initial_events(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_options_are_refused() {
+        for text in ["resourceVersion=abc", "limit=many"] {
             assert!(ListOptions::read(&query(text), false).is_err(), "{text}");
         }
         assert!(WriteOptions::read(&query("dryRun=Some"), "create").is_err());

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{ApiServer, State};
+use super::{ApiServer, State, prompt::Prompt};
 use crate::{hooks::PeerAddress, request::PeerCertificate};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -26,8 +26,15 @@ const HEADERS: Duration = Duration::from_secs(32);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long requests may take to end after the stop.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Requests at once in one HTTP/2 connection.
+/// Requests at once in one HTTP/2 connection. More than upstream allows: a client that keeps to one connection has
+/// all its watches in it. Streams that are opened and reset at once are limited by the protocol's own count.
 const STREAMS: u32 = 1000;
+/// Such streams that have not been looked at yet; more end the connection.
+const RESET_STREAMS: usize = 50;
+/// How long all headers of a request may be together in HTTP/2; version 1 has a limit of its own, four times as high.
+const HEADER_BYTES: u32 = 100 << 10;
+/// How much of an answer waits in a stream for a client that does not read.
+const SEND_BUFFER: usize = 128 << 10;
 
 /// TLS that offers both versions of HTTP.
 pub(super) fn acceptor(config: Arc<rustls::ServerConfig>) -> TlsAcceptor {
@@ -89,8 +96,16 @@ async fn serve_http(
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).max_concurrent_streams(STREAMS);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_header_list_size(HEADER_BYTES)
+        .max_send_buf_size(SEND_BUFFER);
+    let io = TokioIo::new(Prompt::new(stream, HEADERS));
+    let connection = builder.serve_connection_with_upgrades(io, service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,

@@ -63,15 +63,10 @@ pub(super) fn record(info: &RequestInfo, code: StatusCode, duration: Duration) {
     };
     let verb = upstream_verb(info.verb);
     REQUESTS.with_label_values(&[verb, group, version, resource, subresource, code.as_str()]).inc();
-    if !is_long_running(info) {
+    if !info.is_long_running() {
         let labels = [verb, group, version, resource, subresource];
         DURATIONS.with_label_values(&labels).observe(duration.as_secs_f64());
     }
-}
-
-fn is_long_running(info: &RequestInfo) -> bool {
-    info.verb == "watch"
-        || matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
 }
 
 fn upstream_verb(verb: &str) -> &'static str {

@@ -1,9 +1,11 @@
 //! The server: from a request to its answer, whether it came over the network or from inside the process.
 
+mod deadline;
 mod in_process;
 mod listen;
 mod metrics;
 mod paths;
+mod prompt;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -22,6 +24,7 @@ use crate::{
     answer,
     audit::{Audit, Trail},
     authz, crd,
+    fairness::{Class, Fairness, Turn},
     hooks::Hooks,
     pki::CertifiedPair,
     registry::Registry,
@@ -45,6 +48,22 @@ pub struct Config {
     pub front_proxy: Option<CertifiedPair>,
     /// Ends watches and connections.
     pub stop: CancellationToken,
+    /// How much is done at once.
+    pub limits: Limits,
+}
+
+/// How much the server does at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many requests are answered at once; priority levels share them. Watches that have begun do not count.
+    pub requests: u32,
+}
+
+/// Upstream's defaults for `--max-requests-inflight` and `--max-mutating-requests-inflight`, added up.
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { requests: 600 }
+    }
 }
 
 /// The API server. Cheap to clone; all clones are one server.
@@ -59,6 +78,7 @@ pub(crate) struct State {
     pub(crate) hooks: Hooks,
     pub(crate) aggregation: Arc<Aggregation>,
     pub(crate) stop: CancellationToken,
+    fairness: Arc<Fairness>,
     extra: Option<Router>,
     audit: Option<Arc<Audit>>,
     health: Health,
@@ -76,16 +96,18 @@ impl ApiServer {
     /// A server in front of `registry`. It answers in-process clients from now on, the network with
     /// [`ApiServer::serve`].
     pub fn new(registry: Arc<Registry>, hooks: Hooks, config: Config) -> ApiServer {
-        let Config { tls, extra, audit, health, front_proxy, stop } = config;
+        let Config { tls, extra, audit, health, front_proxy, stop, limits } = config;
         let connections = TaskTracker::new();
         crd::start(&registry);
+        let fairness = Fairness::start(&registry, limits.requests);
         let is_aggregating = front_proxy.is_some();
         let aggregation = Arc::new(Aggregation::new(front_proxy));
         if is_aggregating {
             aggregation.start(&registry);
         }
         let tls = tls.map(listen::acceptor);
-        let state = State { registry, hooks, aggregation, stop, extra, audit, health, tls, connections };
+        let state =
+            State { registry, hooks, aggregation, stop, fairness, extra, audit, health, tls, connections };
         ApiServer { state: Arc::new(state) }
     }
 
@@ -122,9 +144,10 @@ impl State {
         let span = tracing::debug_span!("request", verb = info.verb, path = info.path);
         let _in_flight = metrics::InFlight::begin(&info);
         let trail = Trail::begin(self.audit.as_ref(), &info, &request);
-        let answer = trail.follow(self.answer(&info, &query, request, &trail));
+        let mut class = None;
+        let answer = trail.follow(self.in_time(&info, &query, request, &trail, &mut class));
         let answered = AssertUnwindSafe(answer).catch_unwind().instrument(span);
-        let response = match answered.await {
+        let mut response = match answered.await {
             Ok(Ok(response)) => trail.answered(&info, response, None).await,
             Ok(Err(status)) => {
                 tracing::debug!(verb = info.verb, path = info.path, %status, "request failed");
@@ -132,15 +155,37 @@ impl State {
             }
             Err(panic) => {
                 let message = panic_message(&*panic);
-                tracing::error!(verb = info.verb, path = info.path, message, "request panicked");
+                let (verb, path) = (info.verb, &info.path);
+                tracing::error!(request_id = trail.id(), verb, path, message, "request panicked");
                 trail.panicked(message).await;
-                answer::failure(&Status::internal(
+                let mut response = answer::failure(&Status::internal(
                     "This request caused apiserver to panic. Look in the logs for details.",
-                ))
+                ));
+                trail.mark(&mut response);
+                response
             }
         };
+        if let Some(class) = class {
+            class.mark(&mut response);
+        }
         metrics::record(&info, response.status(), started.elapsed());
         response
+    }
+
+    /// The answer, or what a client is told that has waited long enough for one.
+    async fn in_time(
+        &self,
+        info: &RequestInfo,
+        query: &Query,
+        request: Request<Body>,
+        trail: &Trail,
+        class: &mut Option<Class>,
+    ) -> Result<Response<Body>, Status> {
+        let answer = self.answer(info, query, request, trail, class);
+        match deadline::of(info, query)? {
+            Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| deadline::exceeded())?,
+            None => answer.await,
+        }
     }
 
     async fn answer(
@@ -149,6 +194,7 @@ impl State {
         query: &Query,
         request: Request<Body>,
         trail: &Trail,
+        class: &mut Option<Class>,
     ) -> Result<Response<Body>, Status> {
         let (parts, body) = request.into_parts();
         let user = match parts.extensions.get::<Arc<User>>() {
@@ -168,12 +214,17 @@ impl State {
             }
             false => user,
         };
+        let request = Request::from_parts(parts, body);
+        let turn = self.fairness.turn(&self.registry, &user, info, query, class).await;
+        let _seat = match turn {
+            Turn::Now(seat) => seat,
+            Turn::Never(refusal) => return Ok(refusal),
+        };
         let decision = self.hooks.authorizer.authorize(&user, info).await;
         trail.decided(&decision);
         if !decision.allowed {
             return Err(authz::forbidden(&user, &authz::Question::from(info), &decision.reason));
         }
-        let request = Request::from_parts(parts, body);
         if let Some((group, version)) = aggregation::addressed(&info.path)
             && let Some(service) = self.aggregation.find(&self.registry, group, version).await?
         {

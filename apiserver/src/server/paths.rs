@@ -69,6 +69,9 @@ async fn known(
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
             return Ok(Some(health(state, endpoint, check, query).await));
         }
+        ["debug", "api_priority_and_fairness", page] => {
+            return Ok(state.fairness.page(page).map(|page| answer::text(StatusCode::OK, page)));
+        }
         ["api"] => discovery::core(kinds, headers),
         ["apis"] => groups(state, kinds, headers).await?,
         ["api", version] => return resources(kinds, headers, query, "", version),

@@ -1,7 +1,5 @@
 //! Request bodies: read with a limit, decoded and checked against the kind.
 
-use std::time::Duration;
-
 use api::{
     Kind, Object, Status,
     decode::{self, Decoded},
@@ -20,13 +18,10 @@ const MAX_BODY: usize = 3 << 20;
 /// So much of a body that is too long is still taken: a client that is cut off while it sends does not read
 /// why.
 const MAX_DROPPED: usize = 64 << 20;
-/// How long a client may take to send it.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The whole body; 413 when it is too long.
+/// The whole body; 413 when it is too long. How long it may take is a matter of the request's time limit.
 pub(super) async fn read(body: Body) -> Result<Bytes, Status> {
-    let timeout = |_| Status::new(408, "Timeout", "request did not complete within the allotted timeout");
-    let bytes = tokio::time::timeout(PATIENCE, collect(body)).await.map_err(timeout)??;
+    let bytes = collect(body).await?;
     audit::saw_body(&bytes);
     Ok(bytes)
 }

@@ -7,6 +7,7 @@ mod manager;
 mod options;
 mod page;
 mod read;
+mod socket;
 mod watch;
 mod write;
 
@@ -16,6 +17,7 @@ pub(crate) use write::AnyPatch;
 use api::{Kind, Scope, Status, Verbs};
 use axum::body::Body;
 use http::{HeaderMap, Request, Response};
+use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -84,14 +86,21 @@ async fn answered(
     } else {
         request
     };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove::<OnUpgrade>();
     let manager = manager::name(info.verb, query, &parts.headers);
     let options = options::of_write(info.verb, query);
     let deadline = options::deadline(query)?;
     let call = Call { state, kind, info, query, user, headers: parts.headers, options, deadline, manager };
     match (info.verb, info.subresource.as_str()) {
         ("list", "") => read::list(&call).await,
-        ("watch", "") => read::watch(&call).await,
+        ("watch", "") => {
+            let stream = read::watch(&call).await?;
+            match upgrade.filter(|_| socket::is_asked_for(&call.headers)) {
+                Some(upgrade) => socket::carried(&state.registry, &call.headers, upgrade, stream),
+                None => Ok(stream),
+            }
+        }
         ("create", "") if info.name.is_empty() => write::create(&call, body).await,
         ("deletecollection", "") => write::delete_collection(&call, body).await,
         (_, "") if info.name.is_empty() || kind.verbs == Verbs::Create => Err(Status::method_not_allowed()),

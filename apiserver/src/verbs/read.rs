@@ -27,7 +27,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
         let object = object.ok_or_else(|| Status::not_found(kind.group, kind.plural, name))?;
         return answer::value(StatusCode::OK, &view.value_of(object), &view.wanted);
     }
-    let entry = match ListOptions::read(call.query, true)?.resource_version {
+    let entry = match call.query.resource_version()? {
         None | Some(0) => call.registry().entry(kind, call.namespace(), name).await?,
         Some(version) => {
             call.registry().fresh_cache(kind).await?.reach(Revision(version)).await?;
@@ -82,7 +82,7 @@ pub(super) async fn watch(call: &Call<'_>) -> Result<Response<Body>, Status> {
         Some(0) => call.registry().cache(call.kind).await?,
         _ => call.registry().fresh_cache(call.kind).await?,
     };
-    if let Some(version) = options.resource_version.filter(|_| options.send_initial_events) {
+    if let Some(version) = options.resource_version.filter(|_| options.has_initial_events()) {
         cache.reach(Revision(version)).await?;
     }
     let prefix = key::prefix(call.kind, call.namespace());

@@ -91,18 +91,20 @@ impl Watcher {
             position: Revision(options.resource_version.unwrap_or_default()),
             target,
             initial: Vec::new().into_iter(),
-            marks_initial_end: options.send_initial_events && options.bookmarks,
+            marks_initial_end: options.send_initial_events == Some(true) && options.bookmarks,
             lines: VecDeque::new(),
             ends_at: now + lifetime,
             bookmarks,
             stop,
             is_over: false,
         };
-        if watcher.position == Revision(0) || options.send_initial_events {
+        if options.has_initial_events() {
             // Everything that is there, as if it had just been created.
             let (entries, revision) = watcher.target.cache.list(&watcher.target.prefix);
             watcher.initial = entries.into_iter();
             watcher.position = revision;
+        } else if watcher.position == Revision(0) {
+            watcher.position = watcher.target.cache.revision();
         }
         watcher
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use apiserver::{ApiServer, Config, InProcess, request::User};
+use apiserver::{ApiServer, Config, InProcess, Limits, request::User};
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use daemon::health::Health;
@@ -62,6 +62,10 @@ impl Answer {
 
 impl Server {
     pub async fn start() -> Server {
+        Server::start_with(Limits::default()).await
+    }
+
+    pub async fn start_with(limits: Limits) -> Server {
         let stop = CancellationToken::new();
         let store = Arc::new(Embedded::in_memory().unwrap());
         let registry = ApiServer::registry(store, false, &stop);
@@ -72,10 +76,16 @@ impl Server {
             health: Health::default(),
             front_proxy: None,
             stop: stop.clone(),
+            limits,
         };
         let server = ApiServer::new(registry, permissive::hooks(), config);
         let service = server.in_process(User::new("admin", &["system:masters"]));
         Server { server, stop, service }
+    }
+
+    /// The same server, asked by another.
+    pub fn as_user(&self, user: User) -> Server {
+        Server { server: self.server.clone(), stop: self.stop.clone(), service: self.server.in_process(user) }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {

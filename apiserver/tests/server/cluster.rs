@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use apiserver::{
-    ApiServer, Config,
+    ApiServer, Config, Limits,
     audit::Audit,
     authn::TokenAuthority,
     bootstrap,
@@ -67,6 +67,7 @@ impl Cluster {
             health: Health::default(),
             front_proxy: Some(pki.front_proxy_client().clone()),
             stop: stop.clone(),
+            limits: Limits::default(),
         };
         let server = ApiServer::new(registry.clone(), hooks, config);
         let cluster = Cluster { server, registry, store, pki, stop, _dir: dir };

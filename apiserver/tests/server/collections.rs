@@ -3,7 +3,7 @@
 use http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::client::*;
+use crate::{client::*, cluster::Cluster};
 
 fn names(list: &Value) -> Vec<&str> {
     list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
@@ -102,6 +102,56 @@ async fn a_revision_that_never_comes_is_refused() {
         server.get(&format!("{CONFIG_MAPS}?resourceVersion=1000000")).await.failure();
     assert_eq!((code, reason.as_str()), (504, "Timeout"));
     assert!(message.starts_with("Timeout: Too large resource version: 1000000, current: "), "{message}");
+    let answer = server.get(&format!("{CONFIG_MAPS}?resourceVersion=1000000")).await;
+    assert_eq!(answer.headers[header::RETRY_AFTER], "1");
+    let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+    assert_eq!(answer.json()["details"], json!({"causes": [cause], "retryAfterSeconds": 1}));
+}
+
+#[tokio::test]
+async fn how_many_are_left_is_told_unless_they_are_selected() {
+    let server = Server::start().await;
+    for index in 0..7 {
+        server.config_map(&format!("c{index}"), json!({"color": "red"})).await;
+    }
+    let first = server.get(&format!("{CONFIG_MAPS}?limit=2")).await.ok();
+    assert_eq!(first["metadata"]["remainingItemCount"], 5);
+    // From the store: the cache has moved on.
+    server.config_map("d", json!({})).await;
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await.ok();
+    assert_eq!((names(&second), &second["metadata"]["remainingItemCount"]), (vec!["c2", "c3"], &json!(3)));
+    let token = second["metadata"]["continue"].as_str().unwrap();
+    let last = server.get(&format!("{CONFIG_MAPS}?limit=5&continue={token}")).await.ok();
+    assert_eq!(names(&last), ["c4", "c5", "c6"]);
+    assert_eq!(last["metadata"], json!({"resourceVersion": version(&first)}));
+    let selected = server.get(&format!("{CONFIG_MAPS}?limit=2&labelSelector=color%3Dred")).await.ok();
+    assert!(selected["metadata"]["continue"].is_string());
+    assert!(selected["metadata"].get("remainingItemCount").is_none());
+}
+
+#[tokio::test]
+async fn a_list_whose_moment_is_forgotten_can_go_on_inconsistently() {
+    let cluster = Cluster::start().await;
+    let server = cluster.admin();
+    for index in 0..6 {
+        server.config_map(&format!("c{index}"), json!({})).await;
+    }
+    let first = server.get(&format!("{CONFIG_MAPS}?limit=2")).await.ok();
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    server.delete(&format!("{CONFIG_MAPS}/c3")).await.ok();
+    cluster.store.compact(cluster.store.revision().await.unwrap()).await.unwrap();
+    let gone = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    let next = gone.json()["metadata"]["continue"].as_str().unwrap().to_string();
+    let (code, reason, message) = gone.failure();
+    assert_eq!((code, reason.as_str()), (410, "Expired"));
+    assert!(message.starts_with("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response"), "{message}");
+    let second = server.get(&format!("{CONFIG_MAPS}?limit=2&continue={next}")).await.ok();
+    assert_eq!(names(&second), ["c2", "c4"]);
+    assert_ne!(version(&second), version(&first));
+    let exact = format!("{CONFIG_MAPS}?resourceVersionMatch=Exact&resourceVersion={}", version(&first));
+    let (code, _, message) = server.get(&exact).await.failure();
+    assert_eq!((code, message.as_str()), (410, "The resourceVersion for the provided list is too old."));
 }
 
 #[tokio::test]

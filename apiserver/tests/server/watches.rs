@@ -103,10 +103,13 @@ async fn namespaces_do_not_mix() {
     assert_eq!(all.next().await, pair("ADDED", "x"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn bookmarks_tell_how_far_an_idle_watch_is() {
     let server = Server::start().await;
     let created = server.config_map("a", json!({})).await;
+    server.get(CONFIG_MAPS).await.ok();
+    // The store writes in a thread of its own, for which a paused clock would not wait.
+    tokio::time::pause();
     let path =
         format!("{CONFIG_MAPS}?watch=1&allowWatchBookmarks=true&resourceVersion={}", version(&created));
     let mut watch = server.watch(&path).await;
@@ -167,4 +170,47 @@ async fn a_table_can_be_watched() {
     let event = watch.event().await.unwrap();
     assert_eq!((&event["type"], &event["object"]["kind"]), (&json!("ADDED"), &json!("Table")));
     assert_eq!(event["object"]["rows"][0]["cells"][0], "a");
+}
+
+#[tokio::test]
+async fn a_watch_may_begin_with_what_comes() {
+    let server = Server::start().await;
+    server.config_map("a", json!({})).await;
+    let query = "watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan";
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?{query}")).await;
+    server.config_map("b", json!({})).await;
+    assert_eq!(watch.next().await, pair("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_costs_nothing_and_is_ended() {
+    let server = Server::start().await;
+    let created = server.config_map("a", json!({})).await;
+    let mut slow =
+        server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&created))).await;
+    let mut quick =
+        server.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&created))).await;
+    // More than is remembered of a kind; nobody waits for the one that does not read.
+    for number in 0..40 {
+        let patch = json!({"data": {"number": number.to_string(), "x": "y".repeat(900_000)}});
+        server.patch(&format!("{CONFIG_MAPS}/a"), MERGE, &patch).await.ok();
+        assert_eq!(quick.next().await, pair("MODIFIED", "a"));
+    }
+    let event = slow.event().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(slow.event().await, None);
+}
+
+#[tokio::test]
+async fn a_thousand_watchers_see_one_change() {
+    let server = Server::start().await;
+    let mut watches = Vec::new();
+    for _ in 0..1000 {
+        watches.push(server.watch(&format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Da")).await);
+    }
+    server.config_map("b", json!({})).await;
+    server.config_map("a", json!({})).await;
+    for watch in &mut watches {
+        assert_eq!(watch.next().await, pair("ADDED", "a"));
+    }
 }

@@ -1,0 +1,276 @@
+//! FlowSchemas and PriorityLevelConfigurations: who is served when the API server is asked too much.
+
+use super::check::{Faults, Field};
+use crate::{FieldError, Object, name};
+
+/// The schema and the level that take what must never wait.
+const EXEMPT: &str = "exempt";
+
+/// Rules of FlowSchemas.
+pub struct FlowSchema;
+
+impl crate::Strategy for FlowSchema {
+    fn set_defaults(&self, object: &mut Object) {
+        object.set_if_absent(&["spec", "matchingPrecedence"], 1000);
+    }
+
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let spec = Field::at(object, &["spec"]);
+        let precedence = spec.get("matchingPrecedence");
+        match precedence.number().unwrap_or_default() {
+            number if number <= 0 => faults.invalid(&precedence, "must be a positive value"),
+            number if number > 10_000 => {
+                faults.invalid(&precedence, "must not be greater than 10000");
+            }
+            1 if object.name() != EXEMPT => {
+                faults.invalid(&precedence, "only the schema named 'exempt' may have matchingPrecedence 1");
+            }
+            _ => {}
+        }
+        let method = spec.get("distinguisherMethod");
+        if method.is_set() {
+            faults.must_be_one_of(&method.get("type"), &["ByNamespace", "ByUser"]);
+        }
+        let level = spec.get("priorityLevelConfiguration").get("name");
+        match level.text() {
+            "" => faults.required(&level, "must reference a priority level"),
+            _ => faults.keeps(&level, name::dns_subdomain),
+        }
+        for rule in spec.get("rules").items() {
+            validate_rule(&rule, &mut faults);
+        }
+        faults.0
+    }
+}
+
+fn validate_rule(rule: &Field, faults: &mut Faults) {
+    let subjects = rule.get("subjects");
+    if subjects.is_empty() {
+        faults.required(&subjects, "subjects must contain at least one value");
+    }
+    subjects.items().for_each(|subject| validate_subject(&subject, faults));
+    let (resources, paths) = (rule.get("resourceRules"), rule.get("nonResourceRules"));
+    if resources.is_empty() && paths.is_empty() {
+        faults.required(rule, "at least one of resourceRules and nonResourceRules has to be non-empty");
+    }
+    for resource in resources.items() {
+        for part in ["verbs", "apiGroups", "resources"] {
+            validate_words(&resource.get(part), faults);
+        }
+        let namespaces = resource.get("namespaces");
+        if namespaces.is_empty() && !resource.get("clusterScope").is_true() {
+            faults.required(
+                &namespaces,
+                "resource rules that are not cluster scoped must supply at least one namespace",
+            );
+        }
+    }
+    for path in paths.items() {
+        validate_words(&path.get("verbs"), faults);
+        validate_words(&path.get("nonResourceURLs"), faults);
+    }
+}
+
+fn validate_subject(subject: &Field, faults: &mut Faults) {
+    let kind = subject.get("kind");
+    for (name, part) in [("ServiceAccount", "serviceAccount"), ("User", "user"), ("Group", "group")] {
+        let part = subject.get(part);
+        let is_meant = kind.text() == name;
+        if is_meant && !part.is_set() {
+            faults.required(&part, &format!("{} is required when subject kind is '{name}'", word(name)));
+        } else if is_meant {
+            faults.must_be_given(&part.get("name"));
+        } else if part.is_set() {
+            faults.forbidden(&part, format!("{} is forbidden when subject kind is not '{name}'", word(name)));
+        }
+        if is_meant && name == "ServiceAccount" && part.is_set() {
+            faults.must_be_given(&part.get("namespace"));
+        }
+    }
+    faults.must_be_one_of(&kind, &["Group", "ServiceAccount", "User"]);
+}
+
+fn word(kind: &str) -> &'static str {
+    match kind {
+        "ServiceAccount" => "serviceAccount",
+        "User" => "user",
+        _ => "group",
+    }
+}
+
+/// A list that is not empty, and says `*` only alone.
+fn validate_words(words: &Field, faults: &mut Faults) {
+    if words.is_empty() {
+        let name = words.path.rsplit('.').next().unwrap_or_default().to_string();
+        faults.required(words, &format!("{name} must contain at least one value"));
+    }
+    if words.len() > 1 && words.items().any(|word| word.text() == "*") {
+        faults.invalid(words, "if '*' is present, must not specify other values");
+    }
+}
+
+/// Rules of PriorityLevelConfigurations.
+pub struct PriorityLevel;
+
+impl crate::Strategy for PriorityLevel {
+    fn set_defaults(&self, object: &mut Object) {
+        if object.at(&["spec", "exempt"]).is_some() {
+            object.set_if_absent(&["spec", "exempt", "nominalConcurrencyShares"], 0);
+            object.set_if_absent(&["spec", "exempt", "lendablePercent"], 0);
+        }
+        if object.at(&["spec", "limited"]).is_some() {
+            object.set_if_absent(&["spec", "limited", "nominalConcurrencyShares"], 30);
+            object.set_if_absent(&["spec", "limited", "lendablePercent"], 0);
+        }
+        let queuing = ["spec", "limited", "limitResponse", "queuing"];
+        if object.at(&queuing).is_some() {
+            for (field, value) in [("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)] {
+                object.set_if_absent(&[queuing[0], queuing[1], queuing[2], queuing[3], field], value);
+            }
+        }
+    }
+
+    fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let spec = Field::at(object, &["spec"]);
+        let (sort, limited, exempt) = (spec.get("type"), spec.get("limited"), spec.get("exempt"));
+        let is_exempt = object.name() == EXEMPT;
+        if is_exempt != (sort.text() == "Exempt") {
+            let why = "type must be 'Exempt' if and only if name is 'exempt'";
+            faults.invalid(&sort, why);
+        }
+        match sort.text() {
+            "Exempt" => {
+                if limited.is_set() {
+                    faults.forbidden(&limited, "must be nil if the type is not Limited");
+                }
+                faults.not_negative(&exempt.get("nominalConcurrencyShares"));
+                faults.between(&exempt.get("lendablePercent"), 0, 100);
+            }
+            "Limited" => {
+                if exempt.is_set() {
+                    faults.forbidden(&exempt, "must be nil if the type is Limited");
+                }
+                match limited.is_set() {
+                    true => validate_limited(&limited, &mut faults),
+                    false => faults.required(&limited, "must not be empty when type is Limited"),
+                }
+            }
+            _ => faults.not_supported(&sort, &["Exempt", "Limited"]),
+        }
+        faults.0
+    }
+}
+
+fn validate_limited(limited: &Field, faults: &mut Faults) {
+    faults.not_negative(&limited.get("nominalConcurrencyShares"));
+    faults.between(&limited.get("lendablePercent"), 0, 100);
+    faults.not_negative(&limited.get("borrowingLimitPercent"));
+    let response = limited.get("limitResponse");
+    let (sort, queuing) = (response.get("type"), response.get("queuing"));
+    match sort.text() {
+        "Reject" if queuing.is_set() => {
+            faults.forbidden(&queuing, "must be nil if limited.limitResponse.type is not Limited");
+        }
+        "Reject" => {}
+        "Queue" if !queuing.is_set() => {
+            faults.required(&queuing, "must not be empty if limited.limitResponse.type is Limited");
+        }
+        "Queue" => validate_queuing(&queuing, faults),
+        _ => faults.not_supported(&sort, &["Queue", "Reject"]),
+    }
+}
+
+fn validate_queuing(queuing: &Field, faults: &mut Faults) {
+    let number = |name: &str| queuing.get(name).number().unwrap_or_default();
+    for name in ["queueLengthLimit", "queues", "handSize"] {
+        if number(name) <= 0 {
+            faults.invalid(&queuing.get(name), "must be positive");
+        }
+    }
+    if number("queues") > 10_000_000 {
+        faults.invalid(&queuing.get("queues"), "must not be greater than 10000000");
+    }
+    if number("handSize") > number("queues") {
+        let why = format!("should not be greater than queues ({})", number("queues"));
+        faults.invalid(&queuing.get("handSize"), why);
+    } else if entropy_bits(number("queues"), number("handSize")) > 60 {
+        let bits = entropy_bits(number("queues"), number("handSize"));
+        let why = format!(
+            "required entropy bits of deckSize {} and handSize {} should not be greater than 60, it is {bits}",
+            number("queues"),
+            number("handSize")
+        );
+        faults.invalid(&queuing.get("handSize"), why);
+    }
+}
+
+/// How many bits of a hash it takes to deal such a hand.
+fn entropy_bits(deck: i64, hand: i64) -> i64 {
+    let hands: f64 = (0..hand.clamp(0, 64)).map(|dealt| ((deck - dealt).max(1) as f64).log2()).sum();
+    hands.ceil() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::Strategy;
+
+    fn faults(strategy: &dyn Strategy, name: &str, spec: Value) -> Vec<String> {
+        let object = json!({"metadata": {"name": name}, "spec": spec});
+        let mut object = Object::from_value(object).unwrap();
+        strategy.set_defaults(&mut object);
+        strategy.validate(&object, None).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_level_says_how_it_limits() {
+        let level = |name, spec| faults(&PriorityLevel, name, spec);
+        let limited = |response: Value| json!({"type": "Limited", "limited": {"limitResponse": response}});
+        assert_eq!(level("a", limited(json!({"type": "Reject"}))), [""; 0]);
+        assert_eq!(level("a", limited(json!({"type": "Queue", "queuing": {}}))), [""; 0]);
+        assert_eq!(
+            level("a", json!({"type": "Limited"})),
+            ["spec.limited: Required value: must not be empty when type is Limited"]
+        );
+        assert_eq!(level("a", json!({"type": "Exempt"})).len(), 1);
+        assert_eq!(
+            level("a", limited(json!({"type": "Queue", "queuing": {"queues": 4, "handSize": 8}}))),
+            [
+                "spec.limited.limitResponse.queuing.handSize: Invalid value: 8: should not be greater than queues (4)"
+            ]
+        );
+        let wide = json!({"type": "Queue", "queuing": {"queues": 512, "handSize": 8}});
+        assert!(
+            level("a", limited(wide))[0].contains("required entropy bits of deckSize 512 and handSize 8")
+        );
+    }
+
+    #[test]
+    fn a_schema_says_whom_it_means() {
+        let schema = |spec| faults(&FlowSchema, "a", spec);
+        let rule = json!({
+            "subjects": [{"kind": "User", "user": {"name": "alice"}}],
+            "resourceRules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["pods"], "namespaces": ["*"]}],
+        });
+        let level = json!({"name": "global-default"});
+        assert_eq!(schema(json!({"priorityLevelConfiguration": level, "rules": [rule]})), [""; 0]);
+        assert_eq!(
+            schema(json!({"priorityLevelConfiguration": level, "matchingPrecedence": 1})),
+            [
+                "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1"
+            ]
+        );
+        assert_eq!(
+            schema(json!({"rules": [{}]})),
+            [
+                "spec.priorityLevelConfiguration.name: Required value: must reference a priority level",
+                "spec.rules[0].subjects: Required value: subjects must contain at least one value",
+                "spec.rules[0]: Required value: at least one of resourceRules and nonResourceRules has to be non-empty",
+            ]
+        );
+    }
+}
