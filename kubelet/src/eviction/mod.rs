@@ -26,7 +26,7 @@ use crate::pod::memory::Verdict;
 use crate::pod::view::PodView;
 use measure::Meter;
 use plan::{Pressure, State, choose, judge};
-use threshold::{Resource as Scarce, Threshold};
+use threshold::Threshold;
 
 /// How often the node is measured.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -82,7 +82,7 @@ impl Evictor {
         let regarding = crate::events::node_reference(&self.context.config.node_name);
         let message = format!("Attempting to reclaim {resource}");
         self.context.events.event(regarding, EventType::Warning, "EvictionThresholdMet", message);
-        if resource == Scarce::EphemeralStorage && self.context.image_keeper.free_all().await > 0 {
+        if resource.is_taken_by_images() && self.context.image_keeper.free_all().await > 0 {
             // What nobody needs was enough to go on; whether it was enough at all the next look tells.
             return;
         }

@@ -52,8 +52,8 @@ impl Pressure {
 /// What one judgement hands to the next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    /// Since when each threshold is met.
-    since: BTreeMap<Signal, Timestamp>,
+    /// Since when each threshold is met; a signal may have a soft one beside the hard one.
+    since: BTreeMap<(Signal, Duration), Timestamp>,
     /// When each signal was last too low.
     last: BTreeMap<Signal, Timestamp>,
 }
@@ -78,8 +78,9 @@ pub fn judge(thresholds: &[Threshold], measured: &Measured, before: &State, now:
         if level.available >= threshold.least.of(level.capacity) {
             continue;
         }
-        let since = before.since.get(&threshold.signal).copied().unwrap_or(now);
-        judgement.state.since.insert(threshold.signal, since);
+        let identity = (threshold.signal, threshold.patience);
+        let since = before.since.get(&identity).copied().unwrap_or(now);
+        judgement.state.since.insert(identity, since);
         judgement.state.last.insert(threshold.signal, now);
         if since + threshold.patience <= now {
             judgement.met.push(*threshold);
@@ -93,7 +94,7 @@ pub fn judge(thresholds: &[Threshold], measured: &Measured, before: &State, now:
             Resource::Pids => judgement.pressure.pid = true,
         }
     }
-    judgement.met.sort_by_key(|threshold| threshold.signal);
+    judgement.met.sort_by_key(|threshold| (threshold.signal, threshold.patience));
     judgement
 }
 
@@ -167,7 +168,7 @@ pub fn choose(
     Some(Chosen {
         pod: chosen.clone(),
         message: message(threshold, measured, chosen, used(chosen)),
-        grace: threshold.grace.max(SHORTEST_GRACE),
+        grace: threshold.grace.min(chosen.grace_period()).max(SHORTEST_GRACE),
     })
 }
 
@@ -265,6 +266,42 @@ mod tests {
         let second = judge(&thresholds, &measured, &first.state, at(29));
         assert_eq!(second.met.len(), 0);
         assert_eq!(judge(&thresholds, &measured, &second.state, at(30)).met.len(), 1);
+    }
+
+    #[test]
+    fn a_soft_threshold_waits_beside_a_hard_one_that_was_met_before() {
+        let hard = Threshold::hard("memory.available<10Mi").unwrap();
+        let soft = Threshold {
+            patience: Duration::from_secs(30),
+            ..Threshold::hard("memory.available<100Mi").unwrap()
+        };
+        let left = |megabytes: u64| -> Measured {
+            [(Signal::MemoryAvailable, Level { available: megabytes << 20, capacity: 1 << 30 })].into()
+        };
+        let judged = |left: &Measured, before: &State, now| judge(&[soft, hard], left, before, at(now));
+        let first = judged(&left(50), &State::default(), 0);
+        assert!(first.met.is_empty());
+        let low = judged(&left(5), &first.state, 10);
+        assert_eq!(low.met, [hard]);
+        assert_eq!(judged(&left(5), &low.state, 30).met, [hard, soft], "the hard one first");
+        let recovered = judged(&left(500), &low.state, 20);
+        assert!(judged(&left(50), &recovered.state, 40).met.is_empty(), "its time begins anew");
+    }
+
+    #[test]
+    fn a_soft_threshold_gives_time_to_end() {
+        let (mut thresholds, measured) = low_memory();
+        let mut pod = (*pod("a", 0, "10Mi")).clone();
+        let mut grace = |longest: Duration, asked: Option<i64>| {
+            thresholds[0].grace = longest;
+            pod.spec.as_mut().unwrap().termination_grace_period_seconds = asked;
+            let pods = [Arc::new(pod.clone())];
+            choose(&thresholds[0], &measured, &pods, &BTreeMap::new()).unwrap().grace.as_secs()
+        };
+        assert_eq!(grace(Duration::from_secs(60), Some(20)), 20);
+        assert_eq!(grace(Duration::from_secs(10), Some(20)), 10);
+        assert_eq!((grace(Duration::MAX, Some(300)), grace(Duration::MAX, None)), (300, 30));
+        assert_eq!(grace(Duration::ZERO, Some(300)), 1);
     }
 
     #[test]

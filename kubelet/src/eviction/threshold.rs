@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use api::quantity::Quantity;
 
+use crate::pod::backoff::{go_duration, parse_go_duration};
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
@@ -33,6 +35,13 @@ pub enum Resource {
     Inodes,
     /// Processes.
     Pids,
+}
+
+impl Resource {
+    /// Whether images take some of it, so that the removal of those that nobody uses may be enough.
+    pub fn is_taken_by_images(self) -> bool {
+        matches!(self, Resource::EphemeralStorage | Resource::Inodes)
+    }
 }
 
 impl fmt::Display for Resource {
@@ -100,7 +109,7 @@ pub struct Threshold {
     pub least: Amount,
     /// It may be met for this long before a pod goes; none for a hard threshold.
     pub patience: Duration,
-    /// How long pods get to end, at most; none for a hard threshold.
+    /// How long pods get to end, at most; nothing for a hard threshold, [`Duration::MAX`] for what they ask for.
     pub grace: Duration,
 }
 
@@ -126,6 +135,61 @@ impl Threshold {
         };
         Some(Threshold { signal, least, patience: Duration::ZERO, grace: Duration::ZERO })
     }
+}
+
+/// For how long a soft threshold may be met: `memory.available=1m30s`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GracePeriod {
+    signal: Signal,
+    period: Duration,
+}
+
+/// What is wrong with soft thresholds, in upstream's words.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BadGracePeriod {
+    /// It is not written as it should be.
+    #[error("{0:?} is no grace period such as memory.available=1m30s")]
+    Unreadable(String),
+    /// Nothing of this name is measured.
+    #[error("unsupported eviction signal {0}")]
+    Unsupported(String),
+    /// A threshold without a period is a hard one.
+    #[error("grace period must be specified for the soft eviction threshold {0}")]
+    Missing(&'static str),
+}
+
+impl GracePeriod {
+    /// Reads `signal=duration`.
+    pub fn parse(text: &str) -> Result<GracePeriod, BadGracePeriod> {
+        let unreadable = || BadGracePeriod::Unreadable(text.to_string());
+        let (name, period) = text.split_once('=').ok_or_else(unreadable)?;
+        let known = SIGNALS.iter().find(|(known, _)| *known == name);
+        let signal = known.ok_or_else(|| BadGracePeriod::Unsupported(name.to_string()))?.1;
+        let period = parse_go_duration(period).ok_or_else(unreadable)?;
+        Ok(GracePeriod { signal, period })
+    }
+}
+
+impl fmt::Display for GracePeriod {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={}", self.signal.name(), go_duration(self.period))
+    }
+}
+
+/// Makes thresholds soft, each with its period; `longest` is how many seconds pods have to end, less than none for
+/// as many as they ask for.
+pub fn soft(
+    thresholds: &[Threshold],
+    periods: &[GracePeriod],
+    longest: i32,
+) -> Result<Vec<Threshold>, BadGracePeriod> {
+    let grace = u64::try_from(longest).map_or(Duration::MAX, Duration::from_secs);
+    let soften = |threshold: &Threshold| {
+        let period = periods.iter().rev().find(|period| period.signal == threshold.signal);
+        let period = period.ok_or(BadGracePeriod::Missing(threshold.signal.name()))?;
+        Ok(Threshold { patience: period.period, grace, ..*threshold })
+    };
+    thresholds.iter().map(soften).collect()
 }
 
 impl fmt::Display for Threshold {
@@ -164,6 +228,41 @@ mod tests {
         for text in ["memory.available", "memory<1", "nodefs.available<200%", "pid.available<much"] {
             assert_eq!(Threshold::hard(text), Err(NoThreshold(text.into())));
         }
+    }
+
+    #[test]
+    fn soft_thresholds_have_a_period_each() {
+        let memory = Threshold::hard("memory.available<300Mi").unwrap();
+        let period = GracePeriod::parse("memory.available=1m30s").unwrap();
+        assert_eq!(period.to_string(), "memory.available=1m30s");
+        let made = |longest| soft(&[memory], &[period], longest).unwrap()[0];
+        assert_eq!((made(0).patience, made(0).grace), (Duration::from_secs(90), Duration::ZERO));
+        assert_eq!((made(60).grace, made(-1).grace), (Duration::from_secs(60), Duration::MAX));
+        let disk = Threshold::hard("nodefs.available<10%").unwrap();
+        assert_eq!(
+            soft(&[memory, disk], &[period], 0).unwrap_err().to_string(),
+            "grace period must be specified for the soft eviction threshold nodefs.available"
+        );
+        assert_eq!(
+            GracePeriod::parse("memory=1s").unwrap_err().to_string(),
+            "unsupported eviction signal memory"
+        );
+        for text in ["memory.available", "memory.available=-1s", "memory.available=90"] {
+            assert_eq!(GracePeriod::parse(text), Err(BadGracePeriod::Unreadable(text.into())));
+        }
+    }
+
+    #[test]
+    fn images_take_room_and_files_of_disks() {
+        let taken: Vec<&str> = SIGNALS
+            .iter()
+            .filter(|(_, signal)| signal.resource().is_taken_by_images())
+            .map(|(name, _)| *name)
+            .collect();
+        assert_eq!(
+            taken,
+            ["nodefs.available", "nodefs.inodesFree", "imagefs.available", "imagefs.inodesFree"]
+        );
     }
 
     #[test]

@@ -65,6 +65,28 @@ pub fn go_duration(duration: Duration) -> String {
     }
 }
 
+/// Reads a duration as Go writes it: numbers with units, such as `1h30m` or `1.5s`; none below zero.
+pub fn parse_go_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut seconds) = (text, 0.0);
+    loop {
+        let number = rest.find(|next: char| !next.is_ascii_digit() && next != '.')?;
+        let (number, after) = rest.split_at(number);
+        let unit = after.find(|next: char| next.is_ascii_digit() || next == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        seconds += number.parse::<f64>().ok()? * factor;
+        if after.is_empty() {
+            return Duration::try_from_secs_f64(seconds).ok();
+        }
+        rest = after;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +123,18 @@ mod tests {
         assert_eq!(backoff.until(at(700), at(700)), None);
         backoff.advance(at(700));
         assert_eq!(backoff.delay().as_secs(), 10);
+    }
+
+    #[test]
+    fn durations_are_read_as_by_go() {
+        let read = |text| parse_go_duration(text).map(|duration| duration.as_millis());
+        assert_eq!(
+            [read("1m30s"), read("1.5h"), read("90s"), read("20ms"), read("0")],
+            [Some(90_000), Some(5_400_000), Some(90_000), Some(20), Some(0)]
+        );
+        for wrong in ["", "90", "1m30", "-1s", "1d", "s", "1.2.3s"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
