@@ -14,8 +14,9 @@ use crate::context::Context;
 use crate::pod::view::PodView;
 use crate::source::{Data, Reference};
 
-/// What `docker login` has always called its own registry.
+/// Docker's own registry in images' names, and what `docker login` calls it.
 const DOCKER_HUB: &str = "docker.io";
+const DOCKER_INDEX: &str = "index.docker.io";
 
 /// All that may fit, the most telling first.
 pub(super) async fn for_image(context: &Context, pod: &Pod, image: &str) -> Vec<AuthConfig> {
@@ -55,16 +56,22 @@ struct DockerAuth {
     registry_token: String,
 }
 
-/// The entries for the image, longer places before shorter ones, as upstream's keyring has them.
+/// The entries for the image in the order of upstream's keyring: places from the alphabet's end to its beginning, so
+/// that a longer path comes before a shorter one. What `docker login` has written for its own registry counts where
+/// nothing else does.
 fn choose(secrets: &[&Data], image: &str) -> Vec<AuthConfig> {
     let image = full_name(image);
     let entries = secrets.iter().flat_map(|data| entries(data));
-    let mut fitting: Vec<(String, AuthConfig)> = entries
-        .map(|(server, entry)| (place(&server), auth(server, entry)))
-        .filter(|(place, _)| covers(place, &image))
-        .collect();
-    fitting.sort_by_key(|(place, _)| Reverse(place.len()));
-    fitting.into_iter().map(|(_, auth)| auth).collect()
+    let known: Vec<(String, AuthConfig)> =
+        entries.map(|(server, entry)| (place(&server), auth(entry))).collect();
+    let pick = |is_wanted: &dyn Fn(&str) -> bool| {
+        let mut picked: Vec<_> = known.iter().filter(|(place, _)| is_wanted(place)).collect();
+        picked.sort_by_key(|(place, _)| Reverse(place));
+        picked.into_iter().map(|(_, auth)| auth.clone()).collect::<Vec<_>>()
+    };
+    let fitting = pick(&|place| covers(place, &image));
+    let is_of_docker = image.split('/').next() == Some(DOCKER_HUB);
+    if fitting.is_empty() && is_of_docker { pick(&|place| place == DOCKER_INDEX) } else { fitting }
 }
 
 /// What a `.dockerconfigjson` or `.dockercfg` holds; nothing where it cannot be read.
@@ -82,11 +89,11 @@ fn entries(data: &Data) -> Vec<(String, DockerAuth)> {
     }
 }
 
-fn auth(server: String, entry: DockerAuth) -> AuthConfig {
+/// What the runtime is told. Whose it is was decided here; the place may be a pattern, which is no address.
+fn auth(entry: DockerAuth) -> AuthConfig {
     let mut auth = AuthConfig {
         username: entry.username,
         password: entry.password,
-        server_address: server,
         identity_token: entry.identity_token,
         registry_token: entry.registry_token,
         ..AuthConfig::default()
@@ -100,44 +107,91 @@ fn auth(server: String, entry: DockerAuth) -> AuthConfig {
     auth
 }
 
-/// An image's name with its registry.
+/// An image's name with its registry, without tag and digest.
 fn full_name(image: &str) -> String {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => image.to_string(),
-        Some(_) => format!("{DOCKER_HUB}/{image}"),
-        None => format!("{DOCKER_HUB}/library/{image}"),
-    }
-}
-
-/// Host and path of an entry: schemes, API versions and docker's old names are left out.
-fn place(server: &str) -> String {
-    let bare = server.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
-    let host = match host {
-        "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB,
-        host => host,
+    let name = image.split('@').next().unwrap_or(image);
+    let name = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => name,
     };
-    match path {
-        "" | "v1" | "v2" => host.to_string(),
-        path => format!("{host}/{path}"),
+    match name.split_once('/') {
+        Some((DOCKER_INDEX, path)) => format!("{DOCKER_HUB}/{path}"),
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_string(),
+        Some(_) => format!("{DOCKER_HUB}/{name}"),
+        None => format!("{DOCKER_HUB}/library/{name}"),
     }
 }
 
-/// Whether the image is below the place. A `*` in the place's host stands for anything but a dot.
-fn covers(place: &str, image: &str) -> bool {
-    let (host, path) = place.split_once('/').unwrap_or((place, ""));
-    let (image_host, image_path) = image.split_once('/').unwrap_or((image, ""));
-    let (wanted, has): (Vec<_>, Vec<_>) = (host.split('.').collect(), image_host.split('.').collect());
-    let is_host = wanted.len() == has.len() && wanted.iter().zip(&has).all(|(wanted, has)| fits(wanted, has));
-    is_host && image_path.starts_with(path)
+/// Host and path of an entry, without its scheme and the API's version.
+fn place(server: &str) -> String {
+    let bare = server.strip_prefix("https://").or_else(|| server.strip_prefix("http://")).unwrap_or(server);
+    let (host, path) = bare.split_at(bare.find('/').unwrap_or(bare.len()));
+    let path = if path.starts_with("/v1/") || path.starts_with("/v2/") { &path[3..] } else { path };
+    if path == "/" { host.to_string() } else { format!("{host}{path}") }
 }
 
-fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((start, rest)) => {
-            let Some(text) = text.strip_prefix(start) else { return false };
-            (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| fits(rest, &text[at..]))
+/// Whether the image is below the place: of the same port, and with a host that its pattern fits part by part.
+fn covers(place: &str, image: &str) -> bool {
+    let (host, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    let (image_host, image_path) = image.split_at(image.find('/').unwrap_or(image.len()));
+    let ((host, port), (image_host, image_port)) = (split_port(host), split_port(image_host));
+    let (wanted, has): (Vec<_>, Vec<_>) = (host.split('.').collect(), image_host.split('.').collect());
+    let mut parts = wanted.iter().zip(&has);
+    port == image_port
+        && wanted.len() == has.len()
+        && image_path.starts_with(path)
+        && parts.all(|(wanted, has)| fits(wanted.as_bytes(), has.as_bytes()))
+}
+
+fn split_port(host: &str) -> (&str, &str) {
+    host.rsplit_once(':').unwrap_or((host, ""))
+}
+
+/// Whether a shell's pattern fits a text: `*`, `?` and `[a-z]`. A broken pattern fits nothing.
+fn fits(pattern: &[u8], text: &[u8]) -> bool {
+    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
+    match (first, text.split_first()) {
+        (b'*', _) => (0..=text.len()).any(|at| fits(rest, &text[at..])),
+        (_, None) => false,
+        (b'?', Some((_, after))) => fits(rest, after),
+        (b'[', Some((byte, after))) => match class(rest) {
+            Some((class, rest)) => class.holds(*byte) && fits(rest, after),
+            None => false,
+        },
+        (b'\\', Some((byte, after))) => rest.first() == Some(byte) && fits(&rest[1..], after),
+        (literal, Some((byte, after))) => literal == byte && fits(rest, after),
+    }
+}
+
+/// The bytes between brackets.
+struct Class<'a> {
+    members: &'a [u8],
+    is_negated: bool,
+}
+
+fn class(pattern: &[u8]) -> Option<(Class<'_>, &[u8])> {
+    let is_negated = pattern.first() == Some(&b'^');
+    let pattern = if is_negated { &pattern[1..] } else { pattern };
+    let end = pattern.iter().position(|byte| *byte == b']').filter(|end| *end > 0)?;
+    Some((Class { members: &pattern[..end], is_negated }, &pattern[end + 1..]))
+}
+
+impl Class<'_> {
+    fn holds(&self, byte: u8) -> bool {
+        let mut members = self.members;
+        let mut is_member = false;
+        loop {
+            members = match members {
+                [] => return is_member != self.is_negated,
+                [low, b'-', high, rest @ ..] => {
+                    is_member |= (*low..=*high).contains(&byte);
+                    rest
+                }
+                [one, rest @ ..] => {
+                    is_member |= *one == byte;
+                    rest
+                }
+            };
         }
     }
 }
@@ -168,11 +222,12 @@ mod tests {
         let found = &choose(&[&data], "busybox:1")[0];
         assert_eq!((found.username.as_str(), found.password.as_str()), ("me", "secret"));
         assert_eq!(users(&data, "registry.example:5000/a:1"), ["you"]);
+        assert_eq!(users(&data, "registry.example:5000/a"), ["you"]);
         assert_eq!(users(&data, "other.example/a:1"), Vec::<String>::new());
     }
 
     #[test]
-    fn the_longest_place_comes_first_and_stars_stand_for_parts_of_the_host() {
+    fn longer_paths_come_first_and_stars_stand_for_parts_of_the_host() {
         let data = secret(json!({
             "*.example.com": { "username": "all" },
             "eu.example.com": { "username": "eu" },
@@ -181,6 +236,53 @@ mod tests {
         assert_eq!(users(&data, "eu.example.com/team/app:1"), ["team", "eu", "all"]);
         assert_eq!(users(&data, "us.example.com/team/app:1"), ["all"]);
         assert_eq!(users(&data, "a.b.example.com/app:1"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_pattern_is_not_told_as_an_address() {
+        let data = secret(json!({ "*.example.com": { "username": "all", "password": "pw" } }));
+        let found = &choose(&[&data], "eu.example.com/app:1")[0];
+        // The runtime would hold the address against the registry's and drop the password.
+        assert_eq!((found.server_address.as_str(), found.username.as_str()), ("", "all"));
+    }
+
+    #[test]
+    fn ports_and_paths_count() {
+        let data = secret(json!({
+            "https://*.example.com:5000/v2/": { "username": "port" },
+            "r?.example.com/team/": { "username": "team" },
+            "r[0-4].example.com": { "username": "low" },
+        }));
+        assert_eq!(users(&data, "eu.example.com:5000/app:1"), ["port"]);
+        assert_eq!(users(&data, "eu.example.com/app:1"), Vec::<String>::new());
+        assert_eq!(users(&data, "r1.example.com/team/app@sha256:00"), ["low", "team"]);
+        assert_eq!(users(&data, "r7.example.com/team/app"), ["team"]);
+        assert_eq!(users(&data, "r7.example.com/teams"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn dockers_own_name_counts_last() {
+        let data = secret(json!({
+            "https://index.docker.io/v1/": { "username": "login" },
+            "docker.io/team": { "username": "team" },
+        }));
+        assert_eq!(users(&data, "team/app:1"), ["team"]);
+        assert_eq!(users(&data, "busybox:1"), ["login"]);
+        assert_eq!(users(&data, "index.docker.io/library/busybox"), ["login"]);
+        assert_eq!(users(&data, "registry.example/busybox"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn broken_patterns_fit_nothing() {
+        for (pattern, text, expected) in [
+            ("[", "a", false),
+            ("[]", "a", false),
+            ("[^a]b", "cb", true),
+            ("a\\*", "a*", true),
+            ("a\\", "a", false),
+        ] {
+            assert_eq!(fits(pattern.as_bytes(), text.as_bytes()), expected, "{pattern}");
+        }
     }
 
     #[test]

@@ -1,16 +1,11 @@
 //! Looks after the node's images: knows when each was last used, removes some when their disk fills up, and
 //! tells the node which ones it has.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::EventType;
-use cri::Error;
-use cri::v1::{
-    Container, Image, ImageFsInfoRequest, ImageSpec, ListContainersRequest, ListImagesRequest,
-    RemoveImageRequest,
-};
+use cri::v1::{Image, ImageFsInfoRequest};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerImage;
 use nix::sys::statvfs::statvfs;
@@ -18,7 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::garbage::{Disk, Known, Verdict, plan, removable};
+use super::garbage::{Disk, Policy, Verdict, plan, removable};
+use super::shelf::Shelf;
 use crate::context::Context;
 use crate::events::node_reference;
 
@@ -84,21 +80,15 @@ impl Images {
 
 /// Keeps the images until `stop`.
 pub async fn run(context: Arc<Context>, desk: Desk, stop: CancellationToken) {
-    let keeper = Keeper {
-        context,
-        list: desk.list,
-        known: BTreeMap::new(),
-        in_use: BTreeSet::new(),
-        has_failed: false,
-    };
+    let shelf = Shelf::new(context.images.clone(), context.runtime.clone());
+    let keeper = Keeper { context, list: desk.list, shelf, has_failed: false };
     stop.run_until_cancelled(keeper.keep(desk.emergencies)).await;
 }
 
 struct Keeper {
     context: Arc<Context>,
     list: watch::Sender<Vec<ContainerImage>>,
-    known: BTreeMap<String, Known>,
-    in_use: BTreeSet<String>,
+    shelf: Shelf,
     /// The first failure after a start is not worth an event.
     has_failed: bool,
 }
@@ -118,7 +108,10 @@ impl Keeper {
                 Ok(()) = pulled.changed() => self.look_or_warn().await,
                 _ = collections.tick() => self.collect().await,
                 Some(answer) = emergencies.recv() => {
-                    let freed = self.free_all().await;
+                    let freed = free_all(&mut self.shelf, &self.context.config.image_policy).await;
+                    if freed > 0 {
+                        self.look_or_warn().await;
+                    }
                     // Whoever asked may have stopped waiting.
                     answer.send(freed).ok();
                 }
@@ -127,39 +120,15 @@ impl Keeper {
     }
 
     async fn look_or_warn(&mut self) {
-        if let Err(error) = self.look().await {
-            tracing::warn!(%error, "cannot ask the runtime which images there are");
+        match self.shelf.look().await {
+            Ok(images) => self.tell(images),
+            Err(error) => tracing::warn!(%error, "cannot ask the runtime which images there are"),
         }
     }
 
-    /// Brings what is known up to date.
-    async fn look(&mut self) -> Result<(), Error> {
-        let context = &self.context;
-        let images = context.images.list_images(ListImagesRequest::default()).await?.images;
-        let containers = context.runtime.list_containers(ListContainersRequest::default()).await?.containers;
-        let is_first = self.known.is_empty();
-        let now = Timestamp::now();
-        self.in_use = used(&images, &containers);
-        let before = std::mem::take(&mut self.known);
-        for image in &images {
-            let old = before.get(&image.id);
-            // What was there before the kubelet is as old as can be.
-            let new = if is_first { Timestamp::UNIX_EPOCH } else { now };
-            let known = Known {
-                id: image.id.clone(),
-                size: image.size,
-                pinned: image.pinned,
-                first_seen: old.map_or(new, |old| old.first_seen),
-                last_used: match self.in_use.contains(&image.id) {
-                    true => now,
-                    false => old.map_or(Timestamp::UNIX_EPOCH, |old| old.last_used),
-                },
-            };
-            self.known.insert(image.id.clone(), known);
-        }
+    fn tell(&self, images: Vec<Image>) {
         let list = node_images(images);
         self.list.send_if_modified(|told| std::mem::replace(told, list.clone()) != list);
-        Ok(())
     }
 
     /// Removes what the disk asks for. A failure is an event from the second time on.
@@ -178,10 +147,11 @@ impl Keeper {
     }
 
     async fn try_to_collect(&mut self) -> Result<(), String> {
-        self.look().await.map_err(|error| error.message)?;
+        let images = self.shelf.look_closely().await.map_err(|error| error.message)?;
+        self.tell(images);
         let disk = self.disk().await?;
-        let known: Vec<Known> = self.known.values().cloned().collect();
-        match plan(&self.context.config.image_policy, disk, &known, &self.in_use, Timestamp::now()) {
+        let (policy, now) = (&self.context.config.image_policy, Timestamp::now());
+        match plan(policy, disk, &self.shelf.known(), self.shelf.in_use(), now) {
             Verdict::Enough => Ok(()),
             Verdict::NoDisk => {
                 let message = "invalid capacity 0 on image filesystem";
@@ -195,7 +165,8 @@ impl Keeper {
                     images = images.len(),
                     "removing images, their disk fills up"
                 );
-                let freed = self.remove(&images).await;
+                let freed = self.shelf.remove(&images).await;
+                self.look_or_warn().await;
                 if freed >= wanted {
                     return Ok(());
                 }
@@ -207,33 +178,6 @@ impl Keeper {
                 Err(message)
             }
         }
-    }
-
-    async fn free_all(&mut self) -> u64 {
-        self.look_or_warn().await;
-        let known: Vec<Known> = self.known.values().cloned().collect();
-        let chosen = removable(&self.context.config.image_policy, &known, &self.in_use, Timestamp::now());
-        let ids: Vec<String> = chosen.into_iter().map(|image| image.id.clone()).collect();
-        self.remove(&ids).await
-    }
-
-    /// Removes these images; the bytes of those that are gone.
-    async fn remove(&mut self, ids: &[String]) -> u64 {
-        let mut freed = 0;
-        for id in ids {
-            let image = Some(ImageSpec { image: id.clone(), ..ImageSpec::default() });
-            match self.context.images.remove_image(RemoveImageRequest { image }).await {
-                Ok(_) => {
-                    tracing::info!(image = id, "removed an image that nobody uses");
-                    freed += self.known.remove(id).map_or(0, |known| known.size);
-                }
-                Err(error) => tracing::warn!(image = id, %error, "cannot remove an image"),
-            }
-        }
-        if !ids.is_empty() {
-            self.look_or_warn().await;
-        }
-        freed
     }
 
     /// The disk that the runtime says its images are on.
@@ -253,21 +197,16 @@ impl Keeper {
     }
 }
 
-/// The ids of the images that containers are made from. Runtimes name them by id, by digest or by tag.
-fn used(images: &[Image], containers: &[Container]) -> BTreeSet<String> {
-    let named: BTreeSet<&str> = containers
-        .iter()
-        .flat_map(|container| {
-            let spec = container.image.as_ref().map(|image| image.image.as_str());
-            [Some(container.image_ref.as_str()), Some(container.image_id.as_str()), spec]
-        })
-        .flatten()
-        .collect();
-    let is_named = |image: &&Image| {
-        let names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
-        names.into_iter().any(|name| named.contains(name.as_str()))
-    };
-    images.iter().filter(is_named).map(|image| image.id.clone()).collect()
+/// Removes all that nobody uses; the bytes that it had. Who uses what has to be known for that.
+async fn free_all(shelf: &mut Shelf, policy: &Policy) -> u64 {
+    if let Err(error) = shelf.look_closely().await {
+        tracing::warn!(%error, "cannot ask the runtime which images are used, removing none");
+        return 0;
+    }
+    let known = shelf.known();
+    let chosen = removable(policy, &known, shelf.in_use(), Timestamp::now());
+    let ids: Vec<String> = chosen.into_iter().map(|image| image.id.clone()).collect();
+    shelf.remove(&ids).await
 }
 
 /// The largest images, as the Node names them.
@@ -286,20 +225,57 @@ fn node_images(mut images: Vec<Image>) -> Vec<ContainerImage> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use cri::v1::{
+        ListContainersRequest, ListContainersResponse, ListImagesRequest, ListImagesResponse,
+        RemoveImageRequest, RemoveImageResponse,
+    };
+    use cri::{Error, ImageService, RuntimeService};
+
     use super::*;
 
     fn image(id: &str, tag: &str, size: u64) -> Image {
         Image { id: id.into(), repo_tags: vec![tag.into()], size, ..Image::default() }
     }
 
-    #[test]
-    fn an_image_is_used_by_whatever_name() {
-        let images = [image("sha256:1", "a:1", 1), image("sha256:2", "b:1", 1), image("sha256:3", "c:1", 1)];
-        let by_id = Container { image_id: "sha256:1".into(), ..Container::default() };
-        let spec = Some(ImageSpec { image: "b:1".into(), ..ImageSpec::default() });
-        let by_tag = Container { image: spec, ..Container::default() };
-        let used: Vec<_> = used(&images, &[by_id, by_tag]).into_iter().collect();
-        assert_eq!(used, ["sha256:1", "sha256:2"]);
+    /// Has an image, and does not tell its containers a second time.
+    #[derive(Default)]
+    struct Forgetful {
+        asked: AtomicUsize,
+        removed: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl ImageService for Forgetful {
+        async fn list_images(&self, _: ListImagesRequest) -> Result<ListImagesResponse, Error> {
+            Ok(ListImagesResponse { images: vec![image("sha256:1", "a:1", 1)] })
+        }
+
+        async fn remove_image(&self, _: RemoveImageRequest) -> Result<RemoveImageResponse, Error> {
+            self.removed.fetch_add(1, Ordering::SeqCst);
+            Ok(RemoveImageResponse {})
+        }
+    }
+
+    #[async_trait]
+    impl RuntimeService for Forgetful {
+        async fn list_containers(&self, _: ListContainersRequest) -> Result<ListContainersResponse, Error> {
+            match self.asked.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(ListContainersResponse::default()),
+                _ => Err(Error::unknown("busy")),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_removed_while_nobody_knows_who_uses_it() {
+        let runtime = Arc::new(Forgetful::default());
+        let mut shelf = Shelf::new(runtime.clone(), runtime.clone());
+        shelf.look().await.unwrap();
+        assert_eq!(free_all(&mut shelf, &Policy::default()).await, 0);
+        assert_eq!(runtime.removed.load(Ordering::SeqCst), 0);
     }
 
     #[test]

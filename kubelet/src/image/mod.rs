@@ -2,11 +2,12 @@
 //!
 //! - [`credentials`] finds the passwords for an image's registry;
 //! - [`garbage`] decides which images have to go when the disk fills up, [`keeper`] removes them and tells the
-//!   node which ones it has.
+//!   node which ones it has; [`shelf`] knows which there are and who uses them.
 
 mod credentials;
 pub mod garbage;
 pub mod keeper;
+mod shelf;
 
 use std::time::{Duration, Instant};
 
