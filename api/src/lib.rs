@@ -26,6 +26,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategies;
+pub mod sysctl;
 pub mod table;
 pub mod time;
 

@@ -17,21 +17,6 @@ use super::labels;
 use crate::pod::view::PodView;
 use crate::sandbox::namespace_options;
 
-/// What the kernel hides from containers that are not privileged.
-const MASKED_PATHS: [&str; 11] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 
 /// The user that an image was built for.
@@ -318,8 +303,8 @@ fn security_context(pod: &Pod, container: &Container, image: &ImageUser) -> Linu
         supplemental_groups: supplemental_groups(pod),
         supplemental_groups_policy: supplemental_groups_policy(pod) as i32,
         no_new_privs: own.allow_privilege_escalation == Some(false),
-        masked_paths: paths(&MASKED_PATHS),
-        readonly_paths: paths(&READONLY_PATHS),
+        masked_paths: paths(cri::MASKED_PATHS),
+        readonly_paths: paths(cri::READONLY_PATHS),
         seccomp: Some(seccomp_profile(seccomp, is_privileged)),
         ..LinuxContainerSecurityContext::default()
     }

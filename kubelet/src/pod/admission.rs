@@ -13,21 +13,6 @@ use crate::container::qos::{QosClass, parse, qos_class, requested};
 use crate::context::{NodeFacts, RuntimeFeatures};
 use crate::eviction::plan::Pressure;
 
-/// What a pod may set of the kernel without being asked whether the node's administrator allows it.
-const SAFE_SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
 const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 
 /// What the node has to say.
@@ -89,7 +74,7 @@ fn unsupported(pod: &Pod, features: RuntimeFeatures) -> Option<Verdict> {
 fn forbidden_sysctl(pod: &Pod) -> Option<Verdict> {
     let context = pod.spec().security_context.as_ref()?;
     let mut names = context.sysctls.iter().flatten().map(|sysctl| sysctl.name.replace('/', "."));
-    let wrong = names.find(|name| !SAFE_SYSCTLS.contains(&name.as_str()))?;
+    let wrong = names.find(|name| !api::sysctl::is_safe(name))?;
     refused("SysctlForbidden", format!("forbidden sysctl: \"{wrong}\" not allowlisted"))
 }
 

@@ -4,12 +4,14 @@
 //! the embedded runtime implements them in process, [`Remote`] carries the calls to containerd or
 //! CRI-O, and [`serve`] offers any implementation on a Unix socket, for crictl and critest.
 
+mod defaults;
 mod error;
 mod remote;
 mod serve;
 mod service;
 mod socket;
 
+pub use defaults::{MASKED_PATHS, READONLY_PATHS};
 pub use error::{Code, Error};
 pub use remote::Remote;
 pub use serve::serve;

@@ -18,25 +18,6 @@ use crate::definition::{Definition, Network, Spread};
 
 pub use volumes::anonymous;
 
-/// What shows too much of the machine to be seen, as other runtimes hide it.
-const MASKED: &[&str] = &[
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-/// What may be read but not written.
-const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 /// What is known beside the arguments.
 pub struct Known<'a> {
     /// A new id.
@@ -289,8 +270,8 @@ pub fn container(definition: &Definition, hosts: &Path) -> v1::ContainerConfig {
                 readonly_rootfs: definition.read_only,
                 // The default profile.
                 seccomp: Some(v1::SecurityProfile::default()),
-                masked_paths: paths(MASKED),
-                readonly_paths: paths(READONLY),
+                masked_paths: paths(cri::MASKED_PATHS),
+                readonly_paths: paths(cri::READONLY_PATHS),
                 ..Default::default()
             }),
         }),

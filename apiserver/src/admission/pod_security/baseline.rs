@@ -36,21 +36,6 @@ const CAPABILITIES: &[&str] = &[
     "SETUID",
     "SYS_CHROOT",
 ];
-/// Harmless settings of the kernel, and since which version they count as such.
-const SYSCTLS: &[(&str, u16)] = &[
-    ("kernel.shm_rmid_forced", 0),
-    ("net.ipv4.ip_local_port_range", 0),
-    ("net.ipv4.ip_unprivileged_port_start", 0),
-    ("net.ipv4.ping_group_range", 0),
-    ("net.ipv4.tcp_syncookies", 0),
-    ("net.ipv4.ip_local_reserved_ports", 27),
-    ("net.ipv4.tcp_fin_timeout", 29),
-    ("net.ipv4.tcp_keepalive_intvl", 29),
-    ("net.ipv4.tcp_keepalive_probes", 29),
-    ("net.ipv4.tcp_keepalive_time", 29),
-    ("net.ipv4.tcp_rmem", 32),
-    ("net.ipv4.tcp_wmem", 32),
-];
 const SELINUX_TYPES: &[(&str, u16)] = &[
     ("", 0),
     ("container_t", 0),
@@ -194,7 +179,7 @@ fn seccomp(pod: &Object, _: Version) -> Option<Violation> {
 fn sysctls(pod: &Object, version: Version) -> Option<Violation> {
     let names =
         pod.list(&["spec", "securityContext", "sysctls"]).iter().filter_map(|sysctl| sysctl["name"].as_str());
-    let unsafe_ones: Vec<&str> = names.filter(|name| !is_known(SYSCTLS, name, version)).collect();
+    let unsafe_ones: Vec<&str> = names.filter(|name| !is_known(api::sysctl::SAFE, name, version)).collect();
     (!unsafe_ones.is_empty()).then(|| Violation { what: "forbidden sysctls", detail: unsafe_ones.join(", ") })
 }
 
