@@ -11,7 +11,13 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use net::Cidr;
 
-use crate::{containers, down, image, runtime_alone, server, settings::Settings, status, up, watch};
+use crate::{
+    containers, down, image,
+    node_args::{EvictionArgs, ImageArgs},
+    runtime_alone, server,
+    settings::Settings,
+    status, up, watch,
+};
 
 /// A whole Kubernetes cluster in one program: API server, store, scheduler, controllers, kubelet with its own
 /// container runtime, service proxy and DNS.
@@ -126,6 +132,8 @@ pub(crate) struct RuntimeArgs {
     /// Where clients of exec, attach and port-forward are sent to; port 0 is any free one.
     #[arg(long, value_name = "ADDRESS", default_value_t = runtime::Config::LOOPBACK)]
     pub(crate) streaming_address: SocketAddr,
+    #[command(flatten)]
+    pub(crate) images: ImageArgs,
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `info,runtime=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "CORACLE_LOG")]
     pub(crate) log: String,
@@ -172,10 +180,10 @@ pub(crate) struct ServerArgs {
     /// such as unix:///run/containerd/containerd.sock. It also brings the pod network (CNI) and the images.
     #[arg(long, value_name = "URL", value_parser = runtime_endpoint)]
     pub(crate) container_runtime_endpoint: Option<String>,
-    /// What the node may not run short of, such as memory.available<100Mi,nodefs.available<5% [default: these two,
-    /// and 5 % of nodefs.inodesFree, imagefs.available and imagefs.inodesFree]. Below that pods are evicted.
-    #[arg(long, value_name = "THRESHOLDS", value_delimiter = ',', value_parser = kubelet::eviction::threshold::Threshold::hard)]
-    pub(crate) eviction_hard: Vec<kubelet::eviction::threshold::Threshold>,
+    #[command(flatten)]
+    pub(crate) images: ImageArgs,
+    #[command(flatten)]
+    pub(crate) eviction: EvictionArgs,
     /// Keep everything in this etcd cluster instead of the embedded store (URLs, separated by commas).
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     pub(crate) etcd_servers: Vec<String>,
@@ -255,7 +263,9 @@ mod tests {
         let said = "coracle up --node-name=n1 --node-ip 192.0.2.1 --secure-port=7443 --timeout 5 \
                     --etcd-servers=https://a:2379,https://b:2379 --etcd-cafile=/ca.pem --log debug --log-json \
                     --container-runtime-endpoint /run/crio.sock --cri-socket= \
-                    --eviction-hard=memory.available<1Mi,nodefs.available<5% \
+                    --registry-config=/etc/hosts.d --image-archives /srv/images \
+                    --eviction-hard=memory.available<1Mi,nodefs.available<5% --eviction-max-pod-grace-period=-1 \
+                    --eviction-soft=memory.available<10Mi --eviction-soft-grace-period=memory.available=1m30s \
                     --audit-policy-file /p.yaml --audit-log-path=/a.log --audit-log-maxage 1 --audit-log-maxbackup 2 \
                     --audit-log-maxsize 3";
         let Command::Up(args) = Cli::parse_from(said.split_whitespace()).command else { panic!() };

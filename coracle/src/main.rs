@@ -6,6 +6,7 @@ mod containers;
 mod down;
 mod image;
 mod kubeconfig;
+mod node_args;
 mod progress;
 mod runtime_alone;
 mod server;

@@ -40,7 +40,8 @@ async fn serve(args: &RuntimeArgs, place: &Place) -> Result<()> {
         streaming_address: args.streaming_address,
         // Its kubelet says how long logs may be, and looks after them.
         log_limit: None,
-        archives: Some(place.archives()),
+        archives: Some(args.images.archives(place)),
+        registries: args.images.registries(),
         ..server::runtime_config(place, Some(network))
     };
     let runtime = Runtime::start(config).await.context("cannot start the container runtime")?;

@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use kubelet::eviction::threshold::Threshold;
 use net::Cidr;
 
-use crate::cli::{PlaceArgs, ServerArgs};
+use crate::{
+    cli::{PlaceArgs, ServerArgs},
+    node_args::{EvictionArgs, ImageArgs},
+};
 
 /// Where a cluster keeps what it has.
 #[derive(Clone, Debug)]
@@ -78,22 +80,9 @@ impl Place {
     }
 }
 
-/// Folders with a directory for each registry host: our own, and containerd's for machines that have it.
-pub(crate) const REGISTRY_FOLDERS: [&str; 2] = ["/etc/coracle/certs.d", "/etc/containerd/certs.d"];
-
-/// Where `docker login` keeps credentials.
-pub(crate) fn docker_config() -> Option<PathBuf> {
-    let own = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
-    Some(folder?.join("config.json"))
-}
-
 /// How registries are met unless a command says otherwise.
 pub(crate) fn registries() -> runtime::image::registry::Settings {
-    runtime::image::registry::Settings {
-        hosts_directories: REGISTRY_FOLDERS.map(PathBuf::from).to_vec(),
-        docker_config: docker_config(),
-    }
+    runtime::image::registry::Settings::of(&|name| std::env::var_os(name))
 }
 
 /// Everything that a server needs to know.
@@ -113,8 +102,10 @@ pub(crate) struct Settings {
     pub(crate) runtime_endpoint: Option<String>,
     /// Where the embedded runtime serves the CRI, if anywhere.
     pub(crate) cri_socket: Option<PathBuf>,
-    /// What the node may not run short of; empty for the kubelet's own idea.
-    pub(crate) eviction_hard: Vec<Threshold>,
+    /// Where images come from.
+    pub(crate) images: ImageArgs,
+    /// When pods are evicted.
+    pub(crate) eviction: EvictionArgs,
     pub(crate) etcd: Option<Etcd>,
     pub(crate) audit: Option<apiserver::audit::Settings>,
     pub(crate) log: String,
@@ -178,7 +169,8 @@ impl Settings {
             })?,
             cluster_domain: args.cluster_domain.clone(),
             runtime_endpoint: args.container_runtime_endpoint.clone(),
-            eviction_hard: args.eviction_hard.clone(),
+            images: args.images.absolute()?,
+            eviction: args.eviction.checked()?,
             cri_socket,
             etcd,
             audit: audit_settings(args)?,
@@ -209,9 +201,6 @@ impl Settings {
         add("cluster-dns", self.cluster_dns.to_string());
         add("cluster-domain", self.cluster_domain.clone());
         add("log", self.log.clone());
-        for threshold in &self.eviction_hard {
-            add("eviction-hard", threshold.to_string());
-        }
         if let Some(endpoint) = &self.runtime_endpoint {
             add("container-runtime-endpoint", endpoint.clone());
         }
@@ -237,6 +226,8 @@ impl Settings {
         if self.log_json {
             flags.push("--log-json".into());
         }
+        flags.extend(self.images.flags());
+        flags.extend(self.eviction.flags());
         flags
     }
 }

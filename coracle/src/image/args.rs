@@ -162,7 +162,7 @@ pub(crate) enum ImageCommand {
 pub(crate) struct RegistryArgs {
     /// A folder with a directory for each registry host, with a hosts.toml in containerd's format or docker's
     /// certificates; may be given several times.
-    #[arg(long, value_name = "DIR", default_values = crate::settings::REGISTRY_FOLDERS)]
+    #[arg(long, value_name = "DIR", default_values = runtime::image::registry::HOSTS_FOLDERS)]
     registry_config: Vec<PathBuf>,
     /// Docker's config.json, for credentials [default: $DOCKER_CONFIG/config.json or ~/.docker/config.json].
     #[arg(long, value_name = "FILE")]
@@ -184,9 +184,11 @@ pub(crate) struct RegistryArgs {
 impl RegistryArgs {
     /// What all registries have in common.
     pub(super) fn settings(&self) -> runtime::image::registry::Settings {
+        let usual = crate::settings::registries();
         runtime::image::registry::Settings {
             hosts_directories: self.registry_config.clone(),
-            docker_config: self.docker_config.clone().or_else(crate::settings::docker_config),
+            docker_config: self.docker_config.clone().or(usual.docker_config),
+            proxies: usual.proxies,
         }
     }
 

@@ -86,8 +86,9 @@ async fn container_runtime(settings: &Settings) -> Result<(Arc<dyn RuntimeServic
         return Ok((runtime.clone(), runtime));
     }
     let network = Arc::new(pod_network(place, settings.cluster_cidr)?);
-    let archives = Some(place.archives());
-    let config = runtime::Config { archives, ..runtime_config(place, Some(network)) };
+    let archives = Some(settings.images.archives(place));
+    let registries = settings.images.registries();
+    let config = runtime::Config { archives, registries, ..runtime_config(place, Some(network)) };
     let runtime = Runtime::start(config).await;
     let runtime = runtime.context("cannot start the container runtime")?;
     Ok((runtime.clone(), runtime))
@@ -118,10 +119,7 @@ fn kubelet_config(cluster: &Cluster, settings: &Settings) -> Result<kubelet::Con
             private_key: file(format!("kubelet-{}.key", settings.node_name)),
             client_ca: file("ca.crt".into()),
         }),
-        eviction: match settings.eviction_hard.is_empty() {
-            true => defaults.eviction.clone(),
-            false => settings.eviction_hard.clone(),
-        },
+        eviction: settings.eviction.thresholds()?,
         ..defaults
     })
 }

@@ -126,13 +126,7 @@ impl Place {
 
     /// How registries are met: with the credentials of whoever asks.
     pub fn registries(&self) -> runtime::image::registry::Settings {
-        let home = std::env::var_os("HOME").map(PathBuf::from);
-        let docker_config = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-        let docker_config = docker_config.or_else(|| home.map(|home| home.join(".docker")));
-        runtime::image::registry::Settings {
-            docker_config: docker_config.map(|folder| folder.join("config.json")),
-            ..Default::default()
-        }
+        runtime::image::registry::Settings::of(&|name| std::env::var_os(name))
     }
 
     fn daemonless(&self) -> Daemonless {

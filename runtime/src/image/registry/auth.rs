@@ -74,7 +74,8 @@ impl Repository<'_> {
             Some(Credentials::Basic { username, password }) => format!("{username}:{password}"),
             Some(Credentials::IdentityToken(token) | Credentials::RegistryToken(token)) => token.clone(),
         };
-        (format!("{} {actions} {}", endpoint.authority, self.reference.repository()), caller)
+        let place = format!("{}://{}", endpoint.scheme, endpoint.authority);
+        (format!("{place} {actions} {}", self.reference.repository()), caller)
     }
 
     /// The caller's own for the registry itself, docker's configuration for the rest.
@@ -89,10 +90,7 @@ impl Repository<'_> {
             None => self.reference.registry().to_owned(),
             Some(_) => endpoint.authority.clone(),
         };
-        // It may run a program and wait for it.
-        let asked = host.clone();
-        let found = tokio::task::spawn_blocking(move || credentials::of_docker(&file, &asked)).await;
-        found.map_err(|error| RegistryError::Credentials { host, reason: error.to_string() })?
+        credentials::of_docker(&file, &host).await
     }
 
     async fn token(
@@ -108,6 +106,10 @@ impl Repository<'_> {
         }
         let kind = if credentials.is_some() { "oauth" } else { "anonymous" };
         let failed = |source| RegistryError::Authorize { kind, source: Box::new(source) };
+        if credentials.is_some() && !may_see_secrets(realm, &endpoint.scheme) {
+            let reason = "it wants a password without TLS, and the registry has TLS".to_owned();
+            return Err(failed(RegistryError::Invalid { url: realm.to_owned(), reason }));
+        }
         let request = match credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let form = form(&[
@@ -145,6 +147,14 @@ impl Repository<'_> {
         read_token(&body)
             .ok_or_else(|| failed(RegistryError::Invalid { url, reason: "it holds no token".into() }))
     }
+}
+
+/// Whether a token server may be shown a password: what a registry keeps secret on the way, nobody sends in the open.
+fn may_see_secrets(realm: &str, scheme_of_registry: &str) -> bool {
+    let has_tls = realm
+        .parse::<http::Uri>()
+        .is_ok_and(|realm| realm.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")));
+    has_tls || scheme_of_registry != "https"
 }
 
 /// The token in a token server's answer.
@@ -235,6 +245,14 @@ mod tests {
         assert_eq!(parse("basic realm=\"here\""), Some(Challenge::Basic));
         assert_eq!(parse("Negotiate"), None);
         assert_eq!(parse("Bearer service=x"), None, "nobody is named who gives tokens");
+    }
+
+    #[test]
+    fn a_registry_with_tls_sends_no_password_to_a_place_without() {
+        assert!(may_see_secrets("https://auth.local/token", "https"));
+        assert!(!may_see_secrets("http://auth.local/token", "https"));
+        assert!(!may_see_secrets("auth.local", "https"));
+        assert!(may_see_secrets("http://auth.local/token", "http"));
     }
 
     #[test]

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Write;
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 
-use super::RegistryError;
+use super::{PATIENCE, RegistryError};
 
 /// How docker calls its own registry in its configuration.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -117,11 +120,11 @@ impl Entry {
 
 /// What the configuration in `file` has for a registry; that there is no such file is as good as an empty one.
 /// May run a credential helper and waits for it.
-pub(super) fn of_docker(file: &Path, registry: &str) -> Result<Option<Credentials>, RegistryError> {
+pub(super) async fn of_docker(file: &Path, registry: &str) -> Result<Option<Credentials>, RegistryError> {
     let failed = |reason: String| RegistryError::Credentials { host: registry.to_owned(), reason };
-    let content = match std::fs::read(file) {
+    let content = match tokio::fs::read(file).await {
         Ok(content) => content,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(format!("{}: {error}", file.display()))),
     };
     let config: DockerConfig =
@@ -130,7 +133,7 @@ pub(super) fn of_docker(file: &Path, registry: &str) -> Result<Option<Credential
     let helper = helper.map(|(_, helper)| helper.as_str());
     if let Some(helper) = helper.or(Some(config.creds_store.as_str()).filter(|store| !store.is_empty())) {
         let server = if host_of(registry) == host_of(DOCKER_HUB) { DOCKER_HUB } else { registry };
-        if let Some(found) = ask_helper(helper, server).map_err(failed)? {
+        if let Some(found) = ask_helper(helper, server).await.map_err(failed)? {
             return Ok(Some(found));
         }
     }
@@ -139,15 +142,15 @@ pub(super) fn of_docker(file: &Path, registry: &str) -> Result<Option<Credential
 }
 
 /// Asks `docker-credential-<helper>`.
-fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>, String> {
+async fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>, String> {
     if helper.contains('/') {
         return Err(format!("{helper:?} is no name of a credential helper"));
     }
-    run_helper(Path::new(&format!("docker-credential-{helper}")), server)
+    run_helper(Path::new(&format!("docker-credential-{helper}")), server, PATIENCE).await
 }
 
-/// The helpers' protocol: the server goes in, JSON comes out.
-fn run_helper(program: &Path, server: &str) -> Result<Option<Credentials>, String> {
+/// The helpers' protocol: the server goes in, JSON comes out. One that does not answer is killed.
+async fn run_helper(program: &Path, server: &str, patience: Duration) -> Result<Option<Credentials>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
@@ -155,18 +158,29 @@ fn run_helper(program: &Path, server: &str) -> Result<Option<Credentials>, Strin
         secret: String,
     }
     let name = program.display();
-    let failed = |error: std::io::Error| format!("{name}: {error}");
+    let failed = |error: io::Error| format!("{name}: {error}");
     let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(server.as_bytes()).map_err(failed)?;
-    }
-    let output = child.wait_with_output().map_err(failed)?;
+    let stdin = child.stdin.take();
+    let talk = async {
+        if let Some(mut stdin) = stdin {
+            match stdin.write_all(server.as_bytes()).await {
+                // One that knows the answer need not read the question.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                result => result?,
+            }
+        }
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(patience, talk).await;
+    let output = output.map_err(|_| format!("{name}: no answer within {} s", patience.as_secs()))?;
+    let output = output.map_err(failed)?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         if said.contains(NO_CREDENTIALS) {
@@ -202,8 +216,8 @@ mod tests {
         Some(Credentials::Basic { username: username.into(), password: password.into() })
     }
 
-    #[test]
-    fn dockers_configuration_is_read_in_all_its_forms() {
+    #[tokio::test]
+    async fn dockers_configuration_is_read_in_all_its_forms() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.json");
         let auth = STANDARD.encode("me:se:cret");
@@ -213,36 +227,45 @@ mod tests {
                 "token.local": {{"identitytoken": "abc"}}, "empty.local": {{}}}}}}"#
         );
         std::fs::write(&file, config).unwrap();
-        let of = |registry| of_docker(&file, registry).unwrap();
-        assert_eq!(of("docker.io"), basic("me", "se:cret"));
-        assert_eq!(of("registry.local:5000"), basic("you", "word"));
-        assert_eq!(of("token.local"), Some(Credentials::IdentityToken("abc".into())));
-        assert_eq!((of("empty.local"), of("other.local")), (None, None));
-        assert_eq!(of_docker(&folder.path().join("none"), "docker.io").unwrap(), None);
+        let of = async |registry| of_docker(&file, registry).await.unwrap();
+        assert_eq!(of("docker.io").await, basic("me", "se:cret"));
+        assert_eq!(of("registry.local:5000").await, basic("you", "word"));
+        assert_eq!(of("token.local").await, Some(Credentials::IdentityToken("abc".into())));
+        assert_eq!((of("empty.local").await, of("other.local").await), (None, None));
+        assert_eq!(of_docker(&folder.path().join("none"), "docker.io").await.unwrap(), None);
         std::fs::write(&file, "{").unwrap();
-        assert!(of_docker(&file, "docker.io").unwrap_err().to_string().contains("config.json: EOF"));
+        assert!(of_docker(&file, "docker.io").await.unwrap_err().to_string().contains("config.json: EOF"));
     }
 
-    #[test]
-    fn credential_helpers_are_asked() {
+    /// A helper that does this after it was told the server. Named by its folder: PATH belongs to all tests.
+    fn helper(folder: &Path, body: &str) -> std::path::PathBuf {
+        let path = folder.join("docker-credential-test");
+        std::fs::write(&path, format!("#!/bin/sh\nread server\n{body}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn credential_helpers_are_asked() {
         let folder = tempfile::tempdir().unwrap();
-        let helper = |body: &str| {
-            let path = folder.path().join("docker-credential-test");
-            std::fs::write(&path, format!("#!/bin/sh\nread server\n{body}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        };
-        // Named by its folder here: PATH belongs to all tests of this process.
-        let ask = |server: &str| run_helper(&folder.path().join("docker-credential-test"), server);
-        helper(r#"echo "{\"ServerURL\":\"$server\",\"Username\":\"u\",\"Secret\":\"at $server\"}""#);
-        assert_eq!(ask("a.local").unwrap(), basic("u", "at a.local"));
-        helper(r#"echo '{"Username":"<token>","Secret":"s"}'"#);
-        assert_eq!(ask("a.local").unwrap(), Some(Credentials::IdentityToken("s".into())));
-        helper("echo credentials not found in native keychain; exit 1");
-        assert_eq!(ask("a.local").unwrap(), None);
-        helper("echo locked; exit 1");
-        assert!(ask("a.local").unwrap_err().ends_with("docker-credential-test: locked"));
-        assert!(ask_helper("../evil", "a.local").is_err(), "a helper is found by its name only");
-        assert!(ask_helper("that-is-not-there", "a.local").unwrap_err().contains("docker-credential-that"));
+        let ask = async |body: &str| run_helper(&helper(folder.path(), body), "a.local", PATIENCE).await;
+        let answer = r#"echo "{\"ServerURL\":\"$server\",\"Username\":\"u\",\"Secret\":\"at $server\"}""#;
+        assert_eq!(ask(answer).await.unwrap(), basic("u", "at a.local"));
+        let token = r#"echo '{"Username":"<token>","Secret":"s"}'"#;
+        assert_eq!(ask(token).await.unwrap(), Some(Credentials::IdentityToken("s".into())));
+        assert_eq!(ask("echo credentials not found in native keychain; exit 1").await.unwrap(), None);
+        assert!(ask("echo locked; exit 1").await.unwrap_err().ends_with("docker-credential-test: locked"));
+        assert!(ask_helper("../evil", "a.local").await.is_err(), "a helper is found by its name only");
+        let nobody = ask_helper("that-is-not-there", "a.local").await.unwrap_err();
+        assert!(nobody.contains("docker-credential-that"));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_does_not_answer_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let asks_somebody = helper(folder.path(), "exec sleep 1000");
+        let given_up = run_helper(&asks_somebody, "a.local", Duration::from_millis(100)).await.unwrap_err();
+        assert!(given_up.ends_with("docker-credential-test: no answer within 0 s"), "{given_up}");
     }
 
     #[test]

@@ -154,7 +154,9 @@ impl Repository<'_> {
         Ok(Opened { body: answer.into_body(), offset: from })
     }
 
-    /// Sends a request with what the registry wants to see of us, and follows where it sends us.
+    /// Sends a request with what the registry wants to see of us, and follows where it sends us. Our token and the
+    /// registry's own headers and certificates are for the registry alone: no other host gets them, nor anybody
+    /// without TLS where the registry is met with it.
     pub(super) async fn request(
         &self,
         endpoint: &Endpoint,
@@ -168,18 +170,21 @@ impl Repository<'_> {
             headers.chain(token).fold(request.clone(), |request, (name, value)| request.header(name, value))
         };
         let mut token = self.known_token(endpoint, actions);
-        let mut answer = transport.send(&endpoint.tls, &shown(&token)).await?;
-        if answer.status() == StatusCode::UNAUTHORIZED {
-            let challenges = answer.headers().get_all("www-authenticate").iter();
-            let challenges: Vec<String> =
-                challenges.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
-            if let Some(header) = self.authorize(endpoint, &challenges, actions).await? {
-                token = Some(header);
-                answer = transport.send(&endpoint.tls, &shown(&token)).await?;
-            }
-        }
         let mut url = request.url.clone();
-        for _ in 0..MOST_REDIRECTIONS {
+        for _ in 0..=MOST_REDIRECTIONS {
+            let is_home = is_at(&url, endpoint);
+            let (onward, tls) = match is_home {
+                true => (shown(&token), endpoint.tls.clone()),
+                false => (request.clone(), TlsSettings::default()),
+            };
+            let mut answer = transport.send(&tls, &Request { url: url.clone(), ..onward }).await?;
+            if is_home
+                && answer.status() == StatusCode::UNAUTHORIZED
+                && let Some(header) = self.authorize(endpoint, &challenges(&answer), actions).await?
+            {
+                token = Some(header);
+                answer = transport.send(&tls, &Request { url: url.clone(), ..shown(&token) }).await?;
+            }
             let moved = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             let follows = moved && matches!(request.method, Method::GET | Method::HEAD);
             let Some(location) = header(&answer, "location").filter(|_| follows) else {
@@ -189,14 +194,6 @@ impl Repository<'_> {
                 url: url.clone(),
                 reason: format!("it leads to {location:?}"),
             })?;
-            // Elsewhere our token is nobody's business, and the registry's own certificates do not count.
-            let is_same = authority(&url).as_ref() == Some(&endpoint.authority);
-            let (onward, tls) = if is_same {
-                (shown(&token), endpoint.tls.clone())
-            } else {
-                (request.clone(), TlsSettings::default())
-            };
-            answer = transport.send(&tls, &Request { url: url.clone(), ..onward }).await?;
         }
         Err(RegistryError::Invalid { url, reason: "it leads from one place to the next".to_owned() })
     }
@@ -265,8 +262,22 @@ pub(super) fn header(answer: &Response<Incoming>, name: &str) -> Option<String> 
     answer.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
-fn authority(url: &str) -> Option<String> {
-    url.parse::<Uri>().ok()?.authority().map(|authority| authority.to_string())
+/// What the registry has against a request without a token.
+fn challenges(answer: &Response<Incoming>) -> Vec<String> {
+    let challenges = answer.headers().get_all("www-authenticate").iter();
+    challenges.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+}
+
+/// Whether a URL is at the endpoint itself, and met in the same way.
+fn is_at(url: &str, endpoint: &Endpoint) -> bool {
+    let place = |url: &str| {
+        let uri: Uri = url.parse().ok()?;
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        Some((uri.host()?.to_ascii_lowercase(), port, scheme))
+    };
+    let own = place(&format!("{}://{}/", endpoint.scheme, endpoint.authority));
+    own.is_some() && own == place(url)
 }
 
 /// Where a `Location` leads that was given at `base`.
@@ -285,6 +296,36 @@ pub(super) fn join(base: &str, location: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_endpoint_is_its_host_its_port_and_whether_it_has_tls() {
+        let at = |scheme: &str, authority: &str, url: &str| {
+            let endpoint = Endpoint {
+                scheme: scheme.to_owned(),
+                authority: authority.to_owned(),
+                path: "/v2".to_owned(),
+                tls: TlsSettings::default(),
+                headers: Vec::new(),
+                resolve: true,
+                push: true,
+                mirror_of: None,
+            };
+            is_at(url, &endpoint)
+        };
+        assert!(at("https", "a.local", "https://A.local:443/v2/x"));
+        assert!(at("http", "a.local:5000", "http://a.local:5000/up?x=y"));
+        for elsewhere in [
+            "http://a.local/v2/x",
+            "http://a.local:443/v2/x",
+            "https://a.local:444/",
+            "https://b.local/",
+            "https://a.local@b.local/",
+            "a.local",
+        ] {
+            assert!(!at("https", "a.local", elsewhere), "{elsewhere}");
+        }
+        assert!(!at("http", "a.local", "https://a.local/"), "its certificates are not configured");
+    }
 
     #[test]
     fn locations_are_absolute_or_on_the_same_host() {

@@ -3,11 +3,16 @@
 //! A folder has one directory a registry host (`docker.io`, `registry.local:5000`, `_default`), with a
 //! `hosts.toml` in containerd's format, or with certificates in docker's (`*.crt`, `*.cert`, `*.key`).
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Credentials, RegistryError};
+use super::{Credentials, Proxies, RegistryError};
+
+/// Folders with a directory for each registry host, unless told otherwise: our own, and containerd's for machines
+/// that have it.
+pub const HOSTS_FOLDERS: [&str; 2] = ["/etc/coracle/certs.d", "/etc/containerd/certs.d"];
 
 /// What all pulls have in common.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +21,21 @@ pub struct Settings {
     pub hosts_directories: Vec<PathBuf>,
     /// Docker's `config.json`, for credentials where the caller gives none.
     pub docker_config: Option<PathBuf>,
+    /// What leads to registries.
+    pub proxies: Proxies,
+}
+
+impl Settings {
+    /// The usual folders, the proxies of the environment, and the credentials of whoever has it.
+    pub fn of(environment: &dyn Fn(&str) -> Option<OsString>) -> Settings {
+        let own = environment("DOCKER_CONFIG").map(PathBuf::from);
+        let folder = own.or_else(|| Some(PathBuf::from(environment("HOME")?).join(".docker")));
+        Settings {
+            hosts_directories: HOSTS_FOLDERS.map(PathBuf::from).to_vec(),
+            docker_config: folder.map(|folder| folder.join("config.json")),
+            proxies: Proxies::from_environment(environment),
+        }
+    }
 }
 
 /// What one caller wants otherwise.
@@ -134,7 +154,7 @@ fn own_endpoint(registry: &str) -> Endpoint {
 }
 
 /// Nobody has certificates for this machine itself.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address: Option<std::net::IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
@@ -358,7 +378,7 @@ mod tests {
         for name in ["ca.crt", "node.cert", "node.key"] {
             std::fs::write(directory.join(name), "").unwrap();
         }
-        let settings = Settings { hosts_directories: vec![folder.path().to_owned()], docker_config: None };
+        let settings = Settings { hosts_directories: vec![folder.path().to_owned()], ..Settings::default() };
         let places = endpoints("registry.local:5000", &settings, &Options::default()).unwrap();
         assert_eq!(places[0].tls.ca, [directory.join("ca.crt")]);
         assert_eq!(places[0].tls.client, Some((directory.join("node.cert"), directory.join("node.key"))));

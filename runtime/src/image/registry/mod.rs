@@ -1,21 +1,24 @@
 //! Talking to registries: the distribution protocol of Docker's and OCI's registries.
 //!
 //! [`hosts`] says where a registry's content may be asked for (mirrors first) and how; [`transport`] carries
-//! requests over kept connections; [`auth`] answers challenges with what [`credentials`] finds; [`resolve`]
+//! requests over kept connections, which [`connect`] makes, through a [`proxy`] where there is one; [`auth`] answers challenges with what [`credentials`] finds; [`resolve`]
 //! knows addresses. [`Registries::resolve`] finds a manifest by name, [`Registries::blob`] opens a blob from any
 //! byte on, and what [`super::push`] needs is in [`upload`].
 
 mod auth;
+mod connect;
 pub mod credentials;
 mod fetch;
 pub mod hosts;
+mod proxy;
 mod resolve;
 mod tls;
 mod transport;
 mod upload;
 
 pub use credentials::Credentials;
-pub use hosts::{Options, Settings};
+pub use hosts::{HOSTS_FOLDERS, Options, Settings};
+pub use proxy::Proxies;
 pub(super) use upload::Mounted;
 
 use std::collections::HashMap;
@@ -155,7 +158,8 @@ pub(super) struct Repository<'a> {
 impl Registries {
     /// Nothing is read or asked yet.
     pub fn new(settings: Settings) -> Registries {
-        Registries { settings, transport: Transport::new(), tokens: Mutex::default() }
+        let transport = Transport::new(settings.proxies.clone());
+        Registries { settings, transport, tokens: Mutex::default() }
     }
 
     /// The repository of a name, at all the places where it may be.

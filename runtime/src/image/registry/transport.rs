@@ -4,36 +4,42 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
-use http::{Method, Response, Uri};
+use http::{HeaderValue, Method, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use super::connect::Connector;
 use super::hosts::TlsSettings;
-use super::resolve::addresses;
+use super::proxy::Proxies;
 use super::tls::client_config;
 use super::{Cause, PATIENCE, RegistryError};
 
 /// A connection that nobody has used for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// One address of several may be dead; the others shall still get their turn.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an upload may stand still.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Until the next bytes are taken.
+    moving: Duration,
+    /// From the last byte to the answer.
+    storing: Duration,
+}
+
+/// Some registries copy what they have got elsewhere before they answer.
+const UPLOADS: Patience = Patience { moving: PATIENCE, storing: Duration::from_secs(300) };
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -73,26 +79,29 @@ impl Request {
         self
     }
 
-    async fn build(&self) -> Result<http::Request<Body>, Cause> {
+    /// The request, and how many bytes of a file have been sent.
+    async fn build(&self) -> Result<(http::Request<Body>, watch::Receiver<u64>), Cause> {
         let mut request = http::Request::builder().method(&self.method).uri(&self.url);
         request = request.header("user-agent", concat!("coracle/", env!("CARGO_PKG_VERSION")));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
+        let (sender, sent) = watch::channel(0);
         let body = match &self.body {
             Content::Bytes(bytes) => Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync(),
             Content::File { path, size } => {
                 request = request.header("content-length", *size);
                 let file = tokio::fs::File::open(path).await?;
-                let chunks = futures::stream::try_unfold(file, |mut file| async move {
+                let chunks = futures::stream::try_unfold((file, sender), |(mut file, sender)| async move {
                     let mut chunk = BytesMut::with_capacity(256 << 10);
                     let length = file.read_buf(&mut chunk).await?;
-                    Ok::<_, io::Error>((length > 0).then(|| (chunk.freeze(), file)))
+                    sender.send_modify(|sent| *sent += length as u64);
+                    Ok::<_, io::Error>((length > 0).then(|| (chunk.freeze(), (file, sender))))
                 });
                 StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync()
             }
         };
-        Ok(request.body(body)?)
+        Ok((request.body(body)?, sent))
     }
 
     /// That no answer came, and why.
@@ -105,11 +114,12 @@ impl Request {
 /// Keeps connections by how they are made.
 pub(super) struct Transport {
     clients: Mutex<HashMap<TlsSettings, Client<Connector, Body>>>,
+    proxies: Arc<Proxies>,
 }
 
 impl Transport {
-    pub(super) fn new() -> Transport {
-        Transport { clients: Mutex::default() }
+    pub(super) fn new(proxies: Proxies) -> Transport {
+        Transport { clients: Mutex::default(), proxies: Arc::new(proxies) }
     }
 
     /// Sends a request and waits for the head of the answer; redirections are the caller's.
@@ -119,15 +129,27 @@ impl Transport {
         request: &Request,
     ) -> Result<Response<Incoming>, RegistryError> {
         let client = self.client(tls).map_err(|error| request.failed(error))?;
-        let built = request.build().await.map_err(|error| request.failed(error))?;
-        // A large body takes its time; the connection's end is noticed anyway.
+        let (mut built, sent) = request.build().await.map_err(|error| request.failed(error))?;
+        self.introduce(&mut built).map_err(|error| request.failed(error))?;
         let sending = client.request(built);
         let answer = match &request.body {
-            Content::Bytes(_) => tokio::time::timeout(PATIENCE, sending).await,
-            Content::File { .. } => Ok(sending.await),
+            Content::Bytes(_) => {
+                tokio::time::timeout(PATIENCE, sending).await.map_err(|_| "no answer within 30 s")
+            }
+            Content::File { size, .. } => patiently(sending, sent, *size, UPLOADS).await,
         };
-        let answer = answer.map_err(|_| request.failed("no answer within 30 s"))?;
+        let answer = answer.map_err(|reason| request.failed(reason))?;
         answer.map_err(|error| request.failed(plain(error)))
+    }
+
+    /// Shows a proxy who we are, where it is the one that gets the request.
+    fn introduce(&self, request: &mut http::Request<Body>) -> Result<(), Cause> {
+        let gets_it = request.uri().scheme_str() == Some("http");
+        let proxy = self.proxies.before(request.uri())?.filter(|_| gets_it);
+        if let Some(header) = proxy.and_then(|proxy| proxy.authorization()) {
+            request.headers_mut().insert("proxy-authorization", HeaderValue::try_from(header)?);
+        }
+        Ok(())
     }
 
     fn client(&self, tls: &TlsSettings) -> Result<Client<Connector, Body>, Cause> {
@@ -135,7 +157,8 @@ impl Transport {
         if let Some(client) = clients.get(tls) {
             return Ok(client.clone());
         }
-        let connector = Connector { tls: TlsConnector::from(Arc::new(client_config(tls)?)) };
+        let tls_connector = TlsConnector::from(Arc::new(client_config(tls)?));
+        let connector = Connector { tls: tls_connector, proxies: self.proxies.clone() };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -167,100 +190,72 @@ pub(super) async fn read_body(
     Ok(collected.map_err(|error| invalid(error.to_string()))?.to_bytes())
 }
 
-#[derive(Clone)]
-struct Connector {
-    tls: TlsConnector,
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = Cause;
-    type Future = Pin<Box<dyn Future<Output = Result<TokioIo<Stream>, Cause>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Cause>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let tls = self.tls.clone();
-        Box::pin(async move { Ok(TokioIo::new(connect(&uri, tls).await?)) })
-    }
-}
-
-async fn connect(uri: &Uri, tls: TlsConnector) -> Result<Stream, Cause> {
-    let host = uri.host().ok_or("the URL names no host")?.trim_matches(['[', ']']).to_owned();
-    let secure = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let mut failure: Cause = format!("lookup {host}: no such host").into();
-    for address in addresses(&host).await.map_err(|error| format!("dial tcp: lookup {host}: {error}"))? {
-        let dialled = tokio::time::timeout(CONNECT_PATIENCE, TcpStream::connect((address, port))).await;
-        let stream = match dialled {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                failure = format!("dial tcp {address}:{port}: connect: {error}").into();
-                continue;
-            }
-            Err(_) => {
-                failure = format!("dial tcp {address}:{port}: i/o timeout").into();
-                continue;
+/// Waits for the answer to an upload as long as it goes on, and then for as long as storing it may take.
+async fn patiently<T>(
+    sending: impl Future<Output = T>,
+    mut sent: watch::Receiver<u64>,
+    size: u64,
+    Patience { moving, storing }: Patience,
+) -> Result<T, &'static str> {
+    let mut sending = pin!(sending);
+    loop {
+        let patience = if *sent.borrow_and_update() < size { moving } else { storing };
+        let stuck = async {
+            match tokio::time::timeout(patience, sent.changed()).await {
+                Ok(Ok(())) => false,
+                Err(_) => true,
+                // All was read, and nobody will read it again.
+                Ok(Err(_)) => {
+                    tokio::time::sleep(storing).await;
+                    true
+                }
             }
         };
-        stream.set_nodelay(true)?;
-        if !secure {
-            return Ok(Stream::Plain(stream));
-        }
-        let name = ServerName::try_from(host)?;
-        let handshake = tokio::time::timeout(CONNECT_PATIENCE, tls.connect(name, stream)).await;
-        let secured = handshake.map_err(|_| "tls: handshake timed out")?;
-        return Ok(Stream::Tls(Box::new(secured.map_err(|error| format!("tls: {error}"))?)));
-    }
-    Err(failure)
-}
-
-/// A connection with TLS or without.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        tokio::select! {
+            biased;
+            answer = &mut sending => return Ok(answer),
+            is_stuck = stuck => {
+                if is_stuck {
+                    return Err("the upload does not go on");
+                }
+            }
         }
     }
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+    const LATE: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn an_upload_may_take_as_long_as_it_goes_on() {
+        let (sender, sent) = watch::channel(0);
+        let sending = async {
+            for _ in 0..10 {
+                sender.send_modify(|sent| *sent += 10);
+                tokio::task::yield_now().await;
+            }
+            drop(sender);
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(patiently(sending, sent, 100, Patience { moving: LATE, storing: LATE }).await, Ok(()));
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+    #[tokio::test]
+    async fn an_upload_that_nobody_takes_or_answers_is_given_up() {
+        let (_sender, sent) = watch::channel(99);
+        let never = pending::<()>();
+        assert!(patiently(never, sent, 100, Patience { moving: SOON, storing: LATE }).await.is_err());
+        let (sender, sent) = watch::channel(100);
+        let never = pending::<()>();
+        assert!(patiently(never, sent.clone(), 100, Patience { moving: LATE, storing: SOON }).await.is_err());
+        drop(sender);
+        let never = pending::<()>();
+        assert!(patiently(never, sent, 100, Patience { moving: LATE, storing: SOON }).await.is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
@@ -24,6 +24,8 @@ struct Contents {
     /// Only with this header, which its token server gives for a name and password.
     token: Option<String>,
     login: Option<String>,
+    /// Where what is uploaded goes.
+    uploads: Option<String>,
 }
 
 /// A registry in this process.
@@ -42,9 +44,13 @@ impl Fake {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let fake = serving.clone();
-                let service = hyper::service::service_fn(move |request| {
-                    let answer = fake.answer(&request);
-                    async move { Ok::<_, Infallible>(answer) }
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let fake = fake.clone();
+                    async move {
+                        let (head, body) = request.into_parts();
+                        body.collect().await.unwrap();
+                        Ok::<_, Infallible>(fake.answer(&Request::from_parts(head, ())))
+                    }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
@@ -86,6 +92,11 @@ impl Fake {
         self.contents.lock().unwrap().redirections.insert(path.to_owned(), to.to_owned());
     }
 
+    /// Takes uploads, and sends whoever has one here.
+    pub fn take_uploads(&self, location: &str) {
+        self.contents.lock().unwrap().uploads = Some(location.to_owned());
+    }
+
     /// Whether anybody has sent this header.
     pub fn saw_header(&self, name: &str) -> bool {
         self.contents.lock().unwrap().headers.iter().any(|seen| seen == name)
@@ -104,7 +115,7 @@ impl Fake {
         self.contents.lock().unwrap().asked.iter().filter(|path| path.contains(part)).count()
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<()>) -> Response<Full<Bytes>> {
         let mut contents = self.contents.lock().unwrap();
         let path = request.uri().path().to_owned();
         contents.asked.push(format!("{} {path}", request.method()));
@@ -141,6 +152,14 @@ impl Fake {
             let mut redirection = plain(StatusCode::TEMPORARY_REDIRECT, "");
             redirection.headers_mut().insert("location", to.parse().unwrap());
             return redirection;
+        }
+        if let Some(location) = &contents.uploads
+            && matches!(request.method().as_str(), "POST" | "PUT")
+        {
+            let is_begin = request.method() == "POST";
+            let mut answer = plain(if is_begin { StatusCode::ACCEPTED } else { StatusCode::CREATED }, "");
+            answer.headers_mut().insert("location", location.parse().unwrap());
+            return answer;
         }
         let Some((kind, content)) = contents.answers.get(&path) else {
             return plain(

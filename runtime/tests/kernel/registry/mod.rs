@@ -5,6 +5,7 @@ mod fake;
 mod pull;
 mod push;
 mod server;
+mod ways;
 
 use std::fs;
 use std::io::Write;
@@ -76,6 +77,31 @@ pub fn manifest(config: &[u8], layers: &[Vec<u8>]) -> Vec<u8> {
         "config": descriptor("application/vnd.oci.image.config.v1+json", config), "layers": layers,
     }))
     .unwrap()
+}
+
+/// A CA's certificate, and a certificate and key that it gave to a server of this name: files in a folder.
+pub fn authority(folder: &Path, server: &str) -> [std::path::PathBuf; 3] {
+    let files = ["ca.crt", "server.crt", "server.key"].map(|name| folder.join(name));
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    fs::write(&files[0], ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let server_key = rcgen::KeyPair::generate().unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let server = rcgen::CertificateParams::new(vec![server.to_owned()]).unwrap();
+    fs::write(&files[1], server.signed_by(&server_key, &issuer).unwrap().pem()).unwrap();
+    fs::write(&files[2], server_key.serialize_pem()).unwrap();
+    files
+}
+
+/// A folder with the settings of one registry host.
+pub fn hosts(registry: &str, toml: &str) -> (tempfile::TempDir, Settings) {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join(registry);
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("hosts.toml"), toml).unwrap();
+    let settings = Settings { hosts_directories: vec![folder.path().to_owned()], ..Settings::default() };
+    (folder, settings)
 }
 
 /// The image as a tar that skopeo reads as `oci-archive:`.

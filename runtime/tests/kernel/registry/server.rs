@@ -163,6 +163,38 @@ fn pass(mut server: TcpStream, mut client: TcpStream, mut left: u64, sum: &Atomi
     shut(&client);
 }
 
+/// A proxy that leads every tunnel to one server.
+pub struct Tunnels {
+    pub address: SocketAddr,
+    /// What it was asked.
+    pub asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Tunnels {
+    pub fn to(server: SocketAddr) -> Tunnels {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heads = asked.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (mut client, server) = (client.unwrap(), TcpStream::connect(server).unwrap());
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|length| length == 1) {
+                    head.push(byte[0]);
+                }
+                heads.lock().unwrap().push(String::from_utf8(head).unwrap());
+                client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+                let gate = Gate { most: Mutex::new(u64::MAX), raised: Condvar::new() };
+                let (mut up_from, mut up_to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to).is_ok());
+                std::thread::spawn(move || pass(server, client, u64::MAX, &AtomicU64::new(0), &gate));
+            }
+        });
+        Tunnels { address, asked }
+    }
+}
+
 /// Ends a connection, which may have ended by itself.
 fn shut(end: &TcpStream) {
     match end.shutdown(Shutdown::Both) {
