@@ -196,6 +196,18 @@ impl ImageError {
         false
     }
 
+    /// Whether content is not what it should be, in contrast to a machine that cannot take it: fetched again it may
+    /// be good.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        match self {
+            ImageError::DigestMismatch { .. } | ImageError::InvalidArchive { .. } => true,
+            ImageError::ReadLayer { source, .. }
+            | ImageError::Read(source)
+            | ImageError::Unpack { source, .. } => source.raw_os_error().is_none(),
+            _ => false,
+        }
+    }
+
     /// Whether a file of the store is not there.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, ImageError::Storage { source, .. } if source.kind() == io::ErrorKind::NotFound)

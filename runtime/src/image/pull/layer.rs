@@ -67,15 +67,7 @@ impl Puller {
     async fn fetch(&self, wanted: &Wanted<'_>, download: Download) -> Result<u64, ImageError> {
         let resumed = download.length()? > 0;
         let mut attempt = self.fetch_once(wanted, &download).await;
-        let is_corrupt = |error: &ImageError| {
-            matches!(
-                error,
-                ImageError::DigestMismatch { .. }
-                    | ImageError::ReadLayer { .. }
-                    | ImageError::InvalidArchive { .. }
-            )
-        };
-        if resumed && attempt.as_ref().is_err_and(is_corrupt) {
+        if resumed && attempt.as_ref().is_err_and(ImageError::is_corrupt) {
             // The beginning came from elsewhere or from another time; it deserves one fresh start.
             download.clear()?;
             attempt = self.fetch_once(wanted, &download).await;
@@ -84,7 +76,7 @@ impl Puller {
             Ok(unpacked) => self.publish(unpacked, Some(download), wanted).await,
             Err(error) => {
                 // What is wrong must not be continued, and a full disk must not stay full.
-                if is_corrupt(&error) || error.is_disk_full() {
+                if error.is_corrupt() || error.is_disk_full() {
                     download.remove()?;
                 }
                 Err(error)

@@ -15,7 +15,7 @@ use runtime::image::{ImageError, Platform};
 
 use super::fake::Fake;
 use super::server::{Breaking, Registry};
-use super::{Node, Parts, digest, gzip, layer, manifest, noise, oci_archive, parts, tool};
+use super::{Node, Parts, authority, digest, gzip, hosts, layer, manifest, noise, oci_archive, parts, tool};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -27,15 +27,6 @@ fn login(user: &str, password: &str) -> Options {
     let credentials = Credentials::parse(&format!("{user}:{password}"));
     let registry = registry::Options { credentials, ..Default::default() };
     Options { registry, ..Default::default() }
-}
-
-fn hosts(registry: &str, toml: &str) -> (tempfile::TempDir, Settings) {
-    let folder = tempfile::tempdir().unwrap();
-    let directory = folder.path().join(registry);
-    fs::create_dir(&directory).unwrap();
-    fs::write(directory.join("hosts.toml"), toml).unwrap();
-    let settings = Settings { hosts_directories: vec![folder.path().to_owned()], docker_config: None };
-    (folder, settings)
 }
 
 #[tokio::test]
@@ -166,18 +157,7 @@ async fn secrets_do_not_follow_to_another_host() {
 #[tokio::test]
 async fn tls_needs_a_ca_that_is_known() {
     let work = tempfile::tempdir().unwrap();
-    let (ca_file, certificate, key) =
-        (work.path().join("ca.crt"), work.path().join("server.crt"), work.path().join("server.key"));
-    let ca_key = rcgen::KeyPair::generate().unwrap();
-    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    fs::write(&ca_file, ca.self_signed(&ca_key).unwrap().pem()).unwrap();
-    let server_key = rcgen::KeyPair::generate().unwrap();
-    let issuer = rcgen::Issuer::new(ca, ca_key);
-    let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    fs::write(&certificate, server.signed_by(&server_key, &issuer).unwrap().pem()).unwrap();
-    fs::write(&key, server_key.serialize_pem()).unwrap();
-
+    let [ca_file, certificate, key] = authority(work.path(), "127.0.0.1");
     let registry = Registry::with_tls(&certificate, &key);
     let archive = work.path().join("image.tar");
     oci_archive(&two_layers(), &archive);
@@ -238,6 +218,32 @@ async fn a_pull_that_was_given_up_is_continued_by_the_next() {
     assert!(node.file(&pulled, "big") == content);
     let after = way.bytes.load(Ordering::SeqCst) - before;
     assert!(after < (5 << 20) - came, "{came} bytes were here, yet {after} came again");
+}
+
+#[tokio::test]
+async fn what_came_broken_is_fetched_anew_and_never_kept() {
+    let fake = Fake::start().await;
+    // The break is inside of a file: the packed stream ends there and goes on.
+    let plain = layer("big", &noise(300_000, 37));
+    let half = gzip(&plain[..100_000]);
+    let image = parts("amd64", &[plain], |plain| [half.clone(), gzip(&plain[100_000..])].concat());
+    fake.put_image("web", "1", &image);
+    let node = Node::new();
+    let downloads = node.store().root().join("downloads");
+    let promised = digest(&image.layers[0]);
+    fs::write(downloads.join(&promised[7..]), [half.as_slice(), b"this is not packed"].concat()).unwrap();
+    let pulled = node.pull(&fake.name("web:1")).await.unwrap();
+    assert!(node.file(&pulled, "big") == noise(300_000, 37));
+    // A registry that sends it like this gets another chance the next time.
+    let mut broken = half.clone();
+    broken.resize(image.layers[0].len(), b'x');
+    let liar = Fake::start().await;
+    liar.put_image("web", "1", &image);
+    liar.put_blob("web", &promised, &broken);
+    let other = Node::new();
+    let error = other.pull(&liar.name("web:1")).await.unwrap_err().chain();
+    assert!(error.contains("failed to unpack \"big\""), "{error}");
+    assert!(is_empty(&other.store().root().join("downloads")), "nothing of it is kept");
 }
 
 #[tokio::test]
