@@ -157,7 +157,7 @@ pub fn commit(place: &Place, args: &CommitArgs) -> Result<()> {
     layer.rewind().context("cannot read the new layer")?;
     let images = place.images()?;
     let config = configuration(&images, &image, &container.definition, args, &diff_id)?;
-    let id = images.commit(&mut layer, &diff_id, &serde_json::to_vec(&config)?, &name)?;
+    let id = images.commit(&image, &mut layer, &diff_id, &serde_json::to_vec(&config)?, &name)?;
     println!("{id}");
     Ok(())
 }

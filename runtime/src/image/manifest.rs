@@ -23,6 +23,7 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// What we can read, as registries are told.
 pub const ACCEPTED: &str = "application/vnd.docker.distribution.manifest.v2+json, \
@@ -246,9 +247,28 @@ pub fn layer_type(beginning: &[u8]) -> String {
     }
 }
 
+/// A layer as OCI's manifests name it, where docker's have described it.
+pub fn oci_layer(layer: Descriptor) -> Descriptor {
+    let packed = layer.media_type.strip_prefix(DOCKER_LAYER).map(|packed| packed.replacen('.', "+", 1));
+    match packed {
+        Some(packed) => Descriptor { media_type: format!("{OCI_LAYER}{packed}"), ..layer },
+        None => layer,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dockers_layers_have_a_name_in_oci() {
+        let named = |media_type: &str| {
+            oci_layer(Descriptor { media_type: media_type.to_owned(), ..Descriptor::default() }).media_type
+        };
+        assert_eq!(named(&format!("{DOCKER_LAYER}.gzip")), layer_type(&[0x1f, 0x8b]));
+        assert_eq!(named(DOCKER_LAYER), OCI_LAYER);
+        assert_eq!(named("application/vnd.oci.image.layer.v1.tar+zstd"), format!("{OCI_LAYER}+zstd"));
+    }
 
     fn entry(platform: Option<&str>, digit: char) -> Descriptor {
         let digest = format!("sha256:{}", digit.to_string().repeat(64));

@@ -1,5 +1,6 @@
 //! Images as CRI tells them.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ impl Shared {
         } else {
             self.images.find(&name).map_err(unreadable)?.into_iter().collect()
         };
-        Ok(images.iter().map(cri_image).collect())
+        let elsewhere = self.images.used_by_others().map_err(unreadable)?;
+        Ok(images.iter().map(|image| cri_image(image, &elsewhere)).collect())
     }
 
     /// An image that is not there is no error: the answer is empty.
@@ -37,7 +39,9 @@ impl Shared {
         let name = spec.unwrap_or_default().image;
         let image = self.images.find(&name).map_err(unreadable)?;
         let info = image.as_ref().filter(|_| verbose).map(image_info).unwrap_or_default();
-        Ok(v1::ImageStatusResponse { image: image.as_ref().map(cri_image), info })
+        // Who asks for one image wants to use it, not to remove it.
+        let image = image.as_ref().map(|image| cri_image(image, &BTreeSet::new()));
+        Ok(v1::ImageStatusResponse { image, info })
     }
 
     /// Asks the registry, also when there is an image of this name: the caller has decided that it may be old.
@@ -133,7 +137,8 @@ fn unreadable(error: ImageError) -> Error {
     Error::unknown(if source.is_empty() { error.to_string() } else { format!("{error}: {source}") })
 }
 
-fn cri_image(image: &Image) -> v1::Image {
+/// An image in CRI's words. One that containers `elsewhere` are made of is pinned: no kubelet sees those.
+fn cri_image(image: &Image, elsewhere: &BTreeSet<String>) -> v1::Image {
     let (user, _) = image.config.config.user.split_once(':').unwrap_or((&image.config.config.user, ""));
     let uid = if user.is_empty() { Some(0) } else { user.parse().ok() };
     v1::Image {
@@ -144,6 +149,6 @@ fn cri_image(image: &Image) -> v1::Image {
         uid: uid.map(|value| v1::Int64Value { value }),
         username: if uid.is_some() { String::new() } else { user.to_owned() },
         spec: Some(v1::ImageSpec { image: image.id.clone(), ..Default::default() }),
-        pinned: image.pinned,
+        pinned: image.pinned || elsewhere.contains(&image.id),
     }
 }

@@ -101,6 +101,53 @@ fn an_oci_layout_comes_in_whole() {
 }
 
 #[test]
+fn images_of_volumes_and_of_other_runtimes_are_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let image = |name: &str| {
+        let layers = [layer(&[(tar::EntryType::Regular, name, b"x")])];
+        store.import(oci_layout(&layers, &format!("example.com/{name}:1"), |_| {}), None).unwrap().remove(0)
+    };
+    let [web, data, tools, idle] = ["web", "data", "tools", "idle"].map(image);
+    store.create_snapshot("pod", &web).unwrap();
+    store.keep_layers("pod", &data).unwrap();
+    store.keep_layers("pod", &data).unwrap();
+    let ctr = Store::open(directory.path()).unwrap().with_snapshots_of("ctr").unwrap();
+    ctr.create_snapshot("hand", &tools).unwrap();
+    let users = store.containers_by_image().unwrap();
+    let users = |image: &runtime::image::Image| users.get(&image.id).cloned().unwrap_or_default();
+    assert_eq!((users(&web), users(&data)), (vec!["pod".to_owned()], vec!["pod".to_owned()]));
+    assert_eq!((users(&tools), users(&idle)), (vec!["hand".to_owned()], Vec::new()));
+    assert_eq!(store.used_by_others().unwrap(), [tools.id.clone()].into());
+    assert_eq!(ctr.used_by_others().unwrap(), [web.id.clone(), data.id.clone()].into());
+    store.prune(true).unwrap();
+    let left: Vec<String> = store.list().unwrap().into_iter().map(|image| image.id).collect();
+    assert!(left.len() == 3 && !left.contains(&idle.id), "{left:?}");
+}
+
+#[test]
+fn a_kubelet_hears_that_images_of_containers_by_hand_must_stay() {
+    crate::world::in_world(|world| async move {
+        use cri::ImageService;
+        let archive = world.directory.path().join("tiny.tar");
+        crate::world::tiny_archive("example.com/tiny:1", &archive);
+        let images = world.runtime.images();
+        let image = images.import(File::open(archive).unwrap(), None).unwrap().remove(0);
+        let is_pinned = async || {
+            let listed = world.runtime.list_images(Default::default()).await.unwrap().images;
+            listed.into_iter().find(|listed| listed.id == image.id).unwrap().pinned
+        };
+        assert!(!is_pinned().await);
+        let ctr = Store::open(images.root()).unwrap().with_snapshots_of("ctr").unwrap();
+        ctr.create_snapshot("hand", &image).unwrap();
+        assert!(is_pinned().await);
+        ctr.remove_snapshot("hand").unwrap();
+        assert!(!is_pinned().await);
+        world
+    });
+}
+
+#[test]
 fn corrupt_archives_leave_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();

@@ -5,7 +5,8 @@
 //! layers/<diff id>/          unpacked layers, in overlayfs' own form
 //! references/<hash>.json     one name each: which image it means
 //! used/<image>               touched when a container is made of the image
-//! snapshots/<container>/     writable layers; `layers` in it names the layers that it stands on
+//! snapshots/<container>/     writable layers; `layers` in it names the layers that it stands on, `image` and
+//!                            `volumes` the images that it is made of and has as volumes
 //! snapshots-<owner>/         the same of another runtime beside the node's
 //! downloads/<digest>         what has come of a packed layer so far; locked while somebody fetches it
 //! leases/<random>/           a running import or pull: what it needs, what it has not finished ([`lease`])
@@ -223,15 +224,27 @@ impl Store {
         fs::read(&path).map_err(ImageError::storage("read", path))
     }
 
-    /// Which containers are made of which image, by the image's id.
+    /// Which containers are made of which image, or have it as a volume, by the image's id.
     pub fn containers_by_image(&self) -> Result<BTreeMap<String, Vec<String>>, ImageError> {
         let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for snapshot in self.all_snapshots()? {
-            let Ok(image) = fs::read_to_string(snapshot.join("image")) else { continue };
             let container = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            users.entry(image).or_default().push(container);
+            for image in images_of(&snapshot) {
+                users.entry(image).or_default().push(container.clone());
+            }
         }
         Ok(users)
+    }
+
+    /// The images that another runtime beside this one has containers of.
+    pub fn used_by_others(&self) -> Result<BTreeSet<String>, ImageError> {
+        let mut used = BTreeSet::new();
+        for snapshot in self.all_snapshots()? {
+            if snapshot.parent() != Some(&self.snapshots) {
+                used.extend(images_of(&snapshot));
+            }
+        }
+        Ok(used)
     }
 
     /// The unpacked layers of an image as overlayfs wants them: topmost first.
@@ -265,14 +278,17 @@ impl Store {
     /// Keeps the layers of one more image, which a container has as a volume, for as long as its writable layer.
     pub fn keep_layers(&self, container: &str, image: &Image) -> Result<(), ImageError> {
         let _not_collecting = self.lock(FlockArg::LockShared)?;
-        let path = self.snapshot_path(container).join("layers");
+        let snapshot = self.snapshot_path(container);
         let layers: String =
             image.config.rootfs.diff_ids.iter().map(|id| format!("\n{}", hex_of(id))).collect();
-        let append = || {
-            let mut file = fs::OpenOptions::new().append(true).open(&path)?;
-            io::Write::write_all(&mut file, layers.as_bytes())
+        let append = |name: &str, create: bool, text: &str| {
+            let path = snapshot.join(name);
+            let file = fs::OpenOptions::new().append(true).create(create).open(&path);
+            let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+            written.map_err(ImageError::storage("write", path))
         };
-        append().map_err(ImageError::storage("write", &path))
+        append("layers", false, &layers)?;
+        append("volumes", true, &format!("{}\n", image.id))
     }
 
     /// Deletes the writable layer of a container; that it is gone already is no error.
@@ -494,6 +510,12 @@ impl OrNotFound for io::Result<()> {
             result => result,
         }
     }
+}
+
+/// The images that a container is made of and has as volumes, each once.
+fn images_of(snapshot: &Path) -> BTreeSet<String> {
+    let read = |name: &str| fs::read_to_string(snapshot.join(name)).unwrap_or_default();
+    [read("image"), read("volumes")].iter().flat_map(|text| text.lines()).map(str::to_owned).collect()
 }
 
 /// The hexadecimal part of a digest.

@@ -1,6 +1,7 @@
 //! Pulling and pushing against Debian's docker-registry, filled and read by skopeo, and against a registry of our
 //! own where one has to lie, to hang up, or to count.
 
+mod commit;
 mod fake;
 mod pull;
 mod push;
