@@ -13,7 +13,7 @@ use crate::args::{CpArgs, ExportArgs};
 use crate::containers::Container;
 use crate::place::Place;
 use crate::root::Root;
-use crate::tree::{self, Owner, Writer};
+use crate::tree::{self, Manner, Owner, Writer};
 
 /// One side of a copy.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,12 +48,17 @@ pub fn cp(place: &Place, args: &CpArgs) -> Result<()> {
         (Side::Container { name, path }, Side::Here(target)) => {
             let root = open(place, &name)?;
             // Whose they are here depends on who asks, as with cp; root keeps them on request.
-            copy(&Tree::new(root.directory, &path), &Tree::here(&target)?, args, owner)
+            copy(
+                &Tree::new(root.directory, &path),
+                &Tree::here(&target)?,
+                args,
+                Manner { owner, is_here: true },
+            )
         }
         (Side::Here(source), Side::Container { name, path }) => {
             let source = Tree::here(&source)?;
             let root = open(place, &name)?;
-            copy(&source, &Tree::new(root.directory, &path), args, owner)
+            copy(&source, &Tree::new(root.directory, &path), args, Manner { owner, is_here: false })
         }
         (Side::Container { name, path }, Side::Stream) => {
             let root = open(place, &name)?;
@@ -140,7 +145,7 @@ impl Tree {
 }
 
 /// As docker does it: a file goes into a directory that is there or becomes what was named, a directory likewise.
-fn copy(source: &Tree, target: &Tree, args: &CpArgs, owner: Owner) -> Result<()> {
+fn copy(source: &Tree, target: &Tree, args: &CpArgs, manner: Manner) -> Result<()> {
     let source = followed(source, args.follow_link)?;
     if !is_at(&source)? {
         bail!("Could not find the file {} in the source", source.path.display());
@@ -149,10 +154,10 @@ fn copy(source: &Tree, target: &Tree, args: &CpArgs, owner: Owner) -> Result<()>
     if target.is_directory()? {
         let into = target.directory()?;
         if source.is_content || source.name().is_none() {
-            return tree::copy_content(&source.directory()?, &into, owner);
+            return tree::copy_content(&source.directory()?, &into, manner);
         }
         let name = source.name().context("the source has no name")?;
-        return tree::copy(&source.parent()?, name, &into, name, owner);
+        return tree::copy(&source.parent()?, name, &into, name, manner);
     }
     if source_is_directory && target.is_there() {
         bail!("cannot copy directory: {} is a file", target.path.display());
@@ -163,11 +168,11 @@ fn copy(source: &Tree, target: &Tree, args: &CpArgs, owner: Owner) -> Result<()>
     let name = target.name().context("the target has no name")?;
     let parent = target.parent()?;
     match source.name() {
-        Some(known) if !source.is_content => tree::copy(&source.parent()?, known, &parent, name, owner),
+        Some(known) if !source.is_content => tree::copy(&source.parent()?, known, &parent, name, manner),
         // All of a tree, as a directory of another name.
         _ => {
             runtime::sys::open::make_directory_at(&parent, name, 0o755)?;
-            tree::copy_content(&source.directory()?, &tree::enter(&parent, name)?, owner)
+            tree::copy_content(&source.directory()?, &tree::enter(&parent, name)?, manner)
         }
     }
 }

@@ -132,6 +132,9 @@ pub struct Volume {
     pub target: String,
     /// Whether it cannot be written.
     pub read_only: bool,
+    /// Whether it stays empty although the image has something at its place.
+    #[serde(default)]
+    pub no_copy: bool,
     /// How later mounts spread.
     pub propagation: Spread,
 }

@@ -35,6 +35,7 @@ mod table;
 mod terminal;
 mod trace;
 mod tree;
+mod volumes;
 
 use std::process::ExitCode;
 

@@ -15,7 +15,7 @@ use crate::place::Place;
 use crate::request::{Known, define};
 use crate::terminal::{self, DetachKeys};
 use crate::trace::Trace;
-use crate::{life, names};
+use crate::{life, names, volumes};
 
 /// `ctr run`.
 pub async fn run(place: &Place, args: &RunArgs, mut trace: Trace) -> Result<u8, Failure> {
@@ -130,7 +130,13 @@ async fn make(place: &Place, args: &CreateArgs, detached: bool) -> Result<(Conta
     let id = new_id();
     let turn = containers::reserve(place, &id)?;
     match record(place, args, &id, &image, network, detached) {
-        Ok(container) => Ok((container, turn)),
+        Ok(container) => match volumes::fill(place, &container, &image) {
+            Ok(()) => Ok((container, turn)),
+            Err(error) => {
+                life::remove(place, &container, &turn, true).await?;
+                Err(error)
+            }
+        },
         Err(error) => {
             life::abandon(place, &id, turn)?;
             Err(error)

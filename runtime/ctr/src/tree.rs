@@ -20,6 +20,23 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat};
 use runtime::sys::open::{Links, make_directories_in, open_in};
 
+/// How files come to their new place.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Whose they are there.
+    pub owner: Owner,
+    /// Whether the place is this machine's and not a container's: what a container has made gets no rights here.
+    pub is_here: bool,
+}
+
+impl Manner {
+    /// The mode of a copy: on this machine nothing runs as somebody else for a container's sake.
+    fn mode(self, status: &FileStat) -> Mode {
+        let kept = if self.is_here { 0o1777 } else { 0o7777 };
+        Mode::from_bits_truncate(status.st_mode & kept)
+    }
+}
+
 /// Whose files are at their new place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -64,18 +81,23 @@ pub fn enter(directory: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
 fn open_file(directory: impl AsFd, name: &OsStr) -> io::Result<File> {
     // A pipe that took the file's place must not stop us.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    Ok(File::from(openat(directory, name, flags, Mode::empty())?))
+    let file = File::from(openat(directory, name, flags, Mode::empty())?);
+    // Nor a device that did.
+    match kind(&fstat(&file)?) {
+        libc::S_IFREG => Ok(file),
+        _ => Err(io::Error::other("it is no file any more")),
+    }
 }
 
 /// Copies `name` below `from`, with all that is in it, to `new_name` below `to`.
-pub fn copy(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new_name: &OsStr, owner: Owner) -> Result<()> {
+pub fn copy(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new_name: &OsStr, manner: Manner) -> Result<()> {
     let shown = Path::new(name).display().to_string();
     let status = status(from, name).with_context(|| format!("cannot read {shown}"))?;
-    copy_entry(from, name, to, new_name, owner, &status).with_context(|| format!("cannot copy {shown}"))?;
+    copy_entry(from, name, to, new_name, manner, &status).with_context(|| format!("cannot copy {shown}"))?;
     if kind(&status) == libc::S_IFDIR {
         let source = enter(from, name).with_context(|| format!("cannot read {shown}"))?;
         let target = enter(to, new_name).with_context(|| format!("cannot write {shown}"))?;
-        copy_content(&source, &target, owner)?;
+        copy_content(&source, &target, manner)?;
         // Last, for what was put into it has changed its time.
         set_times(to, new_name, &status).with_context(|| format!("cannot copy {shown}"))?;
     }
@@ -83,11 +105,11 @@ pub fn copy(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new_name: &OsStr, owner:
 }
 
 /// Copies all that is in a directory into another one.
-pub fn copy_content(from: &OwnedFd, to: &OwnedFd, owner: Owner) -> Result<()> {
+pub fn copy_content(from: &OwnedFd, to: &OwnedFd, manner: Manner) -> Result<()> {
     names(from)
         .context("cannot list a directory")?
         .iter()
-        .try_for_each(|name| copy(from, name, to, name, owner))
+        .try_for_each(|name| copy(from, name, to, name, manner))
 }
 
 fn copy_entry(
@@ -95,7 +117,7 @@ fn copy_entry(
     name: &OsStr,
     to: &OwnedFd,
     new_name: &OsStr,
-    owner: Owner,
+    manner: Manner,
     status: &FileStat,
 ) -> io::Result<()> {
     match kind(status) {
@@ -105,29 +127,31 @@ fn copy_entry(
                 Err(error) => return Err(error.into()),
             }
             let directory = enter(to, new_name)?;
-            own(&directory, owner, status)?;
-            return Ok(fchmod(&directory, Mode::from_bits_truncate(status.st_mode & 0o7777))?);
+            own(&directory, manner.owner, status)?;
+            return Ok(fchmod(&directory, manner.mode(status))?);
         }
         libc::S_IFREG => {
             let mut source = open_file(from, name)?;
             let mut target = create(to, new_name)?;
             io::copy(&mut source, &mut target)?;
-            own(&target, owner, status)?;
-            fchmod(&target, Mode::from_bits_truncate(status.st_mode & 0o7777))?;
+            own(&target, manner.owner, status)?;
+            fchmod(&target, manner.mode(status))?;
         }
         libc::S_IFLNK => {
             let target = readlinkat(from, name)?;
             make_way(to, new_name)?;
             symlinkat(target.as_os_str(), to, new_name)?;
-            own_link(to, new_name, owner, status)?;
+            own_link(to, new_name, manner.owner, status)?;
         }
         // A socket is nothing without whoever listens on it.
         libc::S_IFSOCK => return Ok(()),
+        libc::S_IFCHR | libc::S_IFBLK if manner.is_here => {
+            return Err(io::Error::other("a container's devices are not made on this machine"));
+        }
         other => {
             make_way(to, new_name)?;
-            let mode = Mode::from_bits_truncate(status.st_mode & 0o7777);
-            mknodat(to, new_name, SFlag::from_bits_truncate(other), mode, status.st_rdev)?;
-            own_link(to, new_name, owner, status)?;
+            mknodat(to, new_name, SFlag::from_bits_truncate(other), manner.mode(status), status.st_rdev)?;
+            own_link(to, new_name, manner.owner, status)?;
         }
     }
     set_times(to, new_name, status)
@@ -235,6 +259,9 @@ impl<W: Write> Writer<W> {
             }
             self.links.insert(key, path.to_owned());
         }
+        if kind(status) != libc::S_IFSOCK {
+            self.add_attributes(directory, name)?;
+        }
         match kind(status) {
             libc::S_IFREG if self.device.is_some_and(|device| device != status.st_dev) => {
                 self.tar.append_data(&mut header, path, io::empty())
@@ -269,6 +296,16 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    /// Adds the extended attributes of the entry that comes next, such as a program's capabilities.
+    fn add_attributes(&mut self, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        let attributes = runtime::sys::attributes::of(directory, name)?;
+        let travelling = attributes.iter().filter(|(name, _)| travels(name));
+        let records: Vec<(String, &[u8])> =
+            travelling.map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice())).collect();
+        let records = records.iter().map(|(key, value)| (key.as_str(), *value));
+        self.tar.append_pax_extensions(records)
+    }
+
     /// Adds an empty file, such as a whiteout.
     pub fn add_marker(&mut self, path: &Path, status: &FileStat) -> Result<()> {
         let mut header = header(status);
@@ -292,6 +329,12 @@ impl<W: Write> Writer<W> {
     pub fn finish(self) -> Result<W> {
         self.tar.into_inner().context("cannot write the archive")
     }
+}
+
+/// Whether an extended attribute is the file's own: overlayfs' are the layer's, and labels and measurements the
+/// machine's.
+fn travels(name: &str) -> bool {
+    name == "security.capability" || name.starts_with("user.") && !name.starts_with("user.overlay.")
 }
 
 fn header(status: &FileStat) -> tar::Header {

@@ -4,6 +4,7 @@
 //! open directory, with `openat2` telling it not to leave ([`open`]); mounts are made detached and
 //! attached to descriptors ([`mount`]); processes are held by pidfd ([`process`]).
 
+pub mod attributes;
 pub mod bpf;
 pub mod clock;
 pub mod failpoint;

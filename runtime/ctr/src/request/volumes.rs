@@ -31,6 +31,7 @@ pub fn parse(given: &str, volumes: &Path) -> Result<Volume> {
             source: std::path::absolute(path)?,
             target: target.to_owned(),
             read_only: false,
+            no_copy: false,
             propagation: Spread::Private,
         },
         Some(name) => {
@@ -48,8 +49,9 @@ pub fn parse(given: &str, volumes: &Path) -> Result<Volume> {
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => volume.read_only = true,
-            // Labels of SELinux, and copying what the image has there, are nothing that we do.
-            "rw" | "z" | "Z" | "nocopy" => {}
+            "nocopy" => volume.no_copy = true,
+            // Labels of SELinux are nothing that we do.
+            "rw" | "z" | "Z" => {}
             "private" | "rprivate" => volume.propagation = Spread::Private,
             "slave" | "rslave" => volume.propagation = Spread::Slave,
             "shared" | "rshared" => volume.propagation = Spread::Shared,
@@ -73,6 +75,7 @@ fn named(name: &str, target: &str, volumes: &Path) -> Volume {
         source,
         target: target.to_owned(),
         read_only: false,
+        no_copy: false,
         propagation: Spread::Private,
     }
 }
@@ -93,6 +96,7 @@ mod tests {
         assert_eq!((named.source.as_path(), named.anonymous), (Path::new("/volumes/cache"), false));
         let nameless = parse("/in", volumes).unwrap();
         assert!(nameless.anonymous && nameless.source.starts_with("/volumes"));
+        assert!(parse("cache:/in:nocopy", volumes).unwrap().no_copy && !named.no_copy);
         assert_eq!(parse("/a:/b:rw,rslave", volumes).unwrap().propagation, Spread::Slave);
     }
 

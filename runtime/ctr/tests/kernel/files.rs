@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Cursor;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::world::{IMAGE, in_world};
 
@@ -97,6 +98,103 @@ fn what_changed_is_told_and_becomes_an_image() {
         assert!(id.starts_with("sha256:"));
         assert_eq!(world.ok(&["run", "--rm", "made/it:2"]), "new\nof the image\nmore\ngone\n1\n");
         assert_eq!(world.ok(&["run", "--rm", "made/it:2", "ls", "/a/b"]), "c\n");
+    });
+}
+
+#[test]
+fn what_a_container_hands_out_has_no_rights_on_the_machine() {
+    in_world(|world| {
+        let script = "cp /bin/busybox /tmp/rights; chmod 6755 /tmp/rights; mkdir /tmp/nodes; mkfifo /tmp/nodes/pipe; \
+                      mknod /tmp/nodes/zero c 1 5; sleep 1000";
+        world.detached(&["--name", "sly"], script);
+        world.until("its device", || world.run(&["exec", "sly", "test", "-c", "/tmp/nodes/zero"]).code == 0);
+        let here = |name: &str| world.path().join(name);
+        for options in [&["cp"][..], &["cp", "-a"]] {
+            let out = here("rights");
+            world.ok(&[options, &["sly:/tmp/rights", out.to_str().unwrap()]].concat());
+            assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o7777, 0o755);
+            let done = world.run(&[options, &["sly:/tmp/nodes", here("nodes").to_str().unwrap()]].concat());
+            assert!(done.code != 0 && done.err.contains("devices are not made on this machine"), "{done:?}");
+            assert!(!here("nodes/zero").exists());
+        }
+        // The other way round a container gets what it is given.
+        let given = here("given");
+        fs::write(&given, "").unwrap();
+        fs::set_permissions(&given, fs::Permissions::from_mode(0o4755)).unwrap();
+        world.ok(&["cp", given.to_str().unwrap(), "sly:/tmp/given"]);
+        assert_eq!(world.ok(&["exec", "sly", "stat", "-c", "%a", "/tmp/given"]), "4755\n");
+    });
+}
+
+#[test]
+fn capabilities_of_programs_stay_with_them() {
+    in_world(|world| {
+        let id =
+            world.detached(&["--name", "made"], "cp /bin/busybox /tmp/able; touch /tmp/done; sleep 1000");
+        world.until("its file", || world.run(&["exec", "made", "test", "-e", "/tmp/done"]).code == 0);
+        let file = world.path().join("images/snapshots-ctr").join(&id).join("upper/tmp/able");
+        allow_raw_sockets(&file);
+        let records = |tar: &[u8]| {
+            let mut archive = tar::Archive::new(Cursor::new(tar));
+            let mut keys = Vec::new();
+            for entry in archive.entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let path = entry.path().unwrap().display().to_string();
+                for extension in entry.pax_extensions().unwrap().into_iter().flatten() {
+                    keys.push(format!("{path} {}", extension.unwrap().key().unwrap()));
+                }
+            }
+            keys
+        };
+        let whole = world.command(&["export", "made"]).output().unwrap().stdout;
+        assert_eq!(records(&whole), ["tmp/able SCHILY.xattr.security.capability"]);
+        world.ok(&["commit", "made", "able:1"]);
+        world.ok(&["create", "--name", "again", "able:1", "true"]);
+        let again = world.command(&["export", "again"]).output().unwrap().stdout;
+        assert_eq!(records(&again), ["tmp/able SCHILY.xattr.security.capability"]);
+    });
+}
+
+/// What `setcap cap_net_raw+ep` writes.
+fn allow_raw_sockets(file: &std::path::Path) {
+    let version_2_effective = 0x0200_0001_u32.to_le_bytes();
+    let permitted = (1_u32 << 13).to_le_bytes();
+    let value = [version_2_effective, permitted, [0; 4], [0; 4], [0; 4]].concat();
+    let path = std::ffi::CString::new(file.to_str().unwrap()).unwrap();
+    let name = c"security.capability";
+    // SAFETY: path, name and value live through the call, the value's length is passed along.
+    let done = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn new_volumes_have_what_the_image_has_there() {
+    in_world(|world| {
+        world.ok(&[
+            "run",
+            "--name",
+            "base",
+            IMAGE,
+            "sh",
+            "-c",
+            "mkdir -m 750 /data; echo of image > /data/file",
+        ]);
+        world.ok(&["commit", "-c", "VOLUME /data", "base", "with-volume:1"]);
+        let read = ["sh", "-c", "stat -c %a /data; cat /data/file"];
+        let run = |options: &[&str], command: &[&str]| {
+            world.run(&[&["run", "--rm"], options, &["with-volume:1"], command].concat())
+        };
+        assert_eq!(run(&[], &read).out, "750\nof image\n", "one that nobody has named");
+        let change = ["sh", "-c", "cat /data/file; echo changed > /data/file"];
+        assert_eq!(run(&["-v", "store:/data"], &change).out, "of image\n");
+        assert_eq!(run(&["-v", "store:/data"], &read).out, "750\nchanged\n", "it is filled once");
+        assert_eq!(run(&["-v", "bare:/data:nocopy"], &["ls", "/data"]).out, "");
+        assert_eq!(run(&["-v", "etc:/etc"], &["cat", "/etc/motd"]).out, "of the image\n");
+        let host = world.path().join("host");
+        let bind = format!("{}:/data", host.display());
+        assert_eq!(run(&["-v", &bind], &["ls", "/data"]).out, "", "the machine's folders are its own");
+        let left = fs::read_dir(world.path().join("data/volumes")).unwrap().count();
+        assert_eq!(left, 3, "anonymous volumes are gone");
     });
 }
 

@@ -169,7 +169,7 @@ fn busybox_archive(directory: &Path) -> PathBuf {
     }
     append(&mut layer, tar::EntryType::Regular, "bin/busybox", 0o755, &busybox);
     let applets = "sh cat echo sleep id hostname ls mount mkdir touch kill ps env head grep true false readlink stat tty \
-                   stty nc test wc tr rm ln seq ip pwd wget";
+                   stty nc test wc tr rm ln seq ip pwd wget cp chmod mkfifo mknod";
     for applet in applets.split_whitespace() {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
