@@ -13,6 +13,8 @@ pub mod crd;
 pub mod decode;
 pub mod field;
 pub mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod kind;
 pub mod kinds;
 pub mod meta;
