@@ -4,7 +4,9 @@
 //! plain functions over the object and what it must know about others. The plug-ins run on what users and components
 //! send, not on what the server writes for itself.
 
+mod certificates;
 mod classes;
+mod extended;
 mod limits;
 #[allow(dead_code, reason = "webhooks and policies, which come next, ask it")]
 pub(crate) mod matching;
@@ -14,6 +16,7 @@ mod pod_security;
 mod priority;
 mod protection;
 pub mod quota;
+mod resize;
 mod service_account;
 mod tolerations;
 mod webhooks;
@@ -111,15 +114,17 @@ impl Admission {
         object: &mut Object,
     ) -> Result<(), Status> {
         let is_create = attributes.operation == Operation::Create;
+        // Nobody is asked about what cannot be there.
+        let namespace = self.namespace(registry, attributes.namespace).await?;
+        namespace::validate(attributes, namespace.as_deref(), Some(object))?;
         match what(attributes) {
             ("", "pods", "") if is_create => {
-                let namespace = self.namespace(registry, attributes.namespace).await?;
-                namespace::validate(attributes, namespace.as_deref(), Some(object))?;
                 let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
                 limits::set_defaults(object, &limits);
                 service_account::admit(registry, &self.accounts, attributes, object).await?;
                 priority::admit(attributes, &self.priority_classes(registry).await?, object)?;
                 tolerations::for_unready_nodes(object);
+                extended::tolerate(object);
                 classes::runtime_class(registry, attributes, object).await?;
             }
             ("", "nodes", "") if is_create => tolerations::taint_new_node(object),
@@ -146,7 +151,13 @@ impl Admission {
     ) -> Result<Vec<String>, Status> {
         let mut warnings = Vec::new();
         if let Some(node) = node_of(attributes.user) {
-            node_restriction::validate(node, attributes, object, old)?;
+            let evicted = match what(attributes) {
+                ("", "pods", "eviction") => {
+                    Some(registry.get(attributes.kind, attributes.namespace, attributes.name).await?)
+                }
+                _ => None,
+            };
+            node_restriction::validate(node, attributes, object, old.or(evicted.as_ref()))?;
         }
         let namespace = self.namespace(registry, attributes.namespace).await?;
         namespace::validate(attributes, namespace.as_deref(), object)?;
@@ -160,7 +171,13 @@ impl Admission {
             ("", "pods", "ephemeralcontainers") => {
                 warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
+            ("certificates.k8s.io", _, _) => {
+                certificates::check(&self.authorizer, attributes, object, old).await?;
+            }
             ("", "persistentvolumeclaims", "") => {
+                if let Some(old) = old {
+                    resize::check(registry, attributes, object, old).await?;
+                }
                 let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
                 limits::validate(attributes, object, &limits)?;
             }

@@ -58,10 +58,65 @@ fn refuse_new_pod(node: &str, pod: &Object) -> Option<String> {
             "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
         ));
     }
-    refuse_foreign(node, pod, "create pods").or_else(|| {
-        let is_bound = !pod.text(&["spec", "serviceAccountName"]).is_empty();
-        is_bound.then(|| format!("node {node:?} can not create pods that reference a service account"))
-    })
+    refuse_foreign(node, pod, "create pods")
+        .or_else(|| refuse_owners(node, pod))
+        .or_else(|| refuse_references(node, pod))
+}
+
+/// A mirror pod goes with its node.
+fn refuse_owners(node: &str, pod: &Object) -> Option<String> {
+    let only = |what: &str| Some(format!("node {node:?} can only create pods with {what} set to itself"));
+    let owner = match pod.owner_references() {
+        [] => return only("an owner reference"),
+        [owner] => owner,
+        _ => return only("a single owner reference"),
+    };
+    if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
+        return only("an owner reference");
+    }
+    if owner["controller"] != true {
+        return only("a controller owner reference");
+    }
+    (owner["blockOwnerDeletion"] == true)
+        .then(|| format!("node {node:?} must not set blockOwnerDeletion on an owner reference"))
+}
+
+/// Nobody gets at secrets by making a pod that mounts them.
+fn refuse_references(node: &str, pod: &Object) -> Option<String> {
+    let refuse = |what: &str| Some(format!("node {node:?} can not create pods that reference {what}"));
+    if !pod.text(&["spec", "serviceAccountName"]).is_empty() {
+        return refuse("a service account");
+    }
+    let has_volume = |sort: &str| {
+        pod.list(&["spec", "volumes"]).iter().any(|volume| {
+            let projected = volume["projected"]["sources"].as_array().map_or(&[][..], Vec::as_slice);
+            !volume[sort].is_null() || projected.iter().any(|source| !source[sort].is_null())
+        })
+    };
+    let has_variable = |reference: &str, all: &str| {
+        let lists = ["containers", "initContainers", "ephemeralContainers"];
+        lists.iter().flat_map(|list| pod.list(&["spec", list])).any(|container| {
+            let entries = |field: &str| container[field].as_array().cloned().unwrap_or_default();
+            entries("env").iter().any(|entry| !entry["valueFrom"][reference].is_null())
+                || entries("envFrom").iter().any(|entry| !entry[all].is_null())
+        })
+    };
+    if has_volume("secret")
+        || has_variable("secretKeyRef", "secretRef")
+        || !pod.list(&["spec", "imagePullSecrets"]).is_empty()
+    {
+        return refuse("secrets");
+    }
+    if has_volume("configMap") || has_variable("configMapKeyRef", "configMapRef") {
+        return refuse("configmaps");
+    }
+    if has_volume("persistentVolumeClaim") {
+        return refuse("persistentvolumeclaims");
+    }
+    if has_volume("clusterTrustBundle") {
+        return refuse("clustertrustbundles");
+    }
+    (!pod.list(&["spec", "resourceClaims"]).is_empty()).then(|| refuse("resourceclaims")).flatten()
 }
 
 fn refuse_foreign(node: &str, pod: &Object, verb: &str) -> Option<String> {
@@ -108,6 +163,10 @@ fn refuse_node(
     let retainted = old.is_some_and(|old| taints(old) != taints(object));
     let config = |node: &Object| node.at(&["spec", "configSource"]).cloned().unwrap_or(Value::Null);
     let reconfigured = old.is_some_and(|old| !config(object).is_null() && config(old) != config(object));
+    let reowned = old.is_some_and(|old| old.owner_references() != object.owner_references());
+    if reowned {
+        return Some(format!("node {node:?} is not allowed to modify ownerReferences"));
+    }
     match (retainted, reconfigured) {
         (true, _) => Some(format!("node {node:?} is not allowed to modify taints")),
         (_, true) => Some(format!("node {node:?} is not allowed to update configSource")),
@@ -162,8 +221,22 @@ mod tests {
     fn a_kubelet_creates_mirror_pods_only() {
         let plain = object(json!({"spec": {"nodeName": "n1"}}));
         assert!(refuse_new_pod("n1", &plain).unwrap().contains("can only create mirror pods"));
-        let mirror = json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": {"nodeName": "n1"}});
-        assert_eq!(refuse_new_pod("n1", &object(mirror)), None);
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "1", "controller": true});
+        let mirror = |owners: Value, mut spec: Value| {
+            spec["nodeName"] = "n1".into();
+            let metadata = json!({"annotations": {MIRROR: "x"}, "ownerReferences": owners});
+            refuse_new_pod("n1", &object(json!({"metadata": metadata, "spec": spec})))
+        };
+        assert_eq!(mirror(json!([owner]), json!({})), None);
+        let orphan = r#"node "n1" can only create pods with an owner reference set to itself"#;
+        assert_eq!(mirror(json!([]), json!({})).as_deref(), Some(orphan));
+        let secret =
+            json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}]});
+        let refused = mirror(json!([owner]), secret);
+        assert_eq!(refused.as_deref(), Some(r#"node "n1" can not create pods that reference secrets"#));
+        let env = json!({"containers": [{"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {}}}]}]});
+        let refused = mirror(json!([owner]), env);
+        assert_eq!(refused.as_deref(), Some(r#"node "n1" can not create pods that reference configmaps"#));
     }
 
     #[test]

@@ -32,10 +32,14 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
     if !needs_no_budget(&pod) {
         take_from_budget(call, &pod, write.dry_run).await?;
     }
-    write::delete(&Write { subresource: "", ..write }, &options).await?;
+    // Admission has seen the eviction; as upstream, the deletion that follows is the server's own.
+    let write = Write { subresource: "", hooks: None, ..write };
+    warnings.extend(write::delete(&write, &options).await?.warnings);
     let answer =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    answer::value(StatusCode::CREATED, &answer, &call.view()?.wanted)
+    let mut response = answer::value(StatusCode::CREATED, &answer, &call.view()?.wanted)?;
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
 }
 
 /// Pods that no application depends on: not running yet, finished, or going already.

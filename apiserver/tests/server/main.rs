@@ -18,6 +18,7 @@ mod kubelet;
 mod network;
 mod ownership;
 mod permissive;
+mod plug_ins;
 mod protection;
 mod remote;
 mod subresources;

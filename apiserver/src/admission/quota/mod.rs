@@ -1,13 +1,14 @@
 //! ResourceQuota: a namespace uses no more than its quotas allow, also when many write at once.
 //!
 //! What is in use is counted from the objects that are there, not from a status that may lag behind. An object that was
-//! admitted but is not there yet is remembered until it is, or until its write must have failed. [`status`] writes
-//! down what is used, for people to read.
+//! admitted but is not there yet is remembered until it is, or until its write must have failed. [`charge`] says what
+//! one object uses; [`status`] writes down what is used, for people to read.
 
+mod charge;
 pub mod status;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,16 +22,17 @@ use crate::{
     hooks::{Attributes, Operation},
     registry::Registry,
 };
+use charge::{Amounts, Charge, canonical, count_name, silent_containers};
 
 /// After this an admitted object that did not appear has failed to be written.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Amounts by the names that quotas use for them.
-type Amounts = BTreeMap<String, Quantity>;
-
 /// What is in use, by kind.
 pub(super) struct Usage {
+    /// The kinds that most quotas are about.
     kinds: Vec<(&'static Kind, Follow<InUse>)>,
+    /// Held while objects of other kinds are counted, one write after the other.
+    counting: tokio::sync::Mutex<()>,
     admitted: Mutex<HashMap<Key, Admitted>>,
 }
 
@@ -41,26 +43,17 @@ struct Admitted {
     charge: Charge,
 }
 
-/// What one object uses, and what decides whether a scoped quota counts it.
-#[derive(Clone, Debug, PartialEq)]
-struct Charge {
-    amounts: Amounts,
-    scopes: Scopes,
-}
-
-/// The scopes that a pod is in; other objects are in none.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Scopes {
-    is_pod: bool,
-    best_effort: bool,
-    terminating: bool,
-    priority_class: String,
-}
-
 impl Usage {
     pub(super) fn new() -> Usage {
-        let core =
-            ["pods", "services", "configmaps", "secrets", "persistentvolumeclaims", "replicationcontrollers"];
+        let core = [
+            "pods",
+            "services",
+            "configmaps",
+            "secrets",
+            "persistentvolumeclaims",
+            "replicationcontrollers",
+            "resourcequotas",
+        ];
         let counted = core
             .map(|plural| kind("", plural))
             .into_iter()
@@ -70,30 +63,52 @@ impl Usage {
             )
             .chain(["jobs", "cronjobs"].map(|plural| kind("batch", plural)))
             .chain([kind("networking.k8s.io", "ingresses")]);
-        Usage { kinds: counted.map(|kind| (kind, Follow::new(kind))).collect(), admitted: Mutex::default() }
+        Usage {
+            kinds: counted.map(|kind| (kind, Follow::new(kind))).collect(),
+            counting: tokio::sync::Mutex::default(),
+            admitted: Mutex::default(),
+        }
     }
 
     /// What a namespace uses of what a quota limits.
     async fn used(&self, registry: &Registry, quota: &Object) -> Result<Amounts, Status> {
-        let hard = quota.at(&["spec", "hard"]).and_then(Value::as_object);
-        let names: Vec<&String> = hard.into_iter().flatten().map(|(name, _)| name).collect();
+        let names = limited(quota);
         let mut used: Amounts = names.iter().map(|name| (name.to_string(), Quantity::default())).collect();
+        let sum = |in_use: &InUse| -> Amounts {
+            let charges: Vec<&Charge> = in_use
+                .others(quota.namespace(), "")
+                .filter(|charge| charge.scopes.match_quota(quota))
+                .collect();
+            let sum = |name: &str| {
+                charges.iter().filter_map(|charge| charge.amounts.get(canonical(name)).copied()).sum()
+            };
+            names.iter().map(|name| (name.to_string(), sum(name))).collect()
+        };
         for (_, in_use) in &self.kinds {
-            let of_kind: Amounts = in_use
-                .ask(registry, |in_use| {
-                    let charges: Vec<&Charge> = in_use
-                        .others(quota.namespace(), "")
-                        .filter(|charge| charge.scopes.match_quota(quota))
-                        .collect();
-                    let sum = |name: &str| {
-                        charges.iter().filter_map(|charge| charge.amounts.get(canonical(name)).copied()).sum()
-                    };
-                    names.iter().map(|name| (name.to_string(), sum(name))).collect()
-                })
-                .await?;
+            let of_kind = in_use.ask(registry, |in_use| sum(in_use)).await?;
             of_kind.into_iter().for_each(|(name, amount)| *used.entry(name).or_default() += amount);
         }
+        for kind in self.others(registry, std::slice::from_ref(quota)) {
+            let in_use = InUse::listed(registry, kind, quota.namespace()).await?;
+            sum(&in_use).into_iter().for_each(|(name, amount)| *used.entry(name).or_default() += amount);
+        }
         Ok(used)
+    }
+
+    /// The kinds beyond the usual ones that quotas count.
+    fn others(&self, registry: &Registry, quotas: &[Object]) -> Vec<&'static Kind> {
+        let wanted: BTreeSet<&str> =
+            quotas.iter().flat_map(limited).filter(|name| name.starts_with("count/")).collect();
+        let usual: BTreeSet<String> = self.kinds.iter().map(|(kind, _)| count_name(kind)).collect();
+        let mut found: Vec<&'static Kind> = Vec::new();
+        for kind in registry.kinds().all() {
+            let name = count_name(kind);
+            let is_new = !usual.contains(&name) && found.iter().all(|other| count_name(other) != name);
+            if kind.is_namespaced() && is_new && wanted.contains(name.as_str()) {
+                found.push(kind);
+            }
+        }
+        found
     }
 
     /// Refuses what a quota has no room for; what it has room for is remembered as used.
@@ -106,67 +121,105 @@ impl Usage {
         quotas: &[Arc<Object>],
     ) -> Result<(), Status> {
         let kind = attributes.kind;
-        let Some((_, in_use)) = self.kinds.iter().find(|(counted, _)| counted.storage == kind.storage) else {
-            return Ok(());
-        };
         if quotas.is_empty() || attributes.operation == Operation::Delete {
             return Ok(());
         }
         let charge = Charge::of(kind, object);
-        if old.is_some_and(|old| Charge::of(kind, old) == charge) {
+        let before = old.map(|old| Charge::of(kind, old));
+        if before.as_ref() == Some(&charge) {
             return Ok(());
         }
-        let admitted: Result<(), String> = in_use
-            .ask(registry, |in_use| {
-                let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
-                admitted.retain(|key, one| {
-                    one.at.elapsed() < WRITE_PATIENCE
-                        && !(key.0 == kind.storage && in_use.has(&key.1, &key.2))
-                });
-                let (namespace, name) = (attributes.namespace, object.name());
-                let under_way = admitted
-                    .iter()
-                    .filter(|(key, _)| key.0 == kind.storage && key.1 == namespace && key.2 != name)
-                    .map(|(_, one)| &one.charge);
-                let used: Vec<&Charge> = in_use.others(namespace, name).chain(under_way).collect();
-                for quota in quotas {
-                    check(quota, &charge, &used)?;
-                }
-                if attributes.operation == Operation::Create && !attributes.dry_run {
-                    let key = (kind.storage, namespace.to_string(), name.to_string());
-                    admitted.insert(key, Admitted { at: Instant::now(), charge: charge.clone() });
-                }
-                Ok(())
-            })
-            .await?;
+        let write =
+            Write { usage: self, attributes, object, charge: &charge, before: before.as_ref(), quotas };
+        let usual = self.kinds.iter().find(|(counted, _)| counted.storage == kind.storage);
+        let admitted = match usual {
+            Some((_, in_use)) => in_use.ask(registry, |in_use| write.admit(in_use)).await?,
+            None if quotas.iter().any(|quota| limited(quota).contains(&count_name(kind).as_str())) => {
+                let _one_after_the_other = self.counting.lock().await;
+                write.admit(&InUse::listed(registry, kind, attributes.namespace).await?)
+            }
+            None => Ok(()),
+        };
         admitted.map_err(|why| forbidden(attributes, Some(object), &why))
     }
 }
 
-/// Whether one quota has room for the charge beside what is used.
-fn check(quota: &Object, charge: &Charge, used: &[&Charge]) -> Result<(), String> {
-    if !charge.scopes.match_quota(quota) {
-        return Ok(());
-    }
+/// What a quota limits, by name.
+fn limited(quota: &Object) -> Vec<&str> {
     let hard = quota.at(&["spec", "hard"]).and_then(Value::as_object);
-    let mut missing = Vec::new();
+    hard.into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+}
+
+/// A write that has to have room.
+struct Write<'a> {
+    usage: &'a Usage,
+    attributes: &'a Attributes<'a>,
+    object: &'a Object,
+    charge: &'a Charge,
+    before: Option<&'a Charge>,
+    quotas: &'a [Arc<Object>],
+}
+
+impl Write<'_> {
+    /// Finds room beside what is there and what is under way.
+    fn admit(&self, in_use: &InUse) -> Result<(), String> {
+        let storage = self.attributes.kind.storage;
+        let mut admitted = self.usage.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.retain(|key, one| {
+            one.at.elapsed() < WRITE_PATIENCE && !(key.0 == storage && in_use.has(&key.1, &key.2))
+        });
+        let (namespace, name) = (self.attributes.namespace, self.object.name());
+        let under_way = admitted
+            .iter()
+            .filter(|(key, _)| key.0 == storage && key.1 == namespace && key.2 != name)
+            .map(|(_, one)| &one.charge);
+        let used: Vec<&Charge> = in_use.others(namespace, name).chain(under_way).collect();
+        for quota in self.quotas {
+            if self.charge.scopes.match_quota(quota) {
+                self.check_complete(quota)?;
+                check(quota, self.charge, self.before, &used)?;
+            }
+        }
+        if self.attributes.operation == Operation::Create && !self.attributes.dry_run {
+            let key = (storage, namespace.to_string(), name.to_string());
+            admitted.insert(key, Admitted { at: Instant::now(), charge: self.charge.clone() });
+        }
+        Ok(())
+    }
+
+    /// A pod's containers have to say what the quota counts.
+    fn check_complete(&self, quota: &Object) -> Result<(), String> {
+        if self.charge.scopes.sort != charge::Sort::Pod {
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        for name in limited(quota) {
+            let silent = silent_containers(self.object, name);
+            if !silent.is_empty() {
+                missing.push(format!("{name} for: {}", silent.into_iter().collect::<Vec<_>>().join(",")));
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("failed quota: {}: must specify {}", quota.name(), missing.join("; "))),
+        }
+    }
+}
+
+/// Whether one quota has room for the charge beside what is used by others. What got less is never too much.
+fn check(quota: &Object, charge: &Charge, before: Option<&Charge>, used: &[&Charge]) -> Result<(), String> {
+    let hard = quota.at(&["spec", "hard"]).and_then(Value::as_object);
     let mut exceeded: Vec<[String; 3]> = Vec::new();
     for (name, limit) in hard.into_iter().flatten() {
         let Ok(limit) = Quantity::from_json(limit) else { continue };
-        let Some(asked) = charge.amounts.get(canonical(name)) else {
-            if charge.scopes.is_pod && is_compute(name) && !charge.scopes.best_effort_only(quota) {
-                missing.push(name.clone());
-            }
-            continue;
-        };
-        let counted = used.iter().filter(|other| other.scopes.match_quota(quota));
-        let now: Quantity = counted.filter_map(|other| other.amounts.get(canonical(name)).copied()).sum();
-        if !asked.is_zero() && now + *asked > limit {
-            exceeded.push([asked, &now, &limit].map(|amount| format!("{name}={amount}")));
+        let amount = |charge: &Charge| charge.amounts.get(canonical(name)).copied().unwrap_or_default();
+        let counted = |charge: &&&Charge| charge.scopes.match_quota(quota);
+        let asked = amount(charge);
+        let had = before.as_ref().filter(counted).map(|before| amount(before)).unwrap_or_default();
+        let others: Quantity = used.iter().filter(counted).map(|other| amount(other)).sum();
+        if asked > had && others + asked > limit {
+            exceeded.push([asked - had, others + had, limit].map(|amount| format!("{name}={amount}")));
         }
-    }
-    if !missing.is_empty() {
-        return Err(format!("failed quota: {}: must specify {}", quota.name(), missing.join(",")));
     }
     if exceeded.is_empty() {
         return Ok(());
@@ -176,162 +229,18 @@ fn check(quota: &Object, charge: &Charge, used: &[&Charge]) -> Result<(), String
     Err(format!("exceeded quota: {}, requested: {requested}, used: {used}, limited: {limited}", quota.name()))
 }
 
-impl Charge {
-    fn of(kind: &Kind, object: &Object) -> Charge {
-        let mut amounts = Amounts::new();
-        let mut add = |name: &str, amount: Quantity| *amounts.entry(name.to_string()).or_default() += amount;
-        let one = Quantity::from_value(1);
-        let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
-        let mut scopes = Scopes::default();
-        if kind.plural != "pods" {
-            add(&format!("count/{}{group}", kind.plural), one);
-        }
-        match kind.plural {
-            "pods" => {
-                add("count/pods", one);
-                if !is_finished(object) {
-                    add("pods", one);
-                    pod_amounts(object).into_iter().for_each(|(name, amount)| add(&name, amount));
-                }
-                scopes = Scopes::of(object);
-            }
-            "services" => {
-                add("services", one);
-                let kind = object.text(&["spec", "type"]);
-                let ports = object.list(&["spec", "ports"]).len();
-                let ports = Quantity::from_value(i64::try_from(ports).unwrap_or(i64::MAX));
-                match kind {
-                    "LoadBalancer" => {
-                        add("services.loadbalancers", one);
-                        add("services.nodeports", ports);
-                    }
-                    "NodePort" => add("services.nodeports", ports),
-                    _ => {}
-                }
-            }
-            "persistentvolumeclaims" => {
-                add("persistentvolumeclaims", one);
-                let class = object.text(&["spec", "storageClassName"]);
-                let size = object.at(&["spec", "resources", "requests", "storage"]);
-                let size = size.and_then(|size| Quantity::from_json(size).ok()).unwrap_or_default();
-                add("requests.storage", size);
-                if !class.is_empty() {
-                    add(&format!("{class}.storageclass.storage.k8s.io/requests.storage"), size);
-                    add(&format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), one);
-                }
-            }
-            plural @ ("configmaps" | "secrets" | "replicationcontrollers") => add(plural, one),
-            _ => {}
-        }
-        Charge { amounts, scopes }
-    }
-}
-
-impl Scopes {
-    fn of(pod: &Object) -> Scopes {
-        Scopes {
-            is_pod: true,
-            best_effort: pod_amounts(pod)
-                .keys()
-                .all(|name| !name.ends_with("cpu") && !name.ends_with("memory")),
-            terminating: pod.number(&["spec", "activeDeadlineSeconds"]).is_some(),
-            priority_class: pod.text(&["spec", "priorityClassName"]).to_string(),
-        }
-    }
-
-    fn match_quota(&self, quota: &Object) -> bool {
-        let plain = quota.list(&["spec", "scopes"]).iter().filter_map(Value::as_str);
-        let selected = quota.list(&["spec", "scopeSelector", "matchExpressions"]);
-        let mut terms = plain.map(|scope| self.is_in(scope, &Value::Null)).chain(
-            selected.iter().map(|term| self.is_in(term["scopeName"].as_str().unwrap_or_default(), term)),
-        );
-        terms.all(|is_in| is_in)
-    }
-
-    fn is_in(&self, scope: &str, term: &Value) -> bool {
-        if !self.is_pod {
-            return false;
-        }
-        match scope {
-            "BestEffort" => self.best_effort,
-            "NotBestEffort" => !self.best_effort,
-            "Terminating" => self.terminating,
-            "NotTerminating" => !self.terminating,
-            "PriorityClass" => {
-                let is_listed = term["values"]
-                    .as_array()
-                    .is_some_and(|values| values.iter().any(|value| *value == self.priority_class.as_str()));
-                match term["operator"].as_str() {
-                    Some("In") => is_listed,
-                    Some("NotIn") => !is_listed,
-                    Some("DoesNotExist") => self.priority_class.is_empty(),
-                    _ => !self.priority_class.is_empty(),
-                }
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether a quota counts pods that ask for nothing, so that nothing need be asked for.
-    fn best_effort_only(&self, quota: &Object) -> bool {
-        quota.list(&["spec", "scopes"]).iter().any(|scope| scope == "BestEffort")
-    }
-}
-
-/// `cpu` in a quota means the requests.
-fn canonical(name: &str) -> &str {
-    match name {
-        "cpu" => "requests.cpu",
-        "memory" => "requests.memory",
-        "ephemeral-storage" => "requests.ephemeral-storage",
-        name => name,
-    }
-}
-
-fn is_compute(name: &str) -> bool {
-    matches!(canonical(name), "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory")
-}
-
-fn is_finished(pod: &Object) -> bool {
-    matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed")
-}
-
-/// `requests.cpu`, `limits.memory` and so on: containers together, or the hungriest init container; plus overhead.
-fn pod_amounts(pod: &Object) -> Amounts {
-    let mut total = Amounts::new();
-    let each = |container: &Value, join: &mut dyn FnMut(String, Quantity)| {
-        for part in ["requests", "limits"] {
-            for (resource, amount) in container["resources"][part].as_object().into_iter().flatten() {
-                if let Ok(amount) = Quantity::from_json(amount) {
-                    join(format!("{part}.{resource}"), amount);
-                }
-            }
-        }
-    };
-    for container in pod.list(&["spec", "containers"]) {
-        each(container, &mut |name, amount| *total.entry(name).or_default() += amount);
-    }
-    for container in pod.list(&["spec", "initContainers"]) {
-        each(container, &mut |name, amount| {
-            let present = total.entry(name).or_default();
-            *present = (*present).max(amount);
-        });
-    }
-    for (resource, amount) in pod.at(&["spec", "overhead"]).and_then(Value::as_object).into_iter().flatten() {
-        if let (Ok(amount), Some(present)) =
-            (Quantity::from_json(amount), total.get_mut(&format!("requests.{resource}")))
-        {
-            *present += amount;
-        }
-    }
-    total
-}
-
 /// What the objects of a kind use, by namespace and name.
 #[derive(Default)]
 struct InUse(HashMap<String, HashMap<String, Charge>>);
 
 impl InUse {
+    /// The objects of a kind that is not followed.
+    async fn listed(registry: &Registry, kind: &'static Kind, namespace: &str) -> Result<InUse, Status> {
+        let objects = registry.list(kind, Some(namespace)).await?;
+        let charges = objects.iter().map(|object| (object.name().to_string(), Charge::of(kind, object)));
+        Ok(InUse(HashMap::from([(namespace.to_string(), charges.collect())])))
+    }
+
     fn has(&self, namespace: &str, name: &str) -> bool {
         self.0.get(namespace).is_some_and(|objects| objects.contains_key(name))
     }
@@ -381,46 +290,38 @@ mod tests {
         let quota = quota(json!({"pods": "2", "requests.cpu": "1"}));
         let used = [pod("500m"), pod("400m")];
         let used: Vec<&Charge> = used.iter().collect();
-        assert_eq!(check(&quota, &pod("100m"), &used[..1]), Ok(()));
+        assert_eq!(check(&quota, &pod("100m"), None, &used[..1]), Ok(()));
         assert_eq!(
-            check(&quota, &pod("200m"), &used),
+            check(&quota, &pod("200m"), None, &used),
             Err("exceeded quota: small, requested: pods=1,requests.cpu=200m, used: pods=2,requests.cpu=900m, limited: pods=2,requests.cpu=1".into())
         );
     }
 
     #[test]
-    fn a_pod_must_say_what_a_quota_counts() {
-        let quiet = Charge::of(kind("", "pods"), &object(json!({"spec": {"containers": [{}]}})));
+    fn what_gets_less_is_never_too_much() {
+        let quota = quota(json!({"requests.cpu": "1"}));
+        let others = pod("2");
+        assert_eq!(check(&quota, &pod("100m"), Some(&pod("200m")), &[&others]), Ok(()));
         assert_eq!(
-            check(&quota(json!({"limits.memory": "1Gi", "cpu": "1"})), &quiet, &[]),
-            Err("failed quota: small: must specify cpu,limits.memory".into())
+            check(&quota, &pod("300m"), Some(&pod("200m")), &[&others]),
+            Err("exceeded quota: small, requested: requests.cpu=100m, used: requests.cpu=2200m, limited: requests.cpu=1".into())
         );
-        assert_eq!(check(&quota(json!({"pods": "1"})), &quiet, &[]), Ok(()));
     }
 
     #[test]
     fn objects_of_any_kind_can_be_counted() {
         let deployment = Charge::of(kind("apps", "deployments"), &object(json!({})));
-        let full = check(&quota(json!({"count/deployments.apps": "1"})), &deployment, &[&deployment]);
+        let full = check(&quota(json!({"count/deployments.apps": "1"})), &deployment, None, &[&deployment]);
         assert!(full.unwrap_err().starts_with("exceeded quota: small, requested: count/deployments.apps=1"));
-    }
-
-    #[test]
-    fn a_finished_pod_uses_nothing_but_its_place() {
-        let finished = object(json!({
-            "spec": {"containers": [{"resources": {"requests": {"cpu": "1"}}}]},
-            "status": {"phase": "Succeeded"},
-        }));
-        let charge = Charge::of(kind("", "pods"), &finished);
-        assert_eq!(charge.amounts.keys().collect::<Vec<_>>(), ["count/pods"]);
     }
 
     #[test]
     fn a_scoped_quota_counts_only_what_is_in_scope() {
         let mut quota = quota(json!({"pods": "0"}));
         quota.set(&["spec", "scopes"], json!(["BestEffort"]));
-        assert_eq!(check(&quota, &pod("1"), &[]), Ok(()));
+        assert!(!pod("1").scopes.match_quota(&quota));
         let best_effort = Charge::of(kind("", "pods"), &object(json!({"spec": {"containers": [{}]}})));
-        assert!(check(&quota, &best_effort, &[]).is_err());
+        assert!(best_effort.scopes.match_quota(&quota));
+        assert!(check(&quota, &best_effort, None, &[]).is_err());
     }
 }

@@ -50,6 +50,9 @@ impl Publisher {
             for (kind, _) in &self.usage.kinds {
                 changes.push(self.registry.changes(kind).await?);
             }
+            for kind in self.usage.others(&self.registry, &present) {
+                changes.push(self.registry.changes(kind).await?);
+            }
         }
         changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
         for quota in &present {

@@ -1,0 +1,164 @@
+//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction and ClusterTrustBundleAttest: who may write
+//! something for a signer has to be allowed to, beside being allowed to write the object.
+
+use api::{Object, Status};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
+use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
+
+use super::forbidden;
+use crate::{
+    authz::{Authorizer, Question},
+    hooks::{Attributes, Operation},
+};
+
+const GROUP: &str = "certificates.k8s.io";
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+const MASTERS: &str = "system:masters";
+
+/// Refuses what the user may not do for the signer that the object names.
+pub(super) async fn check(
+    authorizer: &Authorizer,
+    attributes: &Attributes<'_>,
+    object: &Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
+    if let Some(why) = refuse_subject(attributes, object) {
+        return Err(forbidden(attributes, Some(object), &why));
+    }
+    let Some(wanted) = wanted(attributes, object, old) else { return Ok(()) };
+    // Who may do it for all signers of a domain may do it for each.
+    let domain = wanted.signer.split('/').next().unwrap_or_default();
+    for name in [wanted.signer, &format!("{domain}/*")] {
+        let question = Question {
+            is_resource: true,
+            verb: wanted.verb,
+            group: GROUP,
+            resource: "signers",
+            name,
+            ..Question::default()
+        };
+        if authorizer.decide(attributes.user, &question).await?.allowed {
+            return Ok(());
+        }
+    }
+    Err(forbidden(attributes, Some(object), &format!("{} {:?}", wanted.refusal, wanted.signer)))
+}
+
+/// What the user has to be allowed to do, for which signer.
+#[derive(Debug, PartialEq)]
+struct Wanted<'a> {
+    verb: &'static str,
+    signer: &'a str,
+    refusal: &'static str,
+}
+
+fn wanted<'a>(
+    attributes: &Attributes<'_>,
+    object: &'a Object,
+    old: Option<&'a Object>,
+) -> Option<Wanted<'a>> {
+    match (attributes.kind.plural, attributes.subresource) {
+        ("certificatesigningrequests", "approval") => Some(Wanted {
+            verb: "approve",
+            signer: old.unwrap_or(object).text(&["spec", "signerName"]),
+            refusal: "user not permitted to approve requests with signerName",
+        }),
+        ("certificatesigningrequests", "status") => {
+            let old = old?;
+            let is_same = |path: &[&str]| object.at(path) == old.at(path);
+            let is_untouched = is_same(&["status", "certificate"]) && is_same(&["status", "conditions"]);
+            (!is_untouched).then(|| Wanted {
+                verb: "sign",
+                signer: old.text(&["spec", "signerName"]),
+                refusal: "user not permitted to sign requests with signerName",
+            })
+        }
+        ("clustertrustbundles", "") if attributes.operation != Operation::Delete => {
+            let signer = object.text(&["spec", "signerName"]);
+            let is_same = old.is_some_and(|old| old.at(&["spec"]) == object.at(&["spec"]));
+            (!signer.is_empty() && !is_same).then(|| Wanted {
+                verb: "attest",
+                signer,
+                refusal: "user not permitted to attest for signerName",
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Nobody becomes almighty by asking for a certificate.
+fn refuse_subject(attributes: &Attributes<'_>, object: &Object) -> Option<String> {
+    let is_new = attributes.kind.plural == "certificatesigningrequests"
+        && attributes.subresource.is_empty()
+        && attributes.operation == Operation::Create;
+    if !is_new || object.text(&["spec", "signerName"]) != CLIENT_SIGNER {
+        return None;
+    }
+    let pem = BASE64_STANDARD.decode(object.text(&["spec", "request"])).ok()?;
+    let request = CertificateSigningRequestDer::from_pem_slice(&pem).ok()?;
+    let (_, request) = X509CertificationRequest::from_der(&request).ok()?;
+    let subject = &request.certification_request_info.subject;
+    let asks = subject.iter_organization().filter_map(|name| name.as_str().ok()).any(|name| name == MASTERS);
+    asks.then(|| format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::kinds;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::request::User;
+
+    fn attributes<'a>(user: &'a User, plural: &str, subresource: &'a str) -> Attributes<'a> {
+        Attributes {
+            user,
+            operation: if subresource.is_empty() { Operation::Create } else { Operation::Update },
+            kind: kinds::find(GROUP, "v1", plural).or_else(|| kinds::find(GROUP, "v1beta1", plural)).unwrap(),
+            subresource,
+            namespace: "",
+            name: "x",
+            dry_run: false,
+            options: &Value::Null,
+            deadline: None,
+        }
+    }
+
+    fn request(signer: &str, organization: &str) -> Object {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+        let spec = json!({"signerName": signer, "request": BASE64_STANDARD.encode(pem)});
+        Object::from_value(json!({"metadata": {"name": "x"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn approving_and_signing_are_things_to_be_allowed_to_do() {
+        let user = User::default();
+        let old = request("example.com/s", "devs");
+        let verb = |subresource, object: &Object| {
+            let attributes = attributes(&user, "certificatesigningrequests", subresource);
+            wanted(&attributes, object, Some(&old)).map(|wanted| (wanted.verb, wanted.signer.to_string()))
+        };
+        assert_eq!(verb("approval", &old), Some(("approve", "example.com/s".into())));
+        assert_eq!(verb("status", &old), None);
+        let mut signed = old.clone();
+        signed.set(&["status", "certificate"], "eA==");
+        assert_eq!(verb("status", &signed), Some(("sign", "example.com/s".into())));
+    }
+
+    #[test]
+    fn nobody_asks_to_be_master() {
+        let user = User::default();
+        let attributes = attributes(&user, "certificatesigningrequests", "");
+        let refused = refuse_subject(&attributes, &request(CLIENT_SIGNER, MASTERS)).unwrap();
+        assert_eq!(
+            refused,
+            "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+        );
+        assert_eq!(refuse_subject(&attributes, &request(CLIENT_SIGNER, "devs")), None);
+        assert_eq!(refuse_subject(&attributes, &request("example.com/s", MASTERS)), None);
+    }
+}

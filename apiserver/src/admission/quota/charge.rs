@@ -1,0 +1,335 @@
+//! What one object uses of what quotas limit, and which scopes it is in. All pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{Kind, Object, quantity::Quantity};
+use serde_json::Value;
+
+/// Amounts by the names that quotas use for them.
+pub(super) type Amounts = BTreeMap<String, Quantity>;
+
+/// What one object uses, and what decides whether a scoped quota counts it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Charge {
+    pub(super) amounts: Amounts,
+    pub(super) scopes: Scopes,
+}
+
+/// The scopes that an object is in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Scopes {
+    pub(super) sort: Sort,
+    best_effort: bool,
+    terminating: bool,
+    crosses_namespaces: bool,
+    /// The class of a pod's priority, or of a claim's attributes.
+    class: String,
+}
+
+/// Which scopes there are for an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Sort {
+    Pod,
+    Claim,
+    /// None.
+    #[default]
+    Other,
+}
+
+/// `count/deployments.apps`: how quotas count the objects of a kind.
+pub(super) fn count_name(kind: &Kind) -> String {
+    match kind.group {
+        "" => format!("count/{}", kind.plural),
+        group => format!("count/{}.{group}", kind.plural),
+    }
+}
+
+/// `cpu` in a quota means the requests.
+pub(super) fn canonical(name: &str) -> &str {
+    match name {
+        "cpu" => "requests.cpu",
+        "memory" => "requests.memory",
+        "ephemeral-storage" => "requests.ephemeral-storage",
+        name => name,
+    }
+}
+
+impl Charge {
+    pub(super) fn of(kind: &Kind, object: &Object) -> Charge {
+        let mut amounts = Amounts::new();
+        let mut add = |name: &str, amount: Quantity| *amounts.entry(name.to_string()).or_default() += amount;
+        let one = Quantity::from_value(1);
+        let mut scopes = Scopes::default();
+        add(&count_name(kind), one);
+        match (kind.group, kind.plural) {
+            ("", "pods") => {
+                if !is_finished(object) {
+                    add("pods", one);
+                    pod_amounts(object).into_iter().for_each(|(name, amount)| add(&name, amount));
+                }
+                scopes = Scopes::of_pod(object);
+            }
+            ("", "services") => {
+                add("services", one);
+                let kind = object.text(&["spec", "type"]);
+                if kind == "LoadBalancer" {
+                    add("services.loadbalancers", one);
+                }
+                add("services.nodeports", Quantity::from_value(node_ports(kind, object)));
+            }
+            ("", "persistentvolumeclaims") => {
+                add("persistentvolumeclaims", one);
+                let class = object.text(&["spec", "storageClassName"]);
+                let size = object.at(&["spec", "resources", "requests", "storage"]);
+                let size = size.and_then(|size| Quantity::from_json(size).ok()).unwrap_or_default();
+                add("requests.storage", size);
+                if !class.is_empty() {
+                    add(&format!("{class}.storageclass.storage.k8s.io/requests.storage"), size);
+                    add(&format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), one);
+                }
+                let class = object.text(&["spec", "volumeAttributesClassName"]).to_string();
+                scopes = Scopes { sort: Sort::Claim, class, ..Scopes::default() };
+            }
+            ("", plural @ ("configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas")) => {
+                add(plural, one);
+            }
+            _ => {}
+        }
+        Charge { amounts, scopes }
+    }
+}
+
+/// How many ports of the nodes a Service takes.
+fn node_ports(kind: &str, service: &Object) -> i64 {
+    let ports = service.list(&["spec", "ports"]);
+    let count = match kind {
+        "NodePort" => ports.len(),
+        "LoadBalancer"
+            if service.at(&["spec", "allocateLoadBalancerNodePorts"]).is_some_and(|it| it == false) =>
+        {
+            ports.iter().filter(|port| port["nodePort"].as_u64().is_some_and(|number| number > 0)).count()
+        }
+        "LoadBalancer" => ports.len(),
+        _ => 0,
+    };
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Scopes {
+    fn of_pod(pod: &Object) -> Scopes {
+        let is_essential = |name: &String| name.ends_with(".cpu") || name.ends_with(".memory");
+        Scopes {
+            sort: Sort::Pod,
+            best_effort: !pod_amounts(pod).keys().any(is_essential),
+            terminating: pod.number(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0),
+            crosses_namespaces: crosses_namespaces(pod),
+            class: pod.text(&["spec", "priorityClassName"]).to_string(),
+        }
+    }
+
+    /// Whether a quota counts the object at all.
+    pub(super) fn match_quota(&self, quota: &Object) -> bool {
+        let plain = quota.list(&["spec", "scopes"]).iter().filter_map(Value::as_str);
+        let selected = quota.list(&["spec", "scopeSelector", "matchExpressions"]);
+        let mut terms = plain.map(|scope| self.is_in(scope, &Value::Null)).chain(
+            selected.iter().map(|term| self.is_in(term["scopeName"].as_str().unwrap_or_default(), term)),
+        );
+        terms.all(|is_in| is_in)
+    }
+
+    fn is_in(&self, scope: &str, term: &Value) -> bool {
+        match (self.sort, scope) {
+            (Sort::Pod, "BestEffort") => self.best_effort,
+            (Sort::Pod, "NotBestEffort") => !self.best_effort,
+            (Sort::Pod, "Terminating") => self.terminating,
+            (Sort::Pod, "NotTerminating") => !self.terminating,
+            (Sort::Pod, "CrossNamespacePodAffinity") => self.crosses_namespaces,
+            (Sort::Pod, "PriorityClass") | (Sort::Claim, "VolumeAttributesClass") => self.has_class(term),
+            _ => false,
+        }
+    }
+
+    fn has_class(&self, term: &Value) -> bool {
+        let values = term["values"].as_array().map_or(&[][..], Vec::as_slice);
+        let is_listed = values.iter().any(|value| *value == self.class.as_str());
+        match term["operator"].as_str() {
+            Some("In") => is_listed,
+            Some("NotIn") => !is_listed,
+            Some("DoesNotExist") => self.class.is_empty(),
+            _ => !self.class.is_empty(),
+        }
+    }
+}
+
+/// Whether a pod wants to be near or far from pods of other namespaces.
+fn crosses_namespaces(pod: &Object) -> bool {
+    let Some(affinity) = pod.at(&["spec", "affinity"]) else { return false };
+    let terms = |list: &Value| list.as_array().cloned().unwrap_or_default();
+    ["podAffinity", "podAntiAffinity"].iter().any(|sort| {
+        let required = terms(&affinity[sort]["requiredDuringSchedulingIgnoredDuringExecution"]);
+        let preferred = terms(&affinity[sort]["preferredDuringSchedulingIgnoredDuringExecution"]);
+        let preferred = preferred.into_iter().map(|term| term["podAffinityTerm"].clone());
+        required.into_iter().chain(preferred).any(|term| {
+            term["namespaces"].as_array().is_some_and(|names| !names.is_empty())
+                || !term["namespaceSelector"].is_null()
+        })
+    })
+}
+
+fn is_finished(pod: &Object) -> bool {
+    matches!(pod.text(&["status", "phase"]), "Succeeded" | "Failed")
+}
+
+/// The containers that do not say how much of a resource they need, although a quota counts it.
+pub(super) fn silent_containers(pod: &Object, name: &str) -> BTreeSet<String> {
+    let Some((part, resource)) = canonical(name).split_once('.') else { return BTreeSet::new() };
+    let counts = matches!(part, "requests" | "limits") && matches!(resource, "cpu" | "memory");
+    let is_said = pod.at(&["spec", "resources", part, resource]).is_some_and(|amount| !amount.is_null());
+    if !counts || is_said {
+        return BTreeSet::new();
+    }
+    let containers = ["containers", "initContainers"].into_iter().flat_map(|list| pod.list(&["spec", list]));
+    let silent = containers.filter(|container| container["resources"][part][resource].is_null());
+    silent.filter_map(|container| container["name"].as_str().map(str::to_string)).collect()
+}
+
+/// `requests.cpu`, `limits.memory` and so on: the containers together with the sidecars, or the hungriest init
+/// container beside the sidecars before it; what the pod says itself comes before that; plus overhead.
+fn pod_amounts(pod: &Object) -> Amounts {
+    let mut total = Amounts::new();
+    for container in pod.list(&["spec", "containers"]) {
+        add(&mut total, &amounts(&container["resources"]));
+    }
+    let (mut sidecars, mut hungriest) = (Amounts::new(), Amounts::new());
+    for container in pod.list(&["spec", "initContainers"]) {
+        let mut own = amounts(&container["resources"]);
+        if container["restartPolicy"] == "Always" {
+            add(&mut sidecars, &own);
+            own = sidecars.clone();
+        } else {
+            add(&mut own, &sidecars);
+        }
+        raise(&mut hungriest, &own);
+    }
+    add(&mut total, &sidecars);
+    raise(&mut total, &hungriest);
+    total.extend(amounts(pod.at(&["spec", "resources"]).unwrap_or(&Value::Null)));
+    let overhead = pod.at(&["spec", "overhead"]).and_then(Value::as_object).into_iter().flatten();
+    for (resource, amount) in overhead {
+        let Ok(amount) = Quantity::from_json(amount) else { continue };
+        *total.entry(format!("requests.{resource}")).or_default() += amount;
+        // There is no limit where none is set.
+        if let Some(limit) = total.get_mut(&format!("limits.{resource}")) {
+            *limit += amount;
+        }
+    }
+    total
+}
+
+fn amounts(resources: &Value) -> Amounts {
+    let of = |part: &'static str| {
+        let entries = resources[part].as_object().into_iter().flatten();
+        entries.filter_map(move |(name, amount)| {
+            Some((format!("{part}.{name}"), Quantity::from_json(amount).ok()?))
+        })
+    };
+    of("requests").chain(of("limits")).collect()
+}
+
+fn add(total: &mut Amounts, more: &Amounts) {
+    more.iter().for_each(|(name, amount)| *total.entry(name.clone()).or_default() += *amount);
+}
+
+fn raise(total: &mut Amounts, other: &Amounts) {
+    for (name, amount) in other {
+        let present = total.entry(name.clone()).or_default();
+        *present = (*present).max(*amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::kinds;
+    use serde_json::json;
+
+    use super::*;
+
+    fn charge(plural: &str, object: Value) -> Charge {
+        Charge::of(kinds::find("", "v1", plural).unwrap(), &Object::from_value(object).unwrap())
+    }
+
+    fn amount(charge: &Charge, name: &str) -> String {
+        charge.amounts.get(name).map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn cpu(requests: &str) -> Value {
+        json!({"resources": {"requests": {"cpu": requests}}})
+    }
+
+    #[test]
+    fn sidecars_run_beside_the_containers_and_init_containers_before_them() {
+        let mut sidecar = cpu("100m");
+        sidecar["restartPolicy"] = "Always".into();
+        let spec = |init: &str| {
+            json!({"spec": {
+                "initContainers": [sidecar, cpu(init)], "containers": [cpu("200m"), cpu("200m")],
+                "overhead": {"cpu": "10m"},
+            }})
+        };
+        assert_eq!(amount(&charge("pods", spec("1m")), "requests.cpu"), "510m");
+        assert_eq!(amount(&charge("pods", spec("1")), "requests.cpu"), "1110m");
+        let mut own = spec("1");
+        own["spec"]["resources"] = json!({"requests": {"cpu": "300m"}});
+        assert_eq!(amount(&charge("pods", own), "requests.cpu"), "310m");
+    }
+
+    #[test]
+    fn a_finished_pod_uses_nothing_but_its_place() {
+        let finished =
+            charge("pods", json!({"spec": {"containers": [cpu("1")]}, "status": {"phase": "Succeeded"}}));
+        assert_eq!(finished.amounts.keys().collect::<Vec<_>>(), ["count/pods"]);
+    }
+
+    #[test]
+    fn services_take_ports_of_nodes() {
+        let ports = |spec: Value| amount(&charge("services", json!({"spec": spec})), "services.nodeports");
+        let two = json!([{"port": 80}, {"port": 81, "nodePort": 30081}]);
+        assert_eq!(ports(json!({"type": "ClusterIP", "ports": two})), "0");
+        assert_eq!(ports(json!({"type": "NodePort", "ports": two})), "2");
+        assert_eq!(ports(json!({"type": "LoadBalancer", "ports": two})), "2");
+        assert_eq!(
+            ports(json!({"type": "LoadBalancer", "ports": two, "allocateLoadBalancerNodePorts": false})),
+            "1"
+        );
+    }
+
+    #[test]
+    fn containers_have_to_say_what_is_counted_unless_the_pod_does() {
+        let pod = |resources: Value| {
+            let containers = json!([{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "1"}}}]);
+            Object::from_value(json!({"spec": {"containers": containers, "resources": resources}})).unwrap()
+        };
+        let silent = |pod: &Object, name: &str| silent_containers(pod, name).into_iter().collect::<Vec<_>>();
+        assert_eq!(silent(&pod(Value::Null), "cpu"), ["a"]);
+        assert_eq!(silent(&pod(Value::Null), "limits.memory"), ["a", "b"]);
+        assert!(silent(&pod(json!({"requests": {"cpu": "2"}})), "requests.cpu").is_empty());
+        assert!(silent(&pod(Value::Null), "requests.ephemeral-storage").is_empty());
+    }
+
+    #[test]
+    fn scopes_tell_pods_and_claims_apart() {
+        let quota = |selector: Value| {
+            Object::from_value(json!({"spec": {"scopeSelector": {"matchExpressions": [selector]}}})).unwrap()
+        };
+        let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"namespaces": ["x"]}]}});
+        let pod = charge("pods", json!({"spec": {"affinity": near, "priorityClassName": "high"}})).scopes;
+        let claim =
+            charge("persistentvolumeclaims", json!({"spec": {"volumeAttributesClassName": "gold"}})).scopes;
+        let crossing = quota(json!({"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}));
+        assert!(pod.match_quota(&crossing) && !claim.match_quota(&crossing));
+        let high = quota(json!({"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}));
+        assert!(pod.match_quota(&high) && !claim.match_quota(&high));
+        let gold = quota(json!({"scopeName": "VolumeAttributesClass", "operator": "In", "values": ["gold"]}));
+        assert!(claim.match_quota(&gold) && !pod.match_quota(&gold));
+    }
+}
