@@ -69,9 +69,13 @@ pub fn selector(data: &[u8]) {
     }
 }
 
-/// A body in protobuf.
+/// A body in protobuf. What was read is the same once it is written again.
 pub fn protobuf(data: &[u8]) {
-    protobuf::decode(data).ok();
+    let Ok(object) = protobuf::decode(data) else { return };
+    let json = object.clone().into_value().to_string();
+    let written = protobuf::document(json.as_bytes()).expect("what was read can be written");
+    let again = protobuf::decode(&written.expect("its kind is known")).expect("what was written can be read");
+    assert_eq!(again, object);
 }
 
 /// An expression over an object: compiled, estimated, and run with little to spend.

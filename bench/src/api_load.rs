@@ -79,6 +79,17 @@ async fn measure(cluster: &Cluster, args: &Args) -> Result<Table> {
         table.times(&format!("list {} pods, {what}", args.pods), &samples, Some(elapsed));
     }
 
+    // The first one finds objects that nobody has wanted in protobuf before.
+    for (what, times) in [("protobuf for the first time", 1), ("protobuf", args.lists)] {
+        let (samples, elapsed) = repeat(times, 1, |_| async {
+            let length = cluster.get_length(&path, "application/vnd.kubernetes.protobuf").await?;
+            ensure!(length > args.pods, "the list of pods is too short to be true");
+            Ok(())
+        })
+        .await?;
+        table.times(&format!("list {} pods, {what}", args.pods), &samples, Some(elapsed));
+    }
+
     let samples = watch(cluster, args).await?;
     table.times(&format!("change seen by {} watchers", args.watchers), &samples, None);
     Ok(table)

@@ -2,11 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::{AsyncBufReadExt, StreamExt, stream::BoxStream};
 use http::Request;
 use kube::{
     Client, Config,
+    client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
@@ -38,6 +39,19 @@ impl Cluster {
     pub async fn get_text(&self, path: &str) -> Result<String> {
         let request = Request::get(path).body(Vec::new())?;
         self.client.request_text(request).await.with_context(|| format!("GET {path} failed"))
+    }
+
+    /// How long the body of a GET is that comes in the form `accept`.
+    pub async fn get_length(&self, path: &str, accept: &str) -> Result<usize> {
+        let request = Request::get(path).header("accept", accept).body(Body::empty())?;
+        let response = self.client.send(request).await.with_context(|| format!("GET {path} failed"))?;
+        ensure!(response.status().is_success(), "GET {path} as {accept}: {}", response.status());
+        Ok(response
+            .into_body()
+            .collect_bytes()
+            .await
+            .with_context(|| format!("GET {path} ended early"))?
+            .len())
     }
 
     /// The object of a GET.

@@ -47,10 +47,10 @@ pub fn parse(text: &str) -> Result<SignedDuration, String> {
         }
         rest = tail;
     }
-    if total > i128::from(i64::MAX) {
+    let total = if is_negative { -total } else { total };
+    if i64::try_from(total).is_err() {
         return Err(invalid());
     }
-    let total = if is_negative { -total } else { total };
     Ok(SignedDuration::new((total / 1_000_000_000) as i64, (total % 1_000_000_000) as i32))
 }
 
@@ -63,6 +63,33 @@ pub(super) fn format(duration: SignedDuration) -> String {
     let sign = if duration.is_negative() { "-" } else { "" };
     let fraction = format!("{:09}", nanos.unsigned_abs());
     format!("{sign}{}.{}s", seconds.unsigned_abs(), fraction.trim_end_matches('0'))
+}
+
+/// A length of time in nanoseconds as Go prints it: `1h1m1.5s`, `1.5ms`.
+pub(crate) fn format_go(nanoseconds: i64) -> String {
+    let (sign, total) = (if nanoseconds < 0 { "-" } else { "" }, nanoseconds.unsigned_abs());
+    let with_fraction = |number: u64, unit: u64, name: &str| {
+        let digits = unit.ilog10() as usize;
+        let text = format!("{}.{:0digits$}", number / unit, number % unit);
+        format!("{}{name}", text.trim_end_matches('0').trim_end_matches('.'))
+    };
+    let text = match total {
+        0 => "0s".into(),
+        1..1_000 => format!("{total}ns"),
+        1_000..1_000_000 => with_fraction(total, 1_000, "\u{b5}s"),
+        1_000_000..1_000_000_000 => with_fraction(total, 1_000_000, "ms"),
+        _ => {
+            let (minutes, rest) = (total / 60_000_000_000, total % 60_000_000_000);
+            let (hours, minutes) = (minutes / 60, minutes % 60);
+            let seconds = with_fraction(rest, 1_000_000_000, "s");
+            match (hours, minutes) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    };
+    format!("{sign}{text}")
 }
 
 #[cfg(test)]
@@ -80,5 +107,10 @@ mod tests {
         }
         assert_eq!(format(SignedDuration::from_millis(-1500)), "-1.5s");
         assert_eq!(format(SignedDuration::from_secs(90)), "90s");
+        assert!(parse(&format_go(i64::MIN)).is_ok() && parse(&format_go(i64::MAX)).is_ok());
+        for text in ["0s", "1ns", "1.5\u{b5}s", "20ms", "10s", "1m0.5s", "-1h0m0s", "100h10m10.000000001s"] {
+            let nanoseconds = parse(text).unwrap().as_nanos() as i64;
+            assert_eq!(format_go(nanoseconds), text);
+        }
     }
 }

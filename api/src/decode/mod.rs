@@ -10,7 +10,7 @@ mod syntax;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
-use crate::{Kind, Object, Status, kinds, schema::Schema};
+use crate::{Kind, Object, Status, kinds, protobuf, schema::Schema};
 use reader::{Reader, Report};
 
 /// An object read from a body.
@@ -48,13 +48,27 @@ pub fn decode(body: &[u8], content_type: &str, schema: Option<&Schema>) -> Resul
     read(body, format, schema).map_err(|refusal| refusal.into_status(body, schema))
 }
 
+/// Reads a body in protobuf, to the same effect as [`decode`].
+pub fn protobuf(body: &[u8], schema: Option<&Schema>) -> Result<Decoded, Status> {
+    let unfit = |kind, api_version, why| Refusal::Unfit { kind, api_version, why };
+    let object = protobuf::decode(body).map_err(|error| match error.type_meta {
+        Some((api_version, kind)) => unfit(kind, api_version, error.why),
+        None => Refusal::Unreadable(error.why),
+    });
+    let checked = object.and_then(|object| {
+        let (kind, api_version) = (object.kind().to_string(), object.api_version().to_string());
+        check(object.into_value(), schema).map_err(|why| unfit(kind, api_version, why))
+    });
+    checked.map_err(|refusal| refusal.into_status(body, schema))
+}
+
 /// The format that a `Content-Type` header names; 415 when it is none of ours. No header means JSON.
 pub fn media_type(content_type: &str) -> Result<Format, Status> {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" | "application/x-yaml" => Ok(Format::Yaml),
-        _ => Err(unsupported_media_type(&["application/json", "application/yaml"])),
+        _ => Err(unsupported_media_type(&["application/json", "application/yaml", protobuf::CONTENT_TYPE])),
     }
 }
 

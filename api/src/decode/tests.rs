@@ -209,7 +209,7 @@ fn other_media_types_are_refused() {
     assert_eq!((status.code, status.reason), (415, "UnsupportedMediaType"));
     assert_eq!(
         status.message,
-        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
     );
     assert_eq!(media_type("Application/JSON; charset=utf-8"), Ok(Format::Json));
 }

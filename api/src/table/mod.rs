@@ -103,38 +103,22 @@ pub const CREATED_AT: &[Column] = &[Column {
     })
 }];
 
-/// The objects as a `meta.k8s.io/v1` Table. Each row carries its object, whole with `include_object`,
-/// else its metadata alone.
-pub fn render(
-    kind: &Kind,
-    objects: &[Object],
-    now: Timestamp,
-    metadata: Value,
-    include_object: bool,
-) -> Value {
-    let columns = columns(kind);
-    let rows: Vec<Value> = objects
-        .iter()
-        .map(|object| {
-            let cells: Vec<Value> = columns.iter().map(|column| column.cell_of(object, now)).collect();
-            let object = if include_object { Value::Object(object.0.clone()) } else { metadata_of(object) };
-            json!({"cells": cells, "object": object})
-        })
-        .collect();
-    let definitions: Vec<Value> = columns.iter().map(|column| column.definition()).collect();
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": definitions,
-        "rows": rows,
-    })
+/// The `columnDefinitions` of a `meta.k8s.io/v1` Table.
+pub fn definitions(kind: &Kind) -> Value {
+    columns(kind).map(Column::definition).collect()
 }
 
-fn columns(kind: &Kind) -> Vec<&Column> {
+/// One of its rows. It carries the object, whole with `include_object`, else its metadata alone.
+pub fn row(kind: &Kind, object: &Object, now: Timestamp, include_object: bool) -> Value {
+    let cells: Vec<Value> = columns(kind).map(|column| column.cell_of(object, now)).collect();
+    let object = if include_object { Value::Object(object.0.clone()) } else { metadata_of(object) };
+    json!({"cells": cells, "object": object})
+}
+
+fn columns(kind: &Kind) -> impl Iterator<Item = &Column> {
     let has_name = kind.custom.is_none() && kind.columns.iter().any(|column| column.name == NAME.name);
     let name = (!has_name).then_some(&NAME);
-    name.into_iter().chain(kind.columns).collect()
+    name.into_iter().chain(kind.columns)
 }
 
 fn metadata_of(object: &Object) -> Value {

@@ -1,31 +1,34 @@
 //! Lists: the kept bytes of every object, one after the other, in pieces of bounded size.
 //!
-//! However long a list is, beside references it needs one piece of memory at a time. Nothing is decoded.
+//! However long a list is, beside references it needs one piece of memory at a time, whatever form it has. In the
+//! form in which objects are kept nothing is decoded.
 
 use std::{
-    convert::Infallible,
-    io::Write as _,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use api::Status;
+use api::{Status, protobuf};
 use axum::body::Body;
 use bytes::Bytes;
-use flate2::{Compression, write::GzEncoder};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use serde_json::{Map, Value};
 use store::Revision;
 
-use super::{Encoding, View, document, response};
+use super::{
+    Encoding, View, gzip,
+    layout::{Layout, write_item},
+    response,
+};
 use crate::registry::entry::Entry;
 
 /// How much is put together before it is sent.
 const PIECE: usize = 128 << 10;
-/// Smaller lists are not worth packing; upstream's limit.
-const WORTH_PACKING: u64 = 128 << 10;
+/// How many objects are encoded before others have their turn.
+const TURN: usize = 64;
 
 /// `metadata` of a list.
 #[derive(Clone, Debug, Default)]
@@ -50,127 +53,133 @@ impl ListMeta {
 }
 
 /// The answer to a list.
-pub(crate) fn list(view: &View, entries: Vec<Arc<Entry>>, meta: &ListMeta) -> Result<Response<Body>, Status> {
-    let metadata = meta.to_json();
-    let can_stream = view.is_plain() && view.wanted.encoding == Encoding::Json && !view.wanted.pretty;
-    if !can_stream {
-        let value = view.rendered_list(&entries, metadata)?;
-        let json = serde_json::to_vec(&value).map_err(Status::internal)?;
-        return document(StatusCode::OK, json.into(), &view.wanted);
-    }
-    let metadata = serde_json::to_string(&metadata).map_err(Status::internal)?;
-    let (kind, api_version) = (view.kind.list_kind(), view.kind.api_version());
-    let head = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#);
-    let body = ListBody::new(head, entries);
-    let is_packed = view.wanted.gzip && body.left >= WORTH_PACKING;
-    let mut response = match is_packed {
-        true => response(StatusCode::OK, "application/json", Body::new(Packed::new(body))),
-        false => response(StatusCode::OK, "application/json", Body::new(body)),
+pub(crate) async fn list(
+    view: &View,
+    entries: Vec<Arc<Entry>>,
+    meta: &ListMeta,
+) -> Result<Response<Body>, Status> {
+    let items = match view.wanted.encoding {
+        Encoding::Protobuf => items_length(view, &entries).await?,
+        _ => 0,
     };
-    if is_packed {
-        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-    Ok(response)
+    let layout = Layout::new(view, meta.to_json(), entries.is_empty(), items)?;
+    let left = match view.wanted.encoding {
+        Encoding::Protobuf => Some(layout.head.len() + items + layout.tail.len()),
+        Encoding::Json if view.is_plain() && !view.wanted.pretty => {
+            let objects: usize = entries.iter().map(|entry| entry.json().len()).sum();
+            let commas = entries.len().saturating_sub(1);
+            Some(layout.head.len() + objects + commas + layout.tail.len())
+        }
+        _ => None,
+    };
+    let mut body = ListBody::new(*view, layout, entries, left);
+    let content_type = view.wanted.encoding.media_type();
+    let is_packed = view.wanted.gzip && body.is_longer_than(gzip::WORTH_PACKING)?;
+    Ok(match is_packed {
+        true => gzip::mark(response(StatusCode::OK, content_type, Body::new(gzip::Packed::new(body)))),
+        false => response(StatusCode::OK, content_type, Body::new(body)),
+    })
 }
 
-/// Head, items with commas between, tail.
+/// How many bytes the items take in protobuf, which says so before them.
+async fn items_length(view: &View, entries: &[Arc<Entry>]) -> Result<usize, Status> {
+    let mut length = 0;
+    for turn in entries.chunks(TURN) {
+        for entry in turn {
+            length += protobuf::item_length(view.frame(entry)?.message().len());
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(length)
+}
+
+/// Head, items with separators between, tail.
 struct ListBody {
-    head: Option<String>,
+    view: View,
+    layout: Layout,
     items: std::vec::IntoIter<Arc<Entry>>,
+    /// What is made already.
+    first: Option<Bytes>,
     is_first: bool,
     is_done: bool,
-    left: u64,
+    /// How many bytes are to come, where that is known.
+    left: Option<usize>,
 }
 
-const TAIL: &[u8] = b"]}\n";
-
 impl ListBody {
-    fn new(head: String, items: Vec<Arc<Entry>>) -> ListBody {
-        let commas = items.len().saturating_sub(1);
-        let objects: usize = items.iter().map(|item| item.json().len()).sum();
-        let left = (head.len() + objects + commas + TAIL.len()) as u64;
-        ListBody { head: Some(head), items: items.into_iter(), is_first: true, is_done: false, left }
+    fn new(view: View, layout: Layout, items: Vec<Arc<Entry>>, left: Option<usize>) -> ListBody {
+        ListBody { view, layout, items: items.into_iter(), first: None, is_first: true, is_done: false, left }
+    }
+
+    fn is_longer_than(&mut self, length: usize) -> Result<bool, Status> {
+        if let Some(left) = self.left {
+            return Ok(left > length);
+        }
+        let first = self.make_piece()?;
+        let is_longer = first.as_ref().is_some_and(|first| first.len() > length) || !self.is_done;
+        self.first = first;
+        Ok(is_longer)
     }
 
     /// The next piece.
-    fn piece(&mut self) -> Option<Bytes> {
-        if self.is_done {
-            return None;
+    fn piece(&mut self) -> Result<Option<Bytes>, Status> {
+        let piece = match self.first.take() {
+            Some(first) => Some(first),
+            None => self.make_piece()?,
+        };
+        if let (Some(left), Some(piece)) = (&mut self.left, &piece) {
+            *left = left.saturating_sub(piece.len());
         }
-        let capacity = PIECE.min(usize::try_from(self.left).unwrap_or(PIECE));
-        let mut piece = Vec::with_capacity(capacity);
-        piece.extend_from_slice(self.head.take().unwrap_or_default().as_bytes());
+        Ok(piece)
+    }
+
+    fn make_piece(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.is_done {
+            return Ok(None);
+        }
+        let mut piece = Vec::with_capacity(PIECE.min(self.left.unwrap_or(PIECE)));
+        piece.append(&mut self.layout.head);
         while piece.len() < PIECE {
             let Some(entry) = self.items.next() else {
-                piece.extend_from_slice(TAIL);
+                piece.append(&mut self.layout.tail);
                 self.is_done = true;
                 break;
             };
             if !self.is_first {
-                piece.push(b',');
+                piece.extend_from_slice(self.layout.separator);
             }
             self.is_first = false;
-            piece.extend_from_slice(entry.json());
+            write_item(&self.view, &entry, &mut piece)?;
         }
-        self.left = self.left.saturating_sub(piece.len() as u64);
-        Some(piece.into())
+        Ok(Some(piece.into()))
+    }
+}
+
+impl Iterator for ListBody {
+    type Item = Result<Bytes, Status>;
+
+    fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        self.piece().transpose()
     }
 }
 
 impl http_body::Body for ListBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.piece().map(|piece| Ok(Frame::data(piece))))
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = self.piece().map_err(|status| io::Error::other(status.to_string()));
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)).transpose())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_done
+        self.is_done && self.first.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
-}
-
-/// A list on its way through gzip.
-struct Packed {
-    body: ListBody,
-    encoder: Option<GzEncoder<Vec<u8>>>,
-}
-
-impl Packed {
-    fn new(body: ListBody) -> Packed {
-        Packed { body, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) }
-    }
-
-    fn piece(&mut self) -> std::io::Result<Option<Bytes>> {
-        let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
-        while let Some(piece) = self.body.piece() {
-            encoder.write_all(&piece)?;
-            if encoder.get_ref().len() >= PIECE {
-                let packed = std::mem::take(encoder.get_mut());
-                self.encoder = Some(encoder);
-                return Ok(Some(packed.into()));
-            }
-        }
-        encoder.finish().map(|packed| Some(packed.into()))
-    }
-}
-
-impl http_body::Body for Packed {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        Poll::Ready(self.piece().map(|piece| piece.map(Frame::data)).transpose())
+        self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left as u64))
     }
 }

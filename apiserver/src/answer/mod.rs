@@ -1,27 +1,53 @@
 //! From objects to HTTP responses, in the form that the client accepts.
 
+mod gzip;
+mod layout;
 mod list;
 mod negotiate;
 mod view;
 
-use api::Status;
+use api::{Status, protobuf};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
+use crate::registry::entry::Entry;
 pub(crate) use list::{ListMeta, list};
-pub(crate) use negotiate::{Encoding, Form, Wanted, accepted};
+pub(crate) use negotiate::{Encoding, Form, Offer, Wanted, accepted};
 pub(crate) use view::View;
+
+/// One object.
+pub(crate) fn object(code: StatusCode, view: &View, entry: &Entry) -> Result<Response<Body>, Status> {
+    match view.wanted.encoding {
+        Encoding::Protobuf => Ok(whole(code, view.frame(entry)?.document(), &view.wanted)),
+        _ => document(code, view.object(entry)?, &view.wanted),
+    }
+}
 
 /// A JSON document, encoded as the client wants it.
 pub(crate) fn document(code: StatusCode, json: Bytes, wanted: &Wanted) -> Result<Response<Body>, Status> {
-    let (content_type, bytes) = match wanted.encoding {
-        Encoding::Json if wanted.pretty => ("application/json", pretty(&json)?),
-        Encoding::Json => ("application/json", json),
-        Encoding::Yaml => ("application/yaml", yaml(&json)?),
+    let bytes = match wanted.encoding {
+        Encoding::Json if wanted.pretty => layout::pretty(&json)?,
+        Encoding::Json => json,
+        Encoding::Yaml => layout::yaml(&json)?,
+        Encoding::Protobuf => {
+            let document = protobuf::document(&json).map_err(Status::internal)?;
+            document.ok_or_else(|| protobuf::not_marshalable("*v1.Unknown"))?.into()
+        }
     };
-    Ok(response(code, content_type, Body::from(bytes)))
+    Ok(whole(code, bytes, wanted))
+}
+
+/// An answer that is there as a whole, packed if it is worth it.
+fn whole(code: StatusCode, bytes: Bytes, wanted: &Wanted) -> Response<Body> {
+    let content_type = wanted.encoding.media_type();
+    match wanted.gzip && bytes.len() > gzip::WORTH_PACKING {
+        true => {
+            gzip::mark(response(code, content_type, Body::new(gzip::Packed::new(Some(bytes).into_iter()))))
+        }
+        false => response(code, content_type, Body::from(bytes)),
+    }
 }
 
 /// Any JSON value, encoded as the client wants it.
@@ -34,10 +60,12 @@ pub(crate) fn text(code: StatusCode, text: impl Into<String>) -> Response<Body> 
     response(code, "text/plain; charset=utf-8", Body::from(text.into()))
 }
 
-/// A failure. Clients that accept no JSON get it, too.
-pub(crate) fn failure(status: &Status) -> Response<Body> {
+/// A failure, as the client wants it or in JSON.
+pub(crate) fn failure(status: &Status, wanted: &Wanted) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = response(code, "application/json", Body::from(status.to_json().to_string()));
+    let json = status.to_json().to_string();
+    let mut response = document(code, Bytes::from(json.clone()), wanted)
+        .unwrap_or_else(|_| response(code, Encoding::Json.media_type(), Body::from(json)));
     let seconds = status.details.as_ref().and_then(|details| details.get("retryAfterSeconds"));
     if let Some(seconds) = seconds.and_then(Value::as_u64) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -61,16 +89,4 @@ fn response(code: StatusCode, content_type: &'static str, body: Body) -> Respons
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
-}
-
-fn pretty(json: &[u8]) -> Result<Bytes, Status> {
-    let value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
-    let mut text = serde_json::to_string_pretty(&value).map_err(Status::internal)?;
-    text.push('\n');
-    Ok(text.into())
-}
-
-fn yaml(json: &[u8]) -> Result<Bytes, Status> {
-    let value: Value = serde_json::from_slice(json).map_err(Status::internal)?;
-    serde_yaml::to_string(&value).map(Bytes::from).map_err(Status::internal)
 }

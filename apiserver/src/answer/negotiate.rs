@@ -1,6 +1,6 @@
 //! Which form of an answer a client accepts: the `Accept` header, `pretty`, compression.
 
-use api::Status;
+use api::{Status, protobuf};
 use http::{HeaderMap, header};
 
 use crate::request::Query;
@@ -11,6 +11,36 @@ pub(crate) enum Encoding {
     #[default]
     Json,
     Yaml,
+    Protobuf,
+}
+
+/// In the order in which upstream prefers them.
+const ENCODINGS: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+
+impl Encoding {
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Json => "application/json",
+            Encoding::Yaml => "application/yaml",
+            Encoding::Protobuf => protobuf::CONTENT_TYPE,
+        }
+    }
+
+    /// Whether events can follow one another in it.
+    fn has_stream(self) -> bool {
+        self != Encoding::Yaml
+    }
+}
+
+/// What a route has to offer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    /// Whether its objects have messages; their metadata always has.
+    pub(crate) objects_in_protobuf: bool,
+    /// Whether it has them in other forms.
+    pub(crate) other_forms: bool,
+    /// Whether it is a watch.
+    pub(crate) is_stream: bool,
 }
 
 /// What of an object the client wants.
@@ -46,24 +76,75 @@ pub(crate) struct MediaRange {
 
 impl Wanted {
     /// The best form that client and server know; 406 when there is none.
-    pub(crate) fn read(headers: &HeaderMap, query: &Query) -> Result<Wanted, Status> {
+    pub(crate) fn read(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Wanted, Status> {
         let ranges = accepted(headers);
-        let wanted = if ranges.is_empty() { Some(Wanted::default()) } else { ranges.iter().find_map(known) };
-        let wanted = wanted.ok_or_else(not_acceptable)?;
+        let best = ranges.iter().find_map(|range| offer.best(range));
+        let wanted = if ranges.is_empty() { Some(Wanted::default()) } else { best };
+        let wanted = wanted.ok_or_else(|| offer.not_acceptable())?;
         Ok(Wanted { pretty: wants_pretty(headers, query), gzip: accepts_gzip(headers), ..wanted })
+    }
+
+    /// The form of a failure, which is told to those as well who accept nothing that we know.
+    pub(crate) fn of_failures(headers: &HeaderMap, query: &Query) -> Wanted {
+        let offer = Offer { objects_in_protobuf: true, other_forms: false, is_stream: false };
+        Wanted::read(headers, query, offer).unwrap_or_default()
+    }
+
+    /// The same for documents that come as JSON whatever the client hopes for, as upstream's discovery.
+    pub(crate) fn lenient(headers: &HeaderMap, query: &Query, has_message: bool) -> Result<Wanted, Status> {
+        let ranges = accepted(headers);
+        let preferred = |encoding: &Encoding| {
+            ranges.first().is_some_and(|range| {
+                range.name == encoding.media_type() && range.parameter("as").is_none_or(str::is_empty)
+            })
+        };
+        let known = if has_message { &[Encoding::Yaml, Encoding::Protobuf][..] } else { &[Encoding::Yaml] };
+        let encoding = known.iter().copied().find(preferred).unwrap_or_default();
+        let takes_json = ranges.is_empty() || ranges.iter().any(|range| range.includes("application/json"));
+        if encoding == Encoding::Json && !takes_json {
+            let offer = Offer { objects_in_protobuf: true, other_forms: false, is_stream: false };
+            return Err(offer.not_acceptable());
+        }
+        let (pretty, gzip) = (wants_pretty(headers, query), accepts_gzip(headers));
+        Ok(Wanted { encoding, pretty, gzip, ..Wanted::default() })
     }
 }
 
-impl Wanted {
-    /// The same for documents that come as JSON whatever the client hopes for, as upstream's discovery.
-    pub(crate) fn lenient(headers: &HeaderMap, query: &Query) -> Result<Wanted, Status> {
-        let ranges = accepted(headers);
-        let is_yaml = ranges.first().is_some_and(|range| range.name == "application/yaml");
-        let encoding = if is_yaml { Encoding::Yaml } else { Encoding::Json };
-        if !ranges.is_empty() && !ranges.iter().any(|range| is_yaml || range.includes("application/json")) {
-            return Err(not_acceptable());
-        }
-        Ok(Wanted { encoding, pretty: wants_pretty(headers, query), ..Wanted::default() })
+impl Offer {
+    /// What a range asks for, if the route has it.
+    fn best(self, range: &MediaRange) -> Option<Wanted> {
+        let stream = range.parameter("stream").unwrap_or_default();
+        let is_meta = range.parameter("g") == Some("meta.k8s.io") && range.parameter("v") == Some("v1");
+        let form = match range.parameter("as") {
+            None | Some("") => Form::Whole,
+            Some("Table") if is_meta && self.other_forms => Form::Table,
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta && self.other_forms => {
+                Form::Metadata
+            }
+            Some(_) => return None,
+        };
+        let fits = |encoding: &Encoding| {
+            let has_form = match (encoding, form) {
+                (Encoding::Protobuf, Form::Table) => false,
+                (Encoding::Protobuf, Form::Whole) => self.objects_in_protobuf,
+                _ => true,
+            };
+            let wants_stream = self.is_stream || !stream.is_empty();
+            range.includes(encoding.media_type())
+                && has_form
+                && (!wants_stream || encoding.has_stream())
+                && matches!(stream, "" | "watch")
+        };
+        let encoding = ENCODINGS.into_iter().find(fits)?;
+        Some(Wanted { encoding, form, ..Wanted::default() })
+    }
+
+    fn not_acceptable(self) -> Status {
+        let known = ENCODINGS.iter().filter(|encoding| !self.is_stream || encoding.has_stream());
+        let suffix = if self.is_stream { ";stream=watch" } else { "" };
+        let known: Vec<String> = known.map(|encoding| format!("{}{suffix}", encoding.media_type())).collect();
+        let message = format!("only the following media types are accepted: {}", known.join(", "));
+        Status::new(406, "NotAcceptable", message)
     }
 }
 
@@ -78,6 +159,11 @@ impl MediaRange {
         self.name == name
             || self.name == "*/*"
             || (self.name == "application/*" && name.starts_with("application/"))
+    }
+
+    /// Of two that are worth the same, the one that says more goes first.
+    fn vagueness(&self) -> usize {
+        self.name.matches('*').count()
     }
 
     fn parse(text: &str) -> Option<(MediaRange, f32)> {
@@ -98,30 +184,8 @@ pub(crate) fn accepted(headers: &HeaderMap) -> Vec<MediaRange> {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut ranges: Vec<(MediaRange, f32)> =
         values.flat_map(|value| value.split(',')).filter_map(MediaRange::parse).collect();
-    ranges.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranges.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.vagueness().cmp(&b.0.vagueness())));
     ranges.into_iter().filter(|(_, quality)| *quality > 0.0).map(|(range, _)| range).collect()
-}
-
-/// The form that a range asks for, if this server has it.
-fn known(range: &MediaRange) -> Option<Wanted> {
-    let encoding = match range.name.as_str() {
-        "application/yaml" => Encoding::Yaml,
-        _ if range.includes("application/json") => Encoding::Json,
-        _ => return None,
-    };
-    let is_meta = range.parameter("g") == Some("meta.k8s.io") && range.parameter("v") == Some("v1");
-    let form = match range.parameter("as") {
-        None | Some("") => Form::Whole,
-        Some("Table") if is_meta => Form::Table,
-        Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta => Form::Metadata,
-        Some(_) => return None,
-    };
-    Some(Wanted { encoding, form, ..Wanted::default() })
-}
-
-fn not_acceptable() -> Status {
-    let known = "application/json, application/yaml";
-    Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {known}"))
 }
 
 /// Asked for, or a browser or curl shows the answer to a person.
@@ -142,10 +206,16 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn wanted(accept: &str) -> Result<Wanted, Status> {
+    const OBJECTS: Offer = Offer { objects_in_protobuf: true, other_forms: true, is_stream: false };
+
+    fn offered(offer: Offer, accept: &str) -> Result<Wanted, Status> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        Wanted::read(&headers, &Query::default())
+        Wanted::read(&headers, &Query::default(), offer)
+    }
+
+    fn wanted(accept: &str) -> Result<Wanted, Status> {
+        offered(OBJECTS, accept)
     }
 
     #[test]
@@ -153,20 +223,59 @@ mod tests {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(wanted(kubectl).unwrap().form, Form::Table);
         let client_go = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(wanted(client_go).unwrap(), Wanted::default());
+        assert_eq!(wanted(client_go).unwrap().encoding, Encoding::Protobuf);
         assert_eq!(wanted("application/yaml").unwrap().encoding, Encoding::Yaml);
         assert_eq!(wanted("*/*").unwrap(), Wanted::default());
         assert_eq!(wanted("application/yaml;q=0.1, application/json").unwrap().encoding, Encoding::Json);
-        let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-        assert_eq!(wanted(metadata).unwrap().form, Form::Metadata);
+        assert_eq!(wanted("*/*, application/yaml").unwrap().encoding, Encoding::Yaml);
+        assert_eq!(wanted("application/*").unwrap().encoding, Encoding::Json);
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        let wanted = wanted(metadata).unwrap();
+        assert_eq!((wanted.form, wanted.encoding), (Form::Metadata, Encoding::Protobuf));
     }
 
     #[test]
     fn what_the_server_does_not_have_is_not_acceptable() {
-        for accept in
-            ["text/html", "application/vnd.kubernetes.protobuf", "application/json;as=Picture;v=v1;g=x"]
-        {
-            assert_eq!(wanted(accept).unwrap_err().code, 406, "{accept}");
+        for accept in [
+            "text/html",
+            "application/cbor",
+            "application/json;as=Picture;v=v1;g=x",
+            "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
+            "application/json;stream=shouts",
+        ] {
+            let status = wanted(accept).unwrap_err();
+            assert_eq!(status.code, 406, "{accept}");
+            assert_eq!(
+                status.message,
+                "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+            );
         }
+        let watch = Offer { is_stream: true, ..OBJECTS };
+        let status = offered(watch, "application/yaml").unwrap_err();
+        assert_eq!(
+            status.message,
+            "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+        );
+        assert!(offered(watch, "application/vnd.kubernetes.protobuf;stream=watch").is_ok());
+    }
+
+    #[test]
+    fn of_what_has_no_message_only_the_metadata_comes_in_protobuf() {
+        let custom = Offer { objects_in_protobuf: false, ..OBJECTS };
+        assert_eq!(offered(custom, "application/vnd.kubernetes.protobuf").unwrap_err().code, 406);
+        let either = offered(custom, "application/vnd.kubernetes.protobuf,application/json").unwrap();
+        assert_eq!(either.encoding, Encoding::Json);
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert_eq!(offered(custom, metadata).unwrap().encoding, Encoding::Protobuf);
+    }
+
+    #[test]
+    fn failures_have_no_other_form() {
+        let mut headers = HeaderMap::new();
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json";
+        headers.insert(header::ACCEPT, metadata.parse().unwrap());
+        assert_eq!(Wanted::of_failures(&headers, &Query::default()), Wanted::default());
+        headers.insert(header::ACCEPT, "text/html".parse().unwrap());
+        assert_eq!(Wanted::of_failures(&headers, &Query::default()), Wanted::default());
     }
 }

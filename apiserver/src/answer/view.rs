@@ -1,15 +1,21 @@
 //! One kind's objects in the form that a client asked for.
 
-use api::{Kind, Object, Status};
+use std::borrow::Cow;
+
+use api::{
+    Kind, Object, Status,
+    protobuf::{self, Message},
+};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Form, Wanted};
+use super::{Encoding, Form, Wanted};
 use crate::{
     registry::{
         convert,
         encode::{Happened, event_line},
         entry::Entry,
+        frame::Frame,
     },
     request::Query,
 };
@@ -55,38 +61,73 @@ impl View {
 
     /// One object as JSON.
     pub(crate) fn object(&self, entry: &Entry) -> Result<Bytes, Status> {
-        if self.is_plain() {
-            return Ok(entry.bytes());
+        match self.wanted.form {
+            Form::Whole if self.is_plain() => Ok(entry.bytes()),
+            Form::Metadata => Ok(partial(entry.metadata()?)),
+            Form::Whole | Form::Table => encoded(&self.value_of(entry.decode_as(self.kind)?)),
         }
-        encoded(&self.value_of(entry.decode_as(self.kind)?))
     }
 
-    /// One object, as it is in no store.
+    /// One object, which may be in no store.
     pub(crate) fn value_of(&self, object: Object) -> Value {
         match self.wanted.form {
             Form::Whole => object.into_value(),
             Form::Metadata => metadata_of(&object),
             Form::Table => {
-                let version = object.resource_version().to_string();
-                self.table(std::slice::from_ref(&object), json!({"resourceVersion": version}))
+                let mut table = self.table_head(json!({"resourceVersion": object.resource_version()}));
+                table.insert("rows".into(), json!([self.row(&object)]));
+                table.into()
             }
         }
     }
 
-    /// One object as a line of a watch stream.
-    pub(crate) fn event(&self, happened: Happened, entry: &Entry) -> Result<Bytes, Status> {
-        if self.is_plain() {
-            return Ok(entry.event(happened));
+    /// Objects that are in no store.
+    pub(crate) fn list_of(&self, objects: Vec<Object>) -> Value {
+        if self.wanted.form == Form::Table {
+            let mut table = self.table_head(json!({}));
+            table.insert("rows".into(), objects.iter().map(|object| self.row(object)).collect());
+            return table.into();
         }
-        let word = match happened {
-            Happened::Added => "ADDED",
-            Happened::Modified => "MODIFIED",
-            Happened::Deleted => "DELETED",
-        };
-        Ok(event_line(word, &self.object(entry)?))
+        let (api_version, kind) = self.list_meta();
+        let items: Vec<Value> = objects.into_iter().map(|object| self.value_of(object)).collect();
+        json!({"kind": kind, "apiVersion": api_version, "metadata": {}, "items": items})
     }
 
-    /// A line that tells how far a watch is.
+    /// One object in protobuf: kept by the entry, unless it is kept as another version of itself.
+    pub(crate) fn frame<'a>(&self, entry: &'a Entry) -> Result<Cow<'a, Frame>, Status> {
+        let message = self.message()?;
+        let (api_version, kind) = self.type_meta();
+        let names = (api_version.as_str(), kind);
+        let make = |happened, json: &[u8]| Frame::new(happened, names, message, json);
+        match self.wanted.form {
+            Form::Whole if !self.is_plain() => {
+                let json = self.object(entry)?;
+                make(Happened::Modified, &json).map(Cow::Owned)
+            }
+            Form::Whole => entry.frame(|frames| &frames.whole, make).map(Cow::Borrowed),
+            _ => entry.frame(|frames| &frames.metadata, make).map(Cow::Borrowed),
+        }
+    }
+
+    /// An item of a list in JSON.
+    pub(super) fn item<'a>(&self, entry: &'a Entry) -> Result<Cow<'a, [u8]>, Status> {
+        Ok(match self.wanted.form {
+            Form::Whole if self.is_plain() => Cow::Borrowed(entry.json()),
+            Form::Table => Cow::Owned(encoded(&self.row(&entry.decode_as(self.kind)?))?.into()),
+            _ => Cow::Owned(self.object(entry)?.into()),
+        })
+    }
+
+    /// One object as an event of a watch.
+    pub(crate) fn event(&self, happened: Happened, entry: &Entry) -> Result<Bytes, Status> {
+        match self.wanted.encoding {
+            Encoding::Protobuf => Ok(self.frame(entry)?.saying(happened)),
+            _ if self.is_plain() => Ok(entry.event(happened)),
+            _ => Ok(event_line(happened.word(), &self.object(entry)?)),
+        }
+    }
+
+    /// An event that tells how far a watch is.
     pub(crate) fn bookmark(
         &self,
         revision: store::Revision,
@@ -96,61 +137,110 @@ impl View {
         if ends_initial_events {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
+        let (api_version, kind) = self.type_meta();
         let value = match self.wanted.form {
-            Form::Whole => {
-                json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
+            Form::Whole | Form::Metadata => {
+                json!({"kind": kind, "apiVersion": api_version, "metadata": metadata})
             }
-            Form::Metadata => partial(metadata),
-            Form::Table => self.table(&[], metadata),
+            Form::Table => {
+                let mut table = self.table_head(metadata);
+                table.insert("rows".into(), json!([]));
+                table.into()
+            }
         };
-        Ok(event_line("BOOKMARK", &encoded(&value)?))
+        self.other_event("BOOKMARK", &value)
     }
 
-    /// Many objects in a form other than the one that is kept.
-    pub(crate) fn rendered_list(
-        &self,
-        entries: &[std::sync::Arc<Entry>],
-        metadata: Map<String, Value>,
-    ) -> Result<Value, Status> {
-        let objects: Result<Vec<Object>, Status> =
-            entries.iter().map(|entry| entry.decode_as(self.kind)).collect();
-        Ok(self.list_of(objects?, metadata))
+    /// An event that tells why a watch ends.
+    pub(crate) fn error(&self, status: &Status) -> Bytes {
+        let status = status.to_json();
+        // A Status has a message, so this cannot fail but in JSON.
+        self.other_event("ERROR", &status)
+            .unwrap_or_else(|_| event_line("ERROR", status.to_string().as_bytes()))
     }
 
-    /// Objects as a list.
-    pub(crate) fn list_of(&self, objects: Vec<Object>, metadata: Map<String, Value>) -> Value {
-        let list = |api_version: &str, kind: &str, items: Vec<Value>| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
+    fn other_event(&self, word: &str, value: &Value) -> Result<Bytes, Status> {
+        let json = encoded(value)?;
+        match self.wanted.encoding {
+            Encoding::Protobuf => {
+                let document = protobuf::document(&json).map_err(Status::internal)?;
+                let document = document.ok_or_else(|| self.not_marshalable())?;
+                Ok(protobuf::event(word, &document).into())
+            }
+            _ => Ok(event_line(word, &json)),
+        }
+    }
+
+    /// The content type of a watch.
+    pub(crate) fn stream_type(&self) -> &'static str {
+        match self.wanted.encoding {
+            Encoding::Protobuf => protobuf::STREAM_TYPE,
+            encoding => encoding.media_type(),
+        }
+    }
+
+    /// apiVersion and kind of one object.
+    fn type_meta(&self) -> (String, &'static str) {
         match self.wanted.form {
-            Form::Whole => {
-                let items = objects.into_iter().map(Object::into_value).collect();
-                list(&self.kind.api_version(), &self.kind.list_kind(), items)
-            }
-            Form::Metadata => {
-                let items = objects.iter().map(metadata_of).collect();
-                list("meta.k8s.io/v1", "PartialObjectMetadataList", items)
-            }
-            Form::Table => self.table(&objects, Value::Object(metadata)),
+            Form::Metadata => (META.into(), "PartialObjectMetadata"),
+            Form::Table => (META.into(), "Table"),
+            Form::Whole => (self.kind.api_version(), self.kind.kind),
         }
     }
 
-    fn table(&self, objects: &[Object], metadata: Value) -> Value {
+    /// apiVersion and kind of a list.
+    pub(super) fn list_meta(&self) -> (String, String) {
+        match self.wanted.form {
+            Form::Metadata => (META.into(), "PartialObjectMetadataList".into()),
+            Form::Table => (META.into(), "Table".into()),
+            Form::Whole => (self.kind.api_version(), self.kind.list_kind()),
+        }
+    }
+
+    fn message(&self) -> Result<&'static Message, Status> {
+        let (api_version, kind) = self.type_meta();
+        let message = Message::of(&api_version, kind);
+        message.ok_or_else(|| self.not_marshalable())
+    }
+
+    fn not_marshalable(&self) -> Status {
+        protobuf::not_marshalable(&format!("*{}.{}", self.kind.version, self.kind.kind))
+    }
+
+    /// A Table without its rows.
+    pub(super) fn table_head(&self, metadata: Value) -> Map<String, Value> {
+        let head = json!({
+            "kind": "Table",
+            "apiVersion": META,
+            "metadata": metadata,
+            "columnDefinitions": api::table::definitions(self.kind),
+        });
+        let Value::Object(head) = head else { return Map::new() };
+        head
+    }
+
+    fn row(&self, object: &Object) -> Value {
         let now = jiff::Timestamp::now();
-        let mut table = api::table::render(self.kind, objects, now, metadata, self.rows == Rows::Object);
-        if self.rows == Rows::Nothing {
-            for row in table.get_mut("rows").and_then(Value::as_array_mut).into_iter().flatten() {
-                row.as_object_mut().map(|row| row.remove("object"));
-            }
+        let mut row = api::table::row(self.kind, object, now, self.rows == Rows::Object);
+        if let (Rows::Nothing, Some(row)) = (self.rows, row.as_object_mut()) {
+            row.remove("object");
         }
-        table
+        row
     }
 }
 
-fn metadata_of(object: &Object) -> Value {
-    partial(object.0.get("metadata").cloned().unwrap_or_default())
+/// The version of what can be said of all kinds.
+const META: &str = "meta.k8s.io/v1";
+
+/// The metadata of an object, whatever kind it is.
+fn partial(metadata: &[u8]) -> Bytes {
+    let head = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
+    [head, metadata, b"}"].concat().into()
 }
 
-fn partial(metadata: Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+/// The same of an object that is in no store.
+fn metadata_of(object: &Object) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object.0.get("metadata")})
 }
 
 fn encoded(value: &Value) -> Result<Bytes, Status> {

@@ -43,6 +43,15 @@ impl Happened {
             Happened::Deleted => DELETED,
         }
     }
+
+    /// As events say it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Happened::Added => "ADDED",
+            Happened::Modified => "MODIFIED",
+            Happened::Deleted => "DELETED",
+        }
+    }
 }
 
 impl Line {
@@ -75,6 +84,14 @@ impl Line {
     /// The same, borrowed.
     pub(crate) fn object_slice(&self) -> &[u8] {
         &self.bytes[ADDED.len()..self.bytes.len() - LINE_END.len()]
+    }
+
+    /// What it says happened.
+    pub(crate) fn happened(&self) -> Happened {
+        let all = [Happened::Added, Happened::Modified, Happened::Deleted];
+        all.into_iter()
+            .find(|happened| self.bytes.starts_with(happened.opening()))
+            .unwrap_or(Happened::Modified)
     }
 
     /// The line that says `happened`; the same allocation where it says so already.
@@ -175,6 +192,24 @@ fn metadata_start(json: &[u8]) -> Option<usize> {
     None
 }
 
+/// The top-level `metadata` as it stands.
+pub(crate) fn metadata(json: &[u8]) -> Option<&[u8]> {
+    let start = metadata_start(json)? - 1;
+    let (mut at, mut depth) = (start, 0usize);
+    loop {
+        match json.get(at)? {
+            b'"' => at = string_end(json, at)? - 1,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return json.get(start..at);
+        }
+    }
+}
+
 /// Behind the closing quote of the string that starts at `start`.
 fn string_end(json: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
@@ -227,6 +262,14 @@ mod tests {
         assert_eq!(parsed(&line.object())["metadata"]["resourceVersion"], "3");
         let line = Line::of(br#"{"metadata":{"name":"a"}}"#, Revision(0), Happened::Added).unwrap();
         assert_eq!(parsed(&line.object()), serde_json::json!({"metadata": {"name": "a"}}));
+    }
+
+    #[test]
+    fn metadata_is_found_as_it_stands() {
+        let value = br#"{"a":["metadata",{}],"metadata":{"name":"}\"","labels":{"a":"["}},"spec":{}}"#;
+        assert_eq!(metadata(value), Some(&br#"{"name":"}\"","labels":{"a":"["}}"#[..]));
+        assert_eq!(metadata(br#"{"metadata":{"name":"#), None);
+        assert_eq!(metadata(br#"{"spec":{}}"#), None);
     }
 
     #[test]

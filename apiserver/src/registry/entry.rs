@@ -1,6 +1,9 @@
 //! One object as the cache keeps it: the bytes that are served, and the few decoded parts that selectors ask for.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use api::{Kind, Object, Scope, Status};
 use bytes::Bytes;
@@ -9,7 +12,8 @@ use store::{KeyValue, Revision};
 
 use super::{
     convert,
-    encode::{Happened, Line},
+    encode::{self, Happened, Line},
+    frame::{Frame, Frames},
     key,
 };
 
@@ -23,6 +27,7 @@ pub(crate) struct Entry {
     create_revision: Revision,
     revision: Revision,
     line: Line,
+    frames: Frames,
     index: Index,
 }
 
@@ -58,6 +63,7 @@ impl Entry {
             create_revision: stored.create_revision,
             revision: stored.mod_revision,
             line,
+            frames: Frames::default(),
             index: Index::default(),
         })
     }
@@ -69,7 +75,7 @@ impl Entry {
         let line = Line::of(value, self.revision, happened)
             .ok_or_else(|| unreadable(&self.key, "no JSON object"))?;
         let index = Index { labels: self.index.labels.clone(), fields: self.index.fields.clone() };
-        Ok(Entry { key: self.key.clone(), line, index, ..*self })
+        Ok(Entry { key: self.key.clone(), line, frames: Frames::default(), index, ..*self })
     }
 
     /// The object as it was when it was deleted, at the revision of the deletion.
@@ -81,6 +87,7 @@ impl Entry {
             create_revision: self.create_revision,
             revision,
             line: self.line.at(revision, Happened::Deleted),
+            frames: Frames::default(),
             index: Index { labels: self.index.labels.clone(), fields: self.index.fields.clone() },
         }
     }
@@ -123,6 +130,26 @@ impl Entry {
     /// The object as a line of a watch stream.
     pub(crate) fn event(&self, happened: Happened) -> Bytes {
         self.line.saying(happened)
+    }
+
+    /// The object in protobuf; `make` encodes it for the first who asks.
+    pub(crate) fn frame(
+        &self,
+        place: fn(&Frames) -> &OnceLock<Box<Frame>>,
+        make: impl FnOnce(Happened, &[u8]) -> Result<Frame, Status>,
+    ) -> Result<&Frame, Status> {
+        let place = place(&self.frames);
+        if let Some(frame) = place.get() {
+            return Ok(frame);
+        }
+        // Two who ask at once may both encode; one of the two is kept.
+        let frame = Box::new(make(self.line.happened(), self.json())?);
+        Ok(place.get_or_init(|| frame))
+    }
+
+    /// Its metadata as JSON.
+    pub(crate) fn metadata(&self) -> Result<&[u8], Status> {
+        encode::metadata(self.json()).ok_or_else(|| unreadable(&self.key, "no metadata"))
     }
 
     /// How much memory it takes.

@@ -11,6 +11,7 @@ pub(crate) mod convert;
 pub(crate) mod encode;
 pub(crate) mod entry;
 mod feed;
+pub(crate) mod frame;
 pub(crate) mod key;
 mod kinds;
 pub(crate) mod ring;

@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::{
     aggregation::{self, Aggregation},
-    answer,
+    answer::{self, Wanted},
     audit::{Audit, Trail},
     authz, crd,
     fairness::{Class, Fairness, Turn},
@@ -138,8 +138,9 @@ impl State {
         let started = Instant::now();
         let query = match Query::of(request.uri()) {
             Ok(query) => query,
-            Err(status) => return answer::failure(&status),
+            Err(status) => return answer::failure(&status, &Wanted::default()),
         };
+        let wanted = Wanted::of_failures(request.headers(), &query);
         let info = RequestInfo::read(request.method(), request.uri(), &query);
         let span = tracing::debug_span!("request", verb = info.verb, path = info.path);
         let _in_flight = metrics::InFlight::begin(&info);
@@ -151,16 +152,15 @@ impl State {
             Ok(Ok(response)) => trail.answered(&info, response, None).await,
             Ok(Err(status)) => {
                 tracing::debug!(verb = info.verb, path = info.path, %status, "request failed");
-                trail.answered(&info, answer::failure(&status), Some(&status)).await
+                trail.answered(&info, answer::failure(&status, &wanted), Some(&status)).await
             }
             Err(panic) => {
                 let message = panic_message(&*panic);
                 let (verb, path) = (info.verb, &info.path);
                 tracing::error!(request_id = trail.id(), verb, path, message, "request panicked");
                 trail.panicked(message).await;
-                let mut response = answer::failure(&Status::internal(
-                    "This request caused apiserver to panic. Look in the logs for details.",
-                ));
+                let why = "This request caused apiserver to panic. Look in the logs for details.";
+                let mut response = answer::failure(&Status::internal(why), &wanted);
                 trail.mark(&mut response);
                 response
             }

@@ -160,7 +160,8 @@ async fn schemas(
 /// A document that changes seldom: clients that have it already are told so.
 fn tagged(headers: &HeaderMap, query: &Query, document: &Value) -> Result<Response<Body>, Status> {
     let is_aggregated = document["kind"] == "APIGroupDiscoveryList";
-    let wanted = if is_aggregated { Wanted::default() } else { Wanted::lenient(headers, query)? };
+    let has_kind = document.get("kind").is_some() && !is_aggregated;
+    let wanted = if is_aggregated { Wanted::default() } else { Wanted::lenient(headers, query, has_kind)? };
     let json = serde_json::to_vec(document).map_err(Status::internal)?;
     let mut response =
         tagged_bytes(headers, json, |json| answer::document(StatusCode::OK, json.into(), &wanted))?;

@@ -68,6 +68,12 @@ pub(super) fn object(
     body: &[u8],
     validation: FieldValidation,
 ) -> Result<(Object, Vec<String>), Status> {
+    if kind.custom.is_some() && content_type(headers) == protobuf::CONTENT_TYPE {
+        // A kind of the same name may be built in.
+        let why = protobuf::not_marshalable("*unstructured.Unstructured").message;
+        let what = format!("{0} in version {1:?} cannot be handled as a {0}", kind.kind, kind.version);
+        return Err(Status::bad_request(format!("{what}: {why}")));
+    }
     let decoded = decoded(headers, body, schema::of(kind))?;
     let mut object = decoded.object;
     decode::expect_kind(&mut object, kind)?;
@@ -81,13 +87,10 @@ pub(super) fn decoded(
     body: &[u8],
     schema: Option<&'static schema::Schema>,
 ) -> Result<Decoded, Status> {
-    let content_type = content_type(headers);
-    if content_type != protobuf::CONTENT_TYPE {
-        return decode::decode(body, &content_type, schema);
+    match content_type(headers) {
+        content_type if content_type == protobuf::CONTENT_TYPE => decode::protobuf(body, schema),
+        content_type => decode::decode(body, &content_type, schema),
     }
-    let object = protobuf::decode(body);
-    let decoded = object.and_then(|object| decode::check(object.into_value(), schema));
-    decoded.map_err(|why| Status::bad_request(format!("the object provided is unrecognized: {why}")))
 }
 
 /// What becomes of unknown and repeated fields.

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
-    answer::{self, View, Wanted},
+    answer::{self, Offer, View, Wanted},
     hooks::Hooks,
     registry::Registry,
     request::{Query, RequestInfo, User},
@@ -135,7 +135,14 @@ impl<'a> Call<'a> {
 
     /// The form in which the client wants objects.
     pub(crate) fn view(&self) -> Result<View, Status> {
-        View::new(self.kind, Wanted::read(&self.headers, self.query)?, self.query)
+        // Custom resources have no messages; what is said of all kinds alike has.
+        let is_own = matches!(self.info.subresource.as_str(), "" | "status");
+        let offer = Offer {
+            objects_in_protobuf: self.kind.custom.is_none() || !is_own,
+            other_forms: true,
+            is_stream: self.info.verb == "watch",
+        };
+        View::new(self.kind, Wanted::read(&self.headers, self.query, offer)?, self.query)
     }
 
     /// The namespace that objects are in: none for those of the cluster, `namespaces` included.

@@ -3,7 +3,6 @@
 use api::{Object, Status, Verbs};
 use axum::body::Body;
 use http::{Response, StatusCode};
-use serde_json::Map;
 use store::Revision;
 
 use super::{
@@ -35,7 +34,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
         }
     };
     let entry = call.registry().shown_one(kind, entry).await?;
-    answer::document(StatusCode::OK, view.object(&entry)?, &view.wanted)
+    answer::object(StatusCode::OK, &view, &entry)
 }
 
 /// All objects that are meant, or a page of them.
@@ -55,7 +54,7 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
     };
     let page = listing.page().await?;
     let entries = call.registry().shown(call.kind, page.entries).await?;
-    answer::list(&view, entries, &page.meta)
+    answer::list(&view, entries, &page.meta).await
 }
 
 /// Objects that are in no store, as they are now.
@@ -63,7 +62,7 @@ async fn observed(call: &Call<'_>, view: &View, options: &ListOptions) -> Result
     options.fields.check(call.kind).map_err(Status::bad_request)?;
     let mut objects = observe(call, None).await?;
     objects.retain(|object| options.labels.matches_object(object) && options.fields.matches(object));
-    answer::value(StatusCode::OK, &view.list_of(objects, Map::new()), &view.wanted)
+    answer::value(StatusCode::OK, &view.list_of(objects), &view.wanted)
 }
 
 async fn observe(call: &Call<'_>, name: Option<&str>) -> Result<Vec<Object>, Status> {

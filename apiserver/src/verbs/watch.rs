@@ -19,14 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::View,
-    registry::{
-        Registry,
-        cache::Cache,
-        encode::{Happened, event_line},
-        entry::Entry,
-        ring::Change,
-        selection::Selection,
-    },
+    registry::{Registry, cache::Cache, encode::Happened, entry::Entry, ring::Change, selection::Selection},
     request::ListOptions,
 };
 
@@ -51,6 +44,7 @@ pub(super) struct Target {
 
 /// The answer to a watch. The cache must have reached the resourceVersion that the options name.
 pub(super) fn respond(target: Target, options: &ListOptions, stop: CancellationToken) -> Response<Body> {
+    let content_type = target.view.stream_type();
     let watcher = Watcher::new(target, options, stop);
     let lines = stream::unfold(watcher, |mut watcher| async {
         let line = watcher.next().await?;
@@ -58,7 +52,7 @@ pub(super) fn respond(target: Target, options: &ListOptions, stop: CancellationT
     });
     let mut response = Response::new(Body::from_stream(lines));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
@@ -176,7 +170,7 @@ impl Watcher {
     }
 
     fn fail(&mut self, status: &Status) -> bool {
-        self.lines.push_back(event_line("ERROR", status.to_json().to_string().as_bytes()));
+        self.lines.push_back(self.target.view.error(status));
         self.is_over = true;
         true
     }

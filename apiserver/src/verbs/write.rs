@@ -152,7 +152,7 @@ pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let entry = call.registry().shown_one(call.kind, entry).await?;
     let is_returned = call.kind.custom.is_none() && DELETED_ARE_RETURNED.contains(&call.kind.plural);
     if !is_gone || is_returned {
-        let mut response = answer::document(StatusCode::OK, view.object(&entry)?, &view.wanted)?;
+        let mut response = answer::object(StatusCode::OK, &view, &entry)?;
         answer::warn(response.headers_mut(), &warnings);
         return Ok(response);
     }
@@ -196,7 +196,7 @@ pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Res
     let deletions = stream::iter(page.entries).map(delete_one).buffered(DELETIONS_AT_ONCE);
     let deleted: Vec<_> = deletions.try_filter_map(|entry| async { Ok(entry) }).try_collect().await?;
     let deleted = call.registry().shown(call.kind, deleted).await?;
-    answer::list(&view, deleted, &page.meta)
+    answer::list(&view, deleted, &page.meta).await
 }
 
 /// What the client asks for, and the same as an object.
@@ -233,7 +233,7 @@ pub(super) async fn respond(
 ) -> Result<Response<Body>, Status> {
     let view = call.view()?;
     let entry = call.registry().shown_one(call.kind, written.entry).await?;
-    let mut response = answer::document(code, view.object(&entry)?, &view.wanted)?;
+    let mut response = answer::object(code, &view, &entry)?;
     warnings.extend(written.warnings);
     answer::warn(response.headers_mut(), &warnings);
     Ok(response)

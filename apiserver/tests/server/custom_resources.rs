@@ -496,3 +496,32 @@ async fn an_expensive_rule_stops_the_evaluation_not_the_server() {
     assert!(message.contains("call cost exceeds limit"), "{message}");
     server.post(CRON_TABS, &cron_tab("b", json!({"list": [1, 1]}))).await.ok();
 }
+
+#[tokio::test]
+async fn custom_resources_have_no_protobuf_but_their_metadata_has() {
+    let server = Server::start().await;
+    server.define(&definition(plain_schema())).await;
+    server.post(CRON_TABS, &cron_tab("a", json!({"cronSpec": "* *"}))).await.ok();
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    for path in [CRON_TABS.to_string(), format!("{CRON_TABS}/a"), format!("{CRON_TABS}?watch=1")] {
+        let refused = server.get_as(&path, PROTOBUF).await;
+        assert_eq!(refused.code, 406, "{path}");
+        let status = api::protobuf::decode(&refused.bytes).unwrap();
+        assert_eq!(status.text(&["reason"]), "NotAcceptable");
+        assert!(status.text(&["message"]).starts_with("only the following media types are accepted: "));
+    }
+    let list = server.get_as(CRON_TABS, "application/vnd.kubernetes.protobuf,application/json").await.ok();
+    assert_eq!(list["kind"], "CronTabList");
+    let accept = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    let metadata = api::protobuf::decode(&server.get_as(CRON_TABS, &accept).await.bytes).unwrap();
+    assert_eq!(metadata.list(&["items"])[0]["metadata"]["name"], "a");
+    let scale = server.get_as(&format!("{CRON_TABS}/a/scale"), PROTOBUF).await;
+    assert_eq!(api::protobuf::decode(&scale.bytes).unwrap().kind(), "Scale");
+    let body = server.raw(http::Method::POST, CRON_TABS, PROTOBUF, "k8s\0").await.failure();
+    assert_eq!(body.0, 400);
+    assert!(body.2.starts_with("CronTab in version \"v1\" cannot be handled as a CronTab: "), "{}", body.2);
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crontabs.stable.example.com";
+    let json = server.get(path).await.ok();
+    let read = api::protobuf::decode(&server.get_as(path, PROTOBUF).await.bytes).unwrap();
+    assert_eq!(read.into_value(), json);
+}

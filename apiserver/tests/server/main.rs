@@ -13,6 +13,7 @@ mod deletion;
 mod documents;
 mod extension;
 mod fairness;
+mod formats;
 mod identity;
 mod kubelet;
 mod network;

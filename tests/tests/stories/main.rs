@@ -5,6 +5,7 @@ mod apply;
 mod architecture;
 mod bad_input;
 mod by_hand;
+mod clients;
 mod command_line;
 mod crash;
 mod custom_resources;
