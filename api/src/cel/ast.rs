@@ -1,6 +1,13 @@
 //! What an expression consists of.
 
-use super::Value;
+use std::sync::Arc;
+
+use regex::Regex;
+
+use super::{Mistake, Value};
+
+/// How high the tree of an expression may be, as upstream.
+pub(super) const HEIGHT_LIMIT: usize = 250;
 
 /// A part of an expression and where it begins.
 #[derive(Clone, Debug)]
@@ -8,6 +15,8 @@ pub(super) struct Expr {
     /// The offset in characters.
     pub(super) at: usize,
     pub(super) node: Node,
+    /// How many parts there are one inside the other: whoever walks the tree needs so much stack.
+    height: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -43,10 +52,17 @@ pub(super) enum Node {
         function: String,
         target: Option<Box<Expr>>,
         arguments: Vec<Expr>,
+        /// The pattern among the arguments, compiled, where it stands there as it is.
+        pattern: Option<Arc<Regex>>,
     },
     /// Items, and whether each is there only if an optional has a value.
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),
+    /// `Name{field: value}`.
+    Message {
+        name: String,
+        fields: Vec<(String, Expr, bool)>,
+    },
     /// `range.all(variable, body)` and its like.
     Loop(Box<Loop>),
     /// `cel.bind(variable, value, body)`, and what `optMap` does with the value inside.
@@ -84,29 +100,59 @@ pub(super) enum LoopKind {
 }
 
 impl Expr {
-    /// Whether a variable occurs; shadowing is not looked at.
-    pub(super) fn mentions(&self, variable: &str) -> bool {
-        let any = |parts: &[&Expr]| parts.iter().any(|part| part.mentions(variable));
-        match &self.node {
-            Node::Literal(_) => false,
-            Node::Ident(name) => name == variable,
-            Node::Select { of, .. } | Node::Has { of, .. } => of.mentions(variable),
-            Node::Index { of, key, .. } => any(&[of, key]),
-            Node::And(parts) | Node::Or(parts) => parts.iter().any(|part| part.mentions(variable)),
-            Node::Choice { condition, yes, no } => any(&[condition, yes, no]),
-            Node::Call { target, arguments, .. } => {
-                target.as_ref().is_some_and(|target| target.mentions(variable))
-                    || arguments.iter().any(|argument| argument.mentions(variable))
-            }
-            Node::List(items) => items.iter().any(|(item, _)| item.mentions(variable)),
-            Node::Map(entries) => {
-                entries.iter().any(|(key, value, _)| key.mentions(variable) || value.mentions(variable))
-            }
-            Node::Loop(inner) => {
-                any(&[&inner.range, &inner.body])
-                    || inner.filter.as_ref().is_some_and(|filter| filter.mentions(variable))
-            }
-            Node::Bind { value, body, .. } => any(&[value, body]),
+    /// A part at an offset; refused where the tree would be too high.
+    pub(super) fn new(at: usize, node: Node) -> Result<Expr, Mistake> {
+        let height = 1 + node.parts().into_iter().map(|part| part.height).max().unwrap_or(0);
+        match height > HEIGHT_LIMIT {
+            true => Err(too_deep(at)),
+            false => Ok(Expr { at, node, height }),
         }
     }
+
+    /// How many parts there are one inside the other.
+    pub(super) fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Looks at every part.
+    pub(super) fn visit(&self, look: &mut dyn FnMut(&Expr)) {
+        look(self);
+        for part in self.node.parts() {
+            part.visit(look);
+        }
+    }
+
+    /// Whether a variable occurs; shadowing is not looked at.
+    pub(super) fn mentions(&self, variable: &str) -> bool {
+        match &self.node {
+            Node::Ident(name) => name == variable,
+            node => node.parts().into_iter().any(|part| part.mentions(variable)),
+        }
+    }
+}
+
+impl Node {
+    /// What it consists of.
+    fn parts(&self) -> Vec<&Expr> {
+        match self {
+            Node::Literal(_) | Node::Ident(_) => Vec::new(),
+            Node::Select { of, .. } | Node::Has { of, .. } => vec![of],
+            Node::Index { of, key, .. } => vec![of, key],
+            Node::And(parts) | Node::Or(parts) => parts.iter().collect(),
+            Node::Choice { condition, yes, no } => vec![condition, yes, no],
+            Node::Call { target, arguments, .. } => {
+                target.iter().map(|target| &**target).chain(arguments).collect()
+            }
+            Node::List(items) => items.iter().map(|(item, _)| item).collect(),
+            Node::Map(entries) => entries.iter().flat_map(|(key, value, _)| [key, value]).collect(),
+            Node::Message { fields, .. } => fields.iter().map(|(_, value, _)| value).collect(),
+            Node::Loop(inner) => [&inner.range, &inner.body].into_iter().chain(&inner.filter).collect(),
+            Node::Bind { value, body, .. } => vec![value, body],
+        }
+    }
+}
+
+/// Upstream's words.
+pub(super) fn too_deep(at: usize) -> Mistake {
+    Mistake { at, what: format!("expression recursion limit exceeded: {HEIGHT_LIMIT}") }
 }

@@ -9,6 +9,9 @@ use super::{
     eval::TYPES,
 };
 
+/// The type of `authorizer`.
+pub(super) const AUTHORIZER: &str = "kubernetes.authorization.Authorizer";
+
 /// One pass over an expression.
 pub(super) struct Checker {
     variables: Vec<(String, Type)>,
@@ -57,7 +60,7 @@ impl Checker {
                 }
                 common(yes, no)
             }
-            Node::Call { function, target, arguments } => {
+            Node::Call { function, target, arguments, .. } => {
                 let parts = target.iter().map(|target| &**target).chain(arguments);
                 let kinds: Vec<Type> = parts.map(|part| self.type_of(part)).collect();
                 self.called(expr.at, function, target.is_some(), &kinds)
@@ -80,6 +83,7 @@ impl Checker {
                 let one = |kinds: Vec<Type>| kinds.into_iter().reduce(common).unwrap_or(Type::Dyn).into();
                 Type::Map(one(keys), one(values), entries.len() as u64)
             }
+            Node::Message { name, fields } => self.message(expr.at, name, fields),
             Node::Loop(inner) => self.repeated(expr.at, inner),
             Node::Bind { variable, value, body } => {
                 let kind = self.type_of(value);
@@ -123,6 +127,9 @@ impl Checker {
             },
             Type::Map(_, value, _) => (**value).clone(),
             Type::Dyn => Type::Dyn,
+            Type::Named(AUTHORIZER) if field == "requestResource" => {
+                Type::Named("kubernetes.authorization.ResourceCheck")
+            }
             other => return self.mistake(at, format!("type '{other}' does not support field selection")),
         };
         if is_optional { Type::Optional(found.into()) } else { found }
@@ -143,6 +150,40 @@ impl Checker {
             }
         };
         if is_optional { Type::Optional(found.into()) } else { found }
+    }
+
+    /// The messages of mutations: `Object`, whose fields are `Object.field` in turn, and `JSONPatch`.
+    fn message(&mut self, at: usize, name: &str, fields: &[(String, Expr, bool)]) -> Type {
+        let space = name.split('.').next().unwrap_or_default();
+        if !matches!(space, "Object" | "JSONPatch") || !self.variables.iter().any(|(known, _)| known == space)
+        {
+            return self.mistake(at, format!("undeclared reference to '{name}' (in container '')"));
+        }
+        for (field, value, is_optional) in fields {
+            let kind = match (self.type_of(value), is_optional) {
+                (Type::Optional(inner), true) => (*inner).clone(),
+                (kind, _) => kind,
+            };
+            let is_wrong = match (&kind, space) {
+                (Type::Message(found), "Object") => **found != format!("{name}.{field}"),
+                (_, "JSONPatch") => match field.as_str() {
+                    "op" | "path" | "from" => !Type::TEXT.accepts(&kind),
+                    "value" => false,
+                    _ => {
+                        self.mistake(value.at, format!("undefined field '{field}'"));
+                        false
+                    }
+                },
+                _ => false,
+            };
+            if is_wrong {
+                let wanted = if space == "Object" { format!("{name}.{field}") } else { "string".into() };
+                let what =
+                    format!("expected type of field '{field}' is '{wanted}' but provided type is '{kind}'");
+                self.mistake(value.at, what);
+            }
+        }
+        Type::Message(name.into())
     }
 
     fn expect_bool(&mut self, part: &Expr, function: &str, kind: &Type) {

@@ -38,7 +38,7 @@ impl Estimate {
                 let (yes, no) = (self.of(yes), self.of(no));
                 self.of(condition).saturating_add(yes.max(no)).saturating_add(1)
             }
-            Node::Call { function, target, arguments } => {
+            Node::Call { function, target, arguments, .. } => {
                 let parts: Vec<&Expr> = target.iter().map(|target| &**target).chain(arguments).collect();
                 let own = self.call(function, &parts);
                 self.sum(parts).saturating_add(own)
@@ -46,6 +46,9 @@ impl Estimate {
             Node::List(items) => self.sum(items.iter().map(|(item, _)| item)).saturating_add(10),
             Node::Map(entries) => {
                 self.sum(entries.iter().flat_map(|(key, value, _)| [key, value])).saturating_add(30)
+            }
+            Node::Message { fields, .. } => {
+                self.sum(fields.iter().map(|(_, value, _)| value)).saturating_add(40)
             }
             Node::Loop(inner) => self.repeated(inner),
             Node::Bind { variable, value, body } => {
@@ -67,6 +70,7 @@ impl Estimate {
         let second = sizes.get(1).copied().unwrap_or_default();
         match function {
             "size" | "type" => 1,
+            "check" => super::authority::CHECK_COST,
             "@in" => second.saturating_add(1),
             "_==_" | "_!=_" => first.min(second).div_ceil(10).saturating_add(1),
             "matches" | "find" | "findAll" => first

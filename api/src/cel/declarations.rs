@@ -62,6 +62,11 @@ fn read(word: &str) -> Type {
         "semver" => Type::Named("kubernetes.Semver"),
         "format" => Type::Named("kubernetes.NamedFormat"),
         "type" => Type::Named("type"),
+        "authorizer" => Type::Named("kubernetes.authorization.Authorizer"),
+        "pathCheck" => Type::Named("kubernetes.authorization.PathCheck"),
+        "groupCheck" => Type::Named("kubernetes.authorization.GroupCheck"),
+        "resourceCheck" => Type::Named("kubernetes.authorization.ResourceCheck"),
+        "decision" => Type::Named("kubernetes.authorization.Decision"),
         _ => Type::Dyn,
     }
 }
@@ -288,4 +293,20 @@ format.uuid -> format
 format.byte -> format
 format.datetime -> format
 .validate format string -> optional<list<string>>
+jsonpatch.escapeKey string -> string
+.path authorizer string -> pathCheck
+.group authorizer string -> groupCheck
+.serviceAccount authorizer string string -> authorizer
+.resource groupCheck string -> resourceCheck
+.subresource resourceCheck string -> resourceCheck
+.namespace resourceCheck string -> resourceCheck
+.name resourceCheck string -> resourceCheck
+.fieldSelector resourceCheck string -> resourceCheck
+.labelSelector resourceCheck string -> resourceCheck
+.check pathCheck string -> decision
+.check resourceCheck string -> decision
+.allowed decision -> bool
+.reason decision -> string
+.errored decision -> bool
+.error decision -> string
 ";

@@ -1,11 +1,19 @@
 //! Evaluates expressions, and counts what it costs.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+    sync::Arc,
+};
+
+use regex::Regex;
 
 use super::{
-    Failure, Value,
+    Failure, Lazy, MEMORY_LIMIT, Value,
     ast::{Expr, Loop, LoopKind, Node},
-    functions,
+    functions, library,
+    value::Key,
 };
 
 /// One evaluation.
@@ -15,17 +23,33 @@ pub(super) struct Run<'a> {
     limit: u64,
     /// In tenths, as looking at a character costs a tenth.
     tenths: u64,
+    /// How much memory may still be taken.
+    memory: usize,
+    /// Patterns that were computed.
+    patterns: HashMap<Arc<str>, Arc<Regex>>,
+    /// What `variables` stands for.
+    pub(super) lazy: Option<Rc<Lazy<'a>>>,
 }
 
+/// What compiling a pattern costs that is not known beforehand.
+const PATTERN_COST: u64 = 1_000;
 const LIST_COST: u64 = 10;
 const MAP_COST: u64 = 30;
+const MESSAGE_COST: u64 = 40;
 
 type Answer<'a> = Result<Value<'a>, Failure>;
 
 impl<'a> Run<'a> {
     pub(super) fn new(variables: &[(&'a str, Value<'a>)], limit: u64) -> Run<'a> {
         let variables = variables.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone()));
-        Run { variables: variables.collect(), limit, tenths: 0 }
+        Run {
+            variables: variables.collect(),
+            limit,
+            tenths: 0,
+            memory: MEMORY_LIMIT,
+            patterns: HashMap::new(),
+            lazy: None,
+        }
     }
 
     /// What it has cost so far.
@@ -43,6 +67,33 @@ impl<'a> Run<'a> {
         if self.spent() > self.limit { Err(Failure::TooExpensive) } else { Ok(()) }
     }
 
+    /// How much may still be spent.
+    pub(super) fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.spent())
+    }
+
+    /// Makes room for so many bytes of text.
+    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.memory = self.memory.checked_sub(bytes).ok_or(Failure::TooExpensive)?;
+        Ok(())
+    }
+
+    /// Makes room for a list of so many values.
+    pub(super) fn make_room_for(&mut self, items: usize) -> Result<(), Failure> {
+        self.make_room(items.saturating_mul(size_of::<Value<'_>>()))
+    }
+
+    /// A pattern that was computed; it is compiled once, and that has its price.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Arc<Regex>, Failure> {
+        if let Some(known) = self.patterns.get(text) {
+            return Ok(known.clone());
+        }
+        self.spend(PATTERN_COST)?;
+        let made = Arc::new(library::regex(text)?);
+        self.patterns.insert(text.into(), made.clone());
+        Ok(made)
+    }
+
     pub(super) fn eval(&mut self, expr: &Expr) -> Answer<'a> {
         match &expr.node {
             Node::Literal(value) => Ok(value.clone()),
@@ -50,41 +101,9 @@ impl<'a> Run<'a> {
                 self.spend(1)?;
                 self.variable(name)
             }
-            Node::Select { of, field, is_optional } => {
-                let value = self.eval(of)?;
-                self.spend(1)?;
-                match (value, is_optional) {
-                    (Value::Optional(inner), _) => {
-                        Ok(Value::Optional(inner.and_then(|inner| inner.field(field)).map(Box::new)))
-                    }
-                    (value, true) => Ok(Value::Optional(value.field(field).map(Box::new))),
-                    (value, false) => select(&value, field),
-                }
-            }
-            Node::Has { of, field } => {
-                let value = self.eval(of)?;
-                self.spend(1)?;
-                match value {
-                    Value::Optional(inner) => {
-                        Ok(Value::Bool(inner.is_some_and(|v| v.field(field).is_some())))
-                    }
-                    Value::Map(_) | Value::JsonMap(..) => {
-                        Ok(Value::Bool(value.field(field).is_some_and(|value| !matches!(value, Value::Null))))
-                    }
-                    _ => Failure::error("no such overload"),
-                }
-            }
-            Node::Index { of, key, is_optional } => {
-                let (value, key) = (self.eval(of)?, self.eval(key)?);
-                self.spend(1)?;
-                match (value, is_optional) {
-                    (Value::Optional(inner), _) => {
-                        Ok(Value::Optional(inner.and_then(|inner| inner.get(&key)).map(Box::new)))
-                    }
-                    (value, true) => Ok(Value::Optional(value.get(&key).map(Box::new))),
-                    (value, false) => index(&value, &key),
-                }
-            }
+            Node::Select { of, field, is_optional } => self.select(of, field, *is_optional),
+            Node::Has { of, field } => self.has(of, field),
+            Node::Index { of, key, is_optional } => self.index(of, key, *is_optional),
             Node::And(parts) => self.junction(parts, false),
             Node::Or(parts) => self.junction(parts, true),
             Node::Choice { condition, yes, no } => {
@@ -92,60 +111,156 @@ impl<'a> Run<'a> {
                 self.spend(1)?;
                 self.eval(if condition { yes } else { no })
             }
-            Node::Call { function, target, arguments } => {
-                let mut values = Vec::with_capacity(arguments.len() + 1);
-                if let Some(target) = target {
-                    values.push(self.eval(target)?);
-                }
-                // What stands in for a missing value is looked at only if it is missing.
-                if matches!(function.as_str(), "orValue" | "or")
-                    && let [Value::Optional(inner)] = &values[..]
-                    && let [otherwise] = &arguments[..]
-                {
-                    let inner = inner.clone();
-                    self.spend(1)?;
-                    return match (inner, function.as_str()) {
-                        (Some(value), "orValue") => Ok(*value),
-                        (Some(value), _) => Ok(Value::Optional(Some(value))),
-                        (None, _) => self.eval(otherwise),
-                    };
-                }
-                for argument in arguments {
-                    values.push(self.eval(argument)?);
-                }
-                functions::call(self, function, target.is_some(), &values)
+            Node::Call { function, target, arguments, pattern } => {
+                self.call(function, target.as_deref(), arguments, pattern.as_ref())
             }
-            Node::List(items) => {
-                self.spend(LIST_COST)?;
-                let mut list = Vec::with_capacity(items.len());
-                for (item, is_optional) in items {
-                    match (self.eval(item)?, is_optional) {
-                        (Value::Optional(inner), true) => list.extend(inner.map(|value| *value)),
-                        (value, _) => list.push(value),
-                    }
-                }
-                Ok(Value::list(list))
-            }
-            Node::Map(entries) => {
-                self.spend(MAP_COST)?;
-                let mut map = BTreeMap::new();
-                for (key, value, is_optional) in entries {
-                    let key = self.eval(key)?;
-                    let Some(key) = key.as_key() else { return Failure::error("unsupported key type") };
-                    match (self.eval(value)?, is_optional) {
-                        (Value::Optional(None), true) => {}
-                        (Value::Optional(Some(value)), true) => drop(map.insert(key, *value)),
-                        (value, _) => drop(map.insert(key, value)),
-                    }
-                }
-                Ok(Value::Map(Arc::new(map)))
-            }
+            Node::List(items) => self.list(items),
+            Node::Map(entries) => self.map(entries),
+            Node::Message { fields, .. } => self.message(fields),
             Node::Loop(inner) => self.repeat(inner),
             Node::Bind { variable, value, body } => {
                 let value = self.eval(value)?;
                 self.spend(1)?;
                 self.with(variable, value, |run| run.eval(body))
             }
+        }
+    }
+
+    // One function for each sort of node: a tree may be high, and the stack is not.
+
+    fn select(&mut self, of: &Expr, field: &str, is_optional: bool) -> Answer<'a> {
+        let value = self.eval(of)?;
+        self.spend(1)?;
+        match (value, is_optional) {
+            (Value::Variables, false) => self.lazy_variable(field),
+            (Value::Variables, true) => {
+                self.lazy_variable(field).map(|value| Value::Optional(Some(Box::new(value))))
+            }
+            (Value::Check(check), false) if field == "requestResource" => match check.request_resource() {
+                Some(check) => Ok(Value::Check(check.into())),
+                None => Failure::error("no such overload"),
+            },
+            (Value::Optional(inner), _) => {
+                Ok(Value::Optional(inner.and_then(|inner| inner.field(field)).map(Box::new)))
+            }
+            (value, true) => Ok(Value::Optional(value.field(field).map(Box::new))),
+            (value, false) => select(&value, field),
+        }
+    }
+
+    fn has(&mut self, of: &Expr, field: &str) -> Answer<'a> {
+        let value = self.eval(of)?;
+        self.spend(1)?;
+        match value {
+            Value::Optional(inner) => Ok(Value::Bool(inner.is_some_and(|v| v.field(field).is_some()))),
+            Value::Map(_) | Value::JsonMap(..) => {
+                Ok(Value::Bool(value.field(field).is_some_and(|value| !matches!(value, Value::Null))))
+            }
+            _ => Failure::error("no such overload"),
+        }
+    }
+
+    fn index(&mut self, of: &Expr, key: &Expr, is_optional: bool) -> Answer<'a> {
+        let (value, key) = (self.eval(of)?, self.eval(key)?);
+        self.spend(1)?;
+        match (value, is_optional) {
+            (Value::Optional(inner), _) => {
+                Ok(Value::Optional(inner.and_then(|inner| inner.get(&key)).map(Box::new)))
+            }
+            (value, true) => Ok(Value::Optional(value.get(&key).map(Box::new))),
+            (value, false) => index(&value, &key),
+        }
+    }
+
+    fn call(
+        &mut self,
+        function: &str,
+        target: Option<&Expr>,
+        arguments: &[Expr],
+        pattern: Option<&Arc<Regex>>,
+    ) -> Answer<'a> {
+        let mut values = Vec::with_capacity(arguments.len() + 1);
+        if let Some(target) = target {
+            values.push(self.eval(target)?);
+        }
+        // What stands in for a missing value is looked at only if it is missing.
+        if matches!(function, "orValue" | "or")
+            && let [Value::Optional(inner)] = &values[..]
+            && let [otherwise] = arguments
+        {
+            let inner = inner.clone();
+            self.spend(1)?;
+            return match (inner, function) {
+                (Some(value), "orValue") => Ok(*value),
+                (Some(value), _) => Ok(Value::Optional(Some(value))),
+                (None, _) => self.eval(otherwise),
+            };
+        }
+        for argument in arguments {
+            values.push(self.eval(argument)?);
+        }
+        functions::call(self, function, target.is_some(), &values, pattern)
+    }
+
+    fn list(&mut self, items: &[(Expr, bool)]) -> Answer<'a> {
+        self.spend(LIST_COST)?;
+        self.make_room_for(items.len())?;
+        let mut list = Vec::with_capacity(items.len());
+        for (item, is_optional) in items {
+            match (self.eval(item)?, is_optional) {
+                (Value::Optional(inner), true) => list.extend(inner.map(|value| *value)),
+                (value, _) => list.push(value),
+            }
+        }
+        Ok(Value::list(list))
+    }
+
+    fn map(&mut self, entries: &[(Expr, Expr, bool)]) -> Answer<'a> {
+        self.spend(MAP_COST)?;
+        self.make_room_for(2 * entries.len())?;
+        let mut map = BTreeMap::new();
+        for (key, value, is_optional) in entries {
+            let key = self.eval(key)?;
+            let Some(key) = key.as_key() else { return Failure::error("unsupported key type") };
+            match (self.eval(value)?, is_optional) {
+                (Value::Optional(None), true) => {}
+                (Value::Optional(Some(value)), true) => drop(map.insert(key, *value)),
+                (value, _) => drop(map.insert(key, value)),
+            }
+        }
+        Ok(Value::Map(Arc::new(map)))
+    }
+
+    /// Fields of a message, which is a map to whoever gets it.
+    fn message(&mut self, fields: &[(String, Expr, bool)]) -> Answer<'a> {
+        self.spend(MESSAGE_COST)?;
+        self.make_room_for(2 * fields.len())?;
+        let mut map = BTreeMap::new();
+        for (name, value, is_optional) in fields {
+            match (self.eval(value)?, is_optional) {
+                (Value::Optional(None), true) => {}
+                (Value::Optional(Some(value)), true) => drop(map.insert(Key::Text(name.clone()), *value)),
+                (value, _) => drop(map.insert(Key::Text(name.clone()), value)),
+            }
+        }
+        Ok(Value::Map(Arc::new(map)))
+    }
+
+    /// Evaluates something else with variables of its own, on the same account.
+    pub(super) fn inside(&mut self, variables: &[(&'a str, Value<'a>)], expr: &Expr) -> Answer<'a> {
+        let mut inner = Run::new(variables, self.left());
+        inner.memory = self.memory;
+        inner.lazy = self.lazy.clone();
+        let result = inner.eval(expr);
+        self.memory = inner.memory;
+        self.spend_tenths(inner.tenths)?;
+        result
+    }
+
+    fn lazy_variable(&mut self, name: &str) -> Answer<'a> {
+        match self.lazy.clone() {
+            Some(lazy) => lazy.get(self, name),
+            None => Failure::error(format!("no such key: {name}")),
         }
     }
 
@@ -180,7 +295,7 @@ impl<'a> Run<'a> {
             match self.truth(part) {
                 Ok(found) if found == deciding => return Ok(Value::Bool(deciding)),
                 Ok(_) => {}
-                Err(Failure::TooExpensive) => return Err(Failure::TooExpensive),
+                Err(failure) if failure.is_final() => return Err(failure),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -256,6 +371,9 @@ impl<'a> Steps<'_, '_, 'a> {
     fn take(mut self, steps: Vec<(Value<'a>, Value<'a>)>) -> Answer<'a> {
         let body = &self.inner.body;
         self.run.spend(1)?;
+        if !matches!(self.inner.kind, LoopKind::All | LoopKind::Exists | LoopKind::ExistsOne) {
+            self.run.make_room_for(steps.len())?;
+        }
         match self.inner.kind {
             LoopKind::All | LoopKind::Exists => {
                 let deciding = self.inner.kind == LoopKind::Exists;
@@ -264,7 +382,7 @@ impl<'a> Steps<'_, '_, 'a> {
                     match self.truth(body, step) {
                         Ok(found) if found == deciding => return Ok(Value::Bool(deciding)),
                         Ok(_) => {}
-                        Err(Failure::TooExpensive) => return Err(Failure::TooExpensive),
+                        Err(failure) if failure.is_final() => return Err(failure),
                         Err(error) => failure = failure.or(Some(error)),
                     }
                 }

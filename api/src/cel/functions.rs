@@ -1,10 +1,11 @@
 //! Operators and functions that every expression has: arithmetic, comparison, conversion, text, time.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use regex::Regex;
 
-use super::{Failure, Value, duration, eval::Run, library, value};
+use super::{Failure, Value, authority, duration, eval::Run, library, strings, value};
 
 type Answer<'a> = Result<Value<'a>, Failure>;
 
@@ -14,19 +15,24 @@ pub(super) fn call<'a>(
     function: &str,
     is_method: bool,
     values: &[Value<'a>],
+    pattern: Option<&Arc<Regex>>,
 ) -> Answer<'a> {
     run.spend(1)?;
     spend_by_size(run, function, values)?;
+    run.make_room(made_by(function, values))?;
     if let Some(answer) = operator(function, values) {
         return answer;
     }
     if let Some(answer) = convert(function, values).filter(|_| !is_method) {
         return answer;
     }
-    if let Some(answer) = text(function, values) {
+    if let Some(answer) = strings::call(run, function, values, pattern) {
         return answer;
     }
     if let Some(answer) = time(function, values) {
+        return answer;
+    }
+    if let Some(answer) = authority::call(function, values) {
         return answer;
     }
     library::call(function, values).unwrap_or_else(|| Failure::error("no such overload"))
@@ -37,22 +43,74 @@ fn spend_by_size(run: &mut Run<'_>, function: &str, values: &[Value<'_>]) -> Res
     let sizes: u64 = values.iter().filter_map(Value::size).map(|size| size as u64).sum();
     match function {
         "size" | "_[_]" | "type" => Ok(()),
+        "check" => run.spend(authority::CHECK_COST - 1),
         // Every item of one with every item of the other.
         "sets.contains" | "sets.intersects" | "sets.equivalent" | "distinct" => {
+            let limit = run.left() + 1;
+            let size = |value: &Value<'_>| value.size().unwrap_or(1) as u64;
             let product = match values {
-                [one, other] => one.size().unwrap_or(1) as u64 * other.size().unwrap_or(1) as u64,
+                [one, other] => {
+                    let all = size(one).saturating_mul(other.weight(limit) - 1);
+                    all.min(size(other).saturating_mul(one.weight(limit) - 1))
+                }
+                [one] => size(one).saturating_mul(one.weight(limit) - 1),
                 _ => sizes.saturating_mul(sizes),
             };
             run.spend(product.saturating_add(10))
         }
-        "@in" => run.spend(
-            values.get(1).filter(|list| list.items().is_some()).and_then(Value::size).unwrap_or(0) as u64,
-        ),
+        "@in" | "indexOf" | "lastIndexOf"
+            if values.iter().any(|value| matches!(value, Value::List(_) | Value::JsonList(..))) =>
+        {
+            let limit = run.left() + 1;
+            let weight = values.iter().map(|value| value.weight(limit)).max().unwrap_or(1);
+            run.spend(weight - 1)
+        }
+        "@in" => Ok(()),
+        // Upstream looks at the sizes alone; what is inside is compared, too.
+        "_==_" | "_!=_" => {
+            let limit = run.left() + 1;
+            let inside = values.iter().map(|value| value.weight(limit)).min().unwrap_or(1);
+            run.spend_tenths(sizes.max(inside - 1))
+        }
         "matches" | "find" | "findAll" => {
             let size = |index: usize| values.get(index).and_then(Value::size).unwrap_or(0) as u64;
             run.spend((size(0) + 1).div_ceil(10).saturating_mul(size(1).div_ceil(4).max(1)))
         }
         _ => run.spend_tenths(sizes),
+    }
+}
+
+/// How much memory it takes what a function makes of such values. Functions on text see to it themselves, where it
+/// is not plain from the sizes.
+fn made_by(function: &str, values: &[Value<'_>]) -> usize {
+    let length = |value: &Value<'_>| match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        list => list.size().unwrap_or(0).saturating_mul(size_of::<Value<'_>>()),
+    };
+    match function {
+        "_+_" => values.iter().map(length).fold(0, usize::saturating_add),
+        "jsonpatch.escapeKey"
+        | "lowerAscii"
+        | "upperAscii"
+        | "trim"
+        | "reverse"
+        | "substring"
+        | "string"
+        | "bytes"
+        | "sort"
+        | "slice"
+        | "distinct" => values.first().map_or(0, length),
+        "flatten" => values
+            .first()
+            .and_then(Value::items)
+            .map_or(0, |items| items.iter().map(length).fold(0, usize::saturating_add)),
+        "join" => {
+            let items = values.first().and_then(Value::items).unwrap_or_default();
+            let separators = items.len().saturating_mul(values.get(1).map_or(0, length));
+            items.iter().map(length).fold(separators, usize::saturating_add)
+        }
+        _ => 0,
     }
 }
 
@@ -121,7 +179,7 @@ fn arithmetic<'a>(function: &str, one: &Value<'a>, other: &Value<'a>) -> Answer<
         ("_-_", Double(one), Double(other)) => Ok(Double(one - other)),
         ("_*_", Double(one), Double(other)) => Ok(Double(one * other)),
         ("_/_", Double(one), Double(other)) => Ok(Double(one / other)),
-        ("_+_", Text(one), Text(other)) => Ok(Value::text(format!("{one}{other}"))),
+        ("_+_", Text(one), Text(other)) => Ok(Value::text([&**one, &**other].concat())),
         ("_+_", Bytes(one), Bytes(other)) => Ok(Bytes([&**one, &**other].concat().into())),
         ("_+_", Timestamp(at), Duration(length)) | ("_+_", Duration(length), Timestamp(at)) => {
             moment(at.checked_add(*length).ok())
@@ -150,6 +208,9 @@ fn length<'a>(length: Option<SignedDuration>) -> Answer<'a> {
 fn convert<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
     use Value::*;
     let [value] = values else { return None };
+    if let ("jsonpatch.escapeKey", Text(text)) = (function, value) {
+        return Some(Ok(Value::text(text.replace('~', "~0").replace('/', "~1"))));
+    }
     let refuse = || Failure::error("type conversion error");
     Some(match (function, value) {
         ("dyn", value) => Ok(value.clone()),
@@ -202,143 +263,6 @@ pub(super) fn shown(value: &Value<'_>) -> Option<String> {
     })
 }
 
-fn text<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
-    let [Value::Text(text), arguments @ ..] = values else { return None };
-    let number = |index: usize| arguments.get(index).and_then(Value::as_index);
-    let word = |index: usize| arguments.get(index).and_then(Value::as_text);
-    let characters = || text.chars().collect::<Vec<char>>();
-    Some(match (function, arguments.len()) {
-        ("contains", 1) => Ok(Value::Bool(text.contains(word(0)?))),
-        ("startsWith", 1) => Ok(Value::Bool(text.starts_with(word(0)?))),
-        ("endsWith", 1) => Ok(Value::Bool(text.ends_with(word(0)?))),
-        ("matches", 1) => library::regex(word(0)?).map(|regex| Value::Bool(regex.is_match(text))),
-        ("find", 1) => library::regex(word(0)?)
-            .map(|regex| Value::text(regex.find(text).map_or("", |found| found.as_str()))),
-        ("findAll", 1 | 2) => library::regex(word(0)?).map(|regex| {
-            let limit = number(1).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-            Value::list(regex.find_iter(text).take(limit).map(|found| Value::text(found.as_str())).collect())
-        }),
-        ("lowerAscii", 0) => Ok(Value::text(text.to_ascii_lowercase())),
-        ("upperAscii", 0) => Ok(Value::text(text.to_ascii_uppercase())),
-        ("trim", 0) => Ok(Value::text(text.trim())),
-        ("reverse", 0) => Ok(Value::text(text.chars().rev().collect::<String>())),
-        ("charAt", 1) => {
-            let (characters, at) = (characters(), usize::try_from(number(0)?).ok());
-            match at {
-                Some(at) if at < characters.len() => Ok(Value::text(characters[at])),
-                Some(at) if at == characters.len() => Ok(Value::text("")),
-                _ => Failure::error(format!("index out of range: {}", number(0)?)),
-            }
-        }
-        ("indexOf" | "lastIndexOf", 1 | 2) => {
-            let (characters, wanted) = (characters(), word(0)?.chars().collect::<Vec<char>>());
-            let from = number(1).unwrap_or(if function == "indexOf" { 0 } else { characters.len() as i64 });
-            let starts = 0..=characters.len().saturating_sub(wanted.len());
-            let fits = |start: &usize| characters[*start..].starts_with(&wanted);
-            let found = match function {
-                "indexOf" => starts.filter(|start| *start as i64 >= from).find(fits),
-                _ => starts.rev().filter(|start| *start as i64 <= from).find(fits),
-            };
-            Ok(Value::Int(found.map_or(-1, |at| at as i64)))
-        }
-        ("replace", 2 | 3) => Ok(Value::text(match number(2) {
-            Some(limit) if limit >= 0 => text.replacen(word(0)?, word(1)?, limit as usize),
-            _ => text.replace(word(0)?, word(1)?),
-        })),
-        ("split", 1 | 2) => {
-            let parts: Vec<Value> = match (word(0)?, number(1)) {
-                (_, Some(0)) => Vec::new(),
-                ("", _) => text.chars().map(Value::text).collect(),
-                (separator, Some(limit @ 1..)) => {
-                    text.splitn(limit as usize, separator).map(Value::text).collect()
-                }
-                (separator, _) => text.split(separator).map(Value::text).collect(),
-            };
-            Ok(Value::list(parts))
-        }
-        ("substring", 1 | 2) => {
-            let characters = characters();
-            let end = number(1).unwrap_or(characters.len() as i64);
-            match (usize::try_from(number(0)?), usize::try_from(end)) {
-                (Ok(start), Ok(end)) if start <= end && end <= characters.len() => {
-                    Ok(Value::text(characters[start..end].iter().collect::<String>()))
-                }
-                _ => Failure::error(format!("index out of range: {}", number(0)?)),
-            }
-        }
-        ("format", 1) => format(text, &arguments[0].items()?),
-        _ => return None,
-    })
-}
-
-/// `'%s is %d'.format([...])`.
-fn format<'a>(pattern: &str, arguments: &[Value<'a>]) -> Answer<'a> {
-    let mut out = String::new();
-    let mut arguments = arguments.iter();
-    let mut characters = pattern.chars().peekable();
-    while let Some(c) = characters.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        if characters.peek() == Some(&'%') {
-            characters.next();
-            out.push('%');
-            continue;
-        }
-        let mut precision = None;
-        if characters.peek() == Some(&'.') {
-            characters.next();
-            let mut digits = String::new();
-            while let Some(digit) = characters.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            precision = digits.parse::<usize>().ok().filter(|digits| *digits <= 100);
-        }
-        let Some(argument) = arguments.next() else {
-            return Failure::error("index out of range in format arguments");
-        };
-        match (characters.next(), argument) {
-            (Some('s'), value) => out.push_str(&described(value)),
-            (Some('d'), Value::Int(number)) => out.push_str(&number.to_string()),
-            (Some('d'), Value::Uint(number)) => out.push_str(&number.to_string()),
-            (Some('f'), value) => match value {
-                Value::Double(number) => out.push_str(&format!("{number:.*}", precision.unwrap_or(6))),
-                Value::Int(number) => out.push_str(&format!("{:.*}", precision.unwrap_or(6), *number as f64)),
-                _ => return Failure::error("no such overload"),
-            },
-            (Some('e'), Value::Double(number)) => {
-                out.push_str(&format!("{number:.*e}", precision.unwrap_or(6)))
-            }
-            (Some('b'), Value::Int(number)) => out.push_str(&format!("{number:b}")),
-            (Some('x'), Value::Int(number)) => out.push_str(&format!("{number:x}")),
-            (Some('X'), Value::Int(number)) => out.push_str(&format!("{number:X}")),
-            (Some('o'), Value::Int(number)) => out.push_str(&format!("{number:o}")),
-            (Some('x'), Value::Text(text)) => {
-                text.bytes().for_each(|byte| out.push_str(&format!("{byte:02x}")))
-            }
-            _ => return Failure::error("could not parse formatting clause"),
-        }
-    }
-    Ok(Value::text(out))
-}
-
-fn described(value: &Value<'_>) -> String {
-    if let Some(items) = value.items() {
-        let items: Vec<String> = items.iter().map(described).collect();
-        return format!("[{}]", items.join(", "));
-    }
-    if let Some(entries) = value.entries() {
-        let entries: Vec<String> =
-            entries.iter().map(|(key, value)| format!("{}: {}", described(key), described(value))).collect();
-        return format!("{{{}}}", entries.join(", "));
-    }
-    match value {
-        Value::Null => "null".into(),
-        value => shown(value).unwrap_or_else(|| value.type_name().into()),
-    }
-}
-
 fn time<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
     match values {
         [Value::Duration(length)] => Some(Ok(Value::Int(match function {
@@ -379,8 +303,9 @@ fn time<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
 /// `UTC`, `Europe/Berlin`, `+02:00`.
 fn zone(name: &str) -> Option<TimeZone> {
     if let Some((hours, minutes)) = name.split_once(':') {
-        let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
-        let seconds = (hours.abs() * 60 + minutes) * 60 * if name.starts_with('-') { -1 } else { 1 };
+        let (hours, minutes): (i8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
+        let sign = if name.starts_with('-') { -1 } else { 1 };
+        let seconds = (i32::from(hours).abs() * 60 + i32::from(minutes)) * 60 * sign;
         return jiff::tz::Offset::from_seconds(seconds).ok().map(TimeZone::fixed);
     }
     TimeZone::get(name).ok()

@@ -9,11 +9,23 @@ use crate::{Quantity, name};
 
 type Answer<'a> = Result<Value<'a>, Failure>;
 
-/// How large a compiled expression may get, in bytes.
-const REGEX_LIMIT: usize = 1 << 20;
+/// How large a compiled expression may get, in bytes: one that is compiled once, and one that is compiled while an
+/// expression is evaluated.
+const CONSTANT_REGEX_LIMIT: usize = 1 << 20;
+const REGEX_LIMIT: usize = 1 << 16;
+/// How long a pattern may be that is compiled while an expression is evaluated.
+const PATTERN_LIMIT: usize = 4 << 10;
 
-/// Compiles a regular expression.
+/// Compiles a regular expression that is part of an expression.
+pub(super) fn constant_regex(text: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(text).size_limit(CONSTANT_REGEX_LIMIT).build()
+}
+
+/// Compiles a regular expression that was computed.
 pub(super) fn regex(text: &str) -> Result<Regex, Failure> {
+    if text.len() > PATTERN_LIMIT {
+        return Failure::error("error parsing regexp: expression too large");
+    }
     let regex = RegexBuilder::new(text).size_limit(REGEX_LIMIT).build();
     regex.map_err(|error| Failure::Error(format!("error parsing regexp: {error}")))
 }

@@ -8,22 +8,38 @@
 //! stopped; a server that runs its users' expressions needs all three, so the evaluator is our own.
 
 mod ast;
+mod authority;
 mod check;
 mod cost;
 mod declarations;
 pub mod duration;
 mod eval;
 mod functions;
+mod lazy;
 mod lexer;
 mod library;
 mod parse;
+pub(crate) mod stack;
+mod strings;
+mod text;
 mod types;
 mod value;
 
+pub use authority::{Authority, Check, Question, Verdict};
+pub use lazy::Lazy;
+pub use text::Text;
 pub use types::{ObjectType, Type, field_name};
 pub use value::Value;
 
+use std::rc::Rc;
+
 use ast::Expr;
+
+/// How many levels of an expression an ordinary stack is enough for.
+pub const SHALLOW: usize = stack::SHALLOW;
+
+/// How high the tree of an expression may be, the variables that it names included.
+pub const HEIGHT_LIMIT: usize = ast::HEIGHT_LIMIT;
 
 /// How much evaluating one expression may cost, as upstream.
 pub const CALL_LIMIT: u64 = 1_000_000;
@@ -35,6 +51,10 @@ pub struct Program {
     expr: Expr,
     result: Type,
 }
+
+/// How much memory the values may take that one evaluation makes, in bytes. Costs are upstream's, and upstream's do not
+/// count what is made of text; memory has a limit of its own.
+const MEMORY_LIMIT: usize = 64 << 20;
 
 /// Why an expression is none.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,9 +72,16 @@ pub enum Failure {
     Error(String),
     /// It cost more than it may.
     TooExpensive,
+    /// An answer of the authorizer's is not known yet.
+    Undecided,
 }
 
 impl Failure {
+    /// Whether nothing else can make up for it, as `true ||` does for an error.
+    fn is_final(&self) -> bool {
+        !matches!(self, Failure::Error(_))
+    }
+
     fn error<T>(message: impl Into<String>) -> Result<T, Failure> {
         Err(Failure::Error(message.into()))
     }
@@ -65,12 +92,22 @@ impl std::fmt::Display for Failure {
         match self {
             Failure::Error(message) => f.write_str(message),
             Failure::TooExpensive => f.write_str("operation cancelled: actual cost limit exceeded"),
+            Failure::Undecided => f.write_str("the authorizer has not decided yet"),
         }
     }
 }
 
 /// Compiles an expression over `variables`; every mistake, in upstream's form.
 pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Program, String> {
+    match stack::may_be_deep(source) {
+        true => stack::deep(|| compile_here(source, variables)).unwrap_or_else(|| Err(NO_THREAD.into())),
+        false => compile_here(source, variables),
+    }
+}
+
+const NO_THREAD: &str = "no thread could be started for a deep expression";
+
+fn compile_here(source: &str, variables: &[(&str, Type)]) -> Result<Program, String> {
     let expr = parse::parse(source).map_err(|mistake| report(source, &[mistake]))?;
     let mut checker = check::Checker::new(variables);
     let result = checker.type_of(&expr);
@@ -96,9 +133,26 @@ impl Program {
         self.expr.mentions(variable)
     }
 
+    /// How many levels the evaluation goes down, given how much each of `variables` takes that it names.
+    pub fn height(&self, variables: &dyn Fn(&str) -> usize) -> usize {
+        let mut below = 0;
+        self.expr.visit(&mut |part| {
+            if let ast::Node::Select { of, field, .. } = &part.node
+                && matches!(&of.node, ast::Node::Ident(name) if name == "variables")
+            {
+                below = below.max(variables(field));
+            }
+        });
+        self.expr.height() + below
+    }
+
     /// The most that one evaluation can cost.
     pub fn cost(&self, variables: &[(&str, Type)]) -> u64 {
-        cost::estimate(&self.expr, variables)
+        let estimate = || cost::estimate(&self.expr, variables);
+        match self.is_deep() {
+            true => stack::deep(estimate).unwrap_or(u64::MAX),
+            false => estimate(),
+        }
     }
 
     /// Evaluates; what it cost is added to `spent`.
@@ -108,29 +162,74 @@ impl Program {
         limit: u64,
         spent: &mut u64,
     ) -> Result<Value<'a>, Failure> {
-        let mut run = eval::Run::new(variables, limit.min(CALL_LIMIT));
+        let evaluate = || {
+            let mut run = eval::Run::new(variables, limit.min(CALL_LIMIT));
+            let result = run.eval(&self.expr);
+            (result, run.spent())
+        };
+        if !self.is_deep() {
+            let (result, cost) = evaluate();
+            *spent = spent.saturating_add(cost);
+            return result;
+        }
+        let Some((result, cost)) = stack::deep(evaluate) else { return Failure::error(NO_THREAD) };
+        *spent = spent.saturating_add(cost).saturating_add(stack::COST);
+        result
+    }
+
+    /// Whether it takes more stack than a request has.
+    fn is_deep(&self) -> bool {
+        self.expr.height() > stack::SHALLOW
+    }
+
+    /// Evaluates with variables that are computed when they are asked for. Where it is deep ([`Program::height`]), the
+    /// caller has seen to the stack.
+    pub fn run_lazily<'a>(
+        &self,
+        variables: &Rc<Lazy<'a>>,
+        limit: u64,
+        spent: &mut u64,
+    ) -> Result<Value<'a>, Failure> {
+        let mut run = eval::Run::new(variables.given(), limit.min(CALL_LIMIT));
+        run.lazy = Some(variables.clone());
         let result = run.eval(&self.expr);
         *spent = spent.saturating_add(run.spent());
         result
     }
 }
 
+/// How many mistakes are told, how long the line may be that one is shown in, and how much is told in all: whoever
+/// writes a rule chooses both their number and the length of its lines.
+const MISTAKES_TOLD: usize = 100;
+const LINE_SHOWN: usize = 1 << 14;
+const REPORT_LIMIT: usize = 1 << 16;
+
 /// The mistakes with the places where they are, as cel-go prints them.
 fn report(source: &str, mistakes: &[Mistake]) -> String {
-    let one = |mistake: &Mistake| {
-        let before: String = source.chars().take(mistake.at).collect();
-        let line = before.matches('\n').count();
-        let column = before.chars().rev().take_while(|c| *c != '\n').count();
-        let text = source.split('\n').nth(line).unwrap_or_default();
-        format!(
-            "ERROR: <input>:{}:{}: {}\n | {text}\n | {}^",
-            line + 1,
-            column + 1,
-            mistake.what,
-            ".".repeat(column)
-        )
-    };
-    mistakes.iter().map(one).collect::<Vec<_>>().join("\n")
+    let mut out = String::new();
+    for (index, mistake) in mistakes.iter().enumerate() {
+        if index == MISTAKES_TOLD || out.len() > REPORT_LIMIT {
+            out.push_str(&format!("\n{} more errors were truncated", mistakes.len() - index));
+            break;
+        }
+        if index > 0 {
+            out.push('\n');
+        }
+        out.push_str(&reported(source, mistake));
+    }
+    out
+}
+
+fn reported(source: &str, mistake: &Mistake) -> String {
+    let line = source.chars().take(mistake.at).filter(|c| *c == '\n').count();
+    let text = source.split('\n').nth(line).unwrap_or_default();
+    let start: usize = source.split('\n').take(line).map(|line| line.chars().count() + 1).sum();
+    let column = mistake.at - start;
+    let told = format!("ERROR: <input>:{}:{}: {}", line + 1, column + 1, mistake.what);
+    match text.len() > LINE_SHOWN {
+        true => told,
+        false => format!("{told}\n | {text}\n | {}^", ".".repeat(column)),
+    }
 }
 
 #[cfg(test)]

@@ -1,23 +1,27 @@
 //! Tokens to an expression. Macros become nodes of their own here.
 
+use std::sync::Arc;
+
+use regex::Regex;
+
 use super::{
     Mistake, Value,
-    ast::{Expr, Loop, LoopKind, Node},
+    ast::{Expr, HEIGHT_LIMIT, Loop, LoopKind, Node, too_deep},
     lexer::{Token, tokens},
+    library,
 };
 
-/// How deep expressions may nest; upstream's parser stops at 250, ours at less stack.
-const DEPTH_LIMIT: usize = 100;
-
-/// How long an expression may be, in tokens.
-const TOKEN_LIMIT: usize = 100_000;
+/// How long an expression may be, in characters, as upstream.
+const SIZE_LIMIT: usize = 100_000;
 
 /// Parses an expression.
 pub(super) fn parse(source: &str) -> Result<Expr, Mistake> {
-    let tokens = tokens(source)?;
-    if tokens.len() > TOKEN_LIMIT {
-        return Err(Mistake { at: 0, what: "expression is too long".into() });
+    let size = source.chars().count();
+    if size > SIZE_LIMIT {
+        let what = format!("expression code point size exceeds limit: size: {size}, limit {SIZE_LIMIT}");
+        return Err(Mistake { at: 0, what });
     }
+    let tokens = tokens(source)?;
     let mut parser = Parser { tokens, next: 0, depth: 0 };
     let expr = parser.expression()?;
     match parser.peek() {
@@ -76,9 +80,8 @@ impl Parser {
 
     fn expression(&mut self) -> Result<Expr, Mistake> {
         self.depth += 1;
-        if self.depth > DEPTH_LIMIT {
-            let what = format!("expression recursion limit exceeded: {DEPTH_LIMIT}");
-            return Err(Mistake { at: self.at(), what });
+        if self.depth > HEIGHT_LIMIT {
+            return Err(too_deep(self.at()));
         }
         let result = self.choice();
         self.depth -= 1;
@@ -86,93 +89,55 @@ impl Parser {
     }
 
     fn choice(&mut self) -> Result<Expr, Mistake> {
-        let condition = self.or()?;
+        let condition = self.joined(0)?;
         let at = self.at();
         if !self.takes("?") {
             return Ok(condition);
         }
-        let yes = self.or()?;
+        let yes = self.joined(0)?;
         self.expect(":")?;
         let no = self.expression()?;
-        let node = Node::Choice { condition: condition.into(), yes: yes.into(), no: no.into() };
-        Ok(Expr { at, node })
+        Expr::new(at, Node::Choice { condition: condition.into(), yes: yes.into(), no: no.into() })
     }
 
-    fn or(&mut self) -> Result<Expr, Mistake> {
-        let first = self.and()?;
-        let at = self.at();
-        let mut parts = vec![first];
-        while self.takes("||") {
-            parts.push(self.and()?);
-        }
-        Ok(if parts.len() > 1 { Expr { at, node: Node::Or(parts) } } else { parts.remove(0) })
-    }
-
-    fn and(&mut self) -> Result<Expr, Mistake> {
-        let first = self.relation()?;
-        let at = self.at();
-        let mut parts = vec![first];
-        while self.takes("&&") {
-            parts.push(self.relation()?);
-        }
-        Ok(if parts.len() > 1 { Expr { at, node: Node::And(parts) } } else { parts.remove(0) })
-    }
-
-    /// A chain of operators is a tree as deep as the chain is long.
-    fn limit_chain(&self, count: &mut usize) -> Result<(), Mistake> {
-        *count += 1;
-        match *count > DEPTH_LIMIT {
-            true => Err(Mistake { at: self.at(), what: "expression is too long".into() }),
-            false => Ok(()),
-        }
-    }
-
-    fn relation(&mut self) -> Result<Expr, Mistake> {
-        let mut left = self.sum()?;
-        let mut count = 0;
-        loop {
-            let at = self.at();
-            let function = match self.peek() {
-                Token::Symbol(symbol @ ("==" | "!=" | "<" | "<=" | ">" | ">=")) => format!("_{symbol}_"),
-                Token::Ident(word) if word == "in" => "@in".to_string(),
-                _ => return Ok(left),
-            };
-            self.advance();
-            self.limit_chain(&mut count)?;
-            let right = self.sum()?;
-            left = call(at, &function, vec![left, right]);
-        }
-    }
-
-    fn sum(&mut self) -> Result<Expr, Mistake> {
-        let mut left = self.product()?;
-        let mut count = 0;
-        loop {
-            let at = self.at();
-            let symbol = match self.peek() {
-                Token::Symbol(symbol @ ("+" | "-")) => *symbol,
-                _ => return Ok(left),
-            };
-            self.advance();
-            self.limit_chain(&mut count)?;
-            let right = self.product()?;
-            left = call(at, &format!("_{symbol}_"), vec![left, right]);
-        }
-    }
-
-    fn product(&mut self) -> Result<Expr, Mistake> {
+    /// Parts joined by operators that bind at least as tightly as `tightness` says.
+    fn joined(&mut self, tightness: usize) -> Result<Expr, Mistake> {
         let mut left = self.unary()?;
-        let mut count = 0;
         loop {
             let at = self.at();
-            let symbol = match self.peek() {
-                Token::Symbol(symbol @ ("*" | "/" | "%")) => *symbol,
-                _ => return Ok(left),
+            let Some((symbol, own)) = self.operator().filter(|(_, own)| *own >= tightness) else {
+                return Ok(left);
             };
+            // However many parts are joined by `&&` or `||`, they are one node.
+            if matches!(symbol, "&&" | "||") {
+                let mut parts = vec![left];
+                while self.operator().is_some_and(|(found, _)| found == symbol) {
+                    self.advance();
+                    parts.push(self.joined(own + 1)?);
+                }
+                left = Expr::new(at, if symbol == "&&" { Node::And(parts) } else { Node::Or(parts) })?;
+                continue;
+            }
             self.advance();
-            self.limit_chain(&mut count)?;
-            let right = self.unary()?;
-            left = call(at, &format!("_{symbol}_"), vec![left, right]);
+            let right = self.joined(own + 1)?;
+            let function = if symbol == "in" { "@in".to_string() } else { format!("_{symbol}_") };
+            left = call(at, &function, vec![left, right])?;
+        }
+    }
+
+    /// The operator that stands here, and how tightly it binds.
+    fn operator(&self) -> Option<(&'static str, usize)> {
+        match self.peek() {
+            Token::Ident(word) if word == "in" => Some(("in", 2)),
+            Token::Symbol(symbol) => match *symbol {
+                "||" => Some((symbol, 0)),
+                "&&" => Some((symbol, 1)),
+                "==" | "!=" | "<" | "<=" | ">" | ">=" => Some((symbol, 2)),
+                "+" | "-" => Some((symbol, 3)),
+                "*" | "/" | "%" => Some((symbol, 4)),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -183,9 +148,6 @@ impl Parser {
             operators.push(*symbol);
             self.advance();
         }
-        if operators.len() > DEPTH_LIMIT {
-            return Err(Mistake { at, what: "expression is too long".into() });
-        }
         if operators.last() == Some(&"-") {
             let negative = match self.peek() {
                 Token::Int(number) => Some(Value::Int(number.wrapping_neg())),
@@ -195,9 +157,9 @@ impl Parser {
             if let Some(value) = negative {
                 operators.pop();
                 self.advance();
-                let literal = Expr { at, node: Node::Literal(value) };
+                let literal = Expr::new(at, Node::Literal(value))?;
                 let operand = self.members(literal)?;
-                return Ok(apply(at, operators, operand));
+                return apply(at, operators, operand);
             }
         }
         if matches!(self.peek(), Token::Int(i64::MIN)) {
@@ -205,33 +167,35 @@ impl Parser {
         }
         let primary = self.primary()?;
         let operand = self.members(primary)?;
-        Ok(apply(at, operators, operand))
+        apply(at, operators, operand)
     }
 
     fn members(&mut self, mut of: Expr) -> Result<Expr, Mistake> {
-        let mut count = 0;
         loop {
             let at = self.at();
-            self.limit_chain(&mut count)?;
             if self.takes(".") {
                 let name = self.name()?;
                 if self.takes("(") {
                     let arguments = self.arguments(")")?;
                     of = method(at, of, name, arguments)?;
                 } else {
-                    of = Expr { at, node: Node::Select { of: of.into(), field: name, is_optional: false } };
+                    of = Expr::new(at, Node::Select { of: of.into(), field: name, is_optional: false })?;
                 }
             } else if self.takes(".?") {
                 let field = self.name()?;
-                of = Expr { at, node: Node::Select { of: of.into(), field, is_optional: true } };
+                of = Expr::new(at, Node::Select { of: of.into(), field, is_optional: true })?;
             } else if self.takes("[?") {
                 let key = self.expression()?;
                 self.expect("]")?;
-                of = Expr { at, node: Node::Index { of: of.into(), key: key.into(), is_optional: true } };
+                of = Expr::new(at, Node::Index { of: of.into(), key: key.into(), is_optional: true })?;
             } else if self.takes("[") {
                 let key = self.expression()?;
                 self.expect("]")?;
-                of = Expr { at, node: Node::Index { of: of.into(), key: key.into(), is_optional: false } };
+                of = Expr::new(at, Node::Index { of: of.into(), key: key.into(), is_optional: false })?;
+            } else if matches!(self.peek(), Token::Symbol("{"))
+                && let Some(name) = name_of(&of)
+            {
+                of = self.message(of.at, name)?;
             } else {
                 return Ok(of);
             }
@@ -294,13 +258,13 @@ impl Parser {
             Token::Int(number) => self.literal(Value::Int(number)),
             Token::Uint(number) => self.literal(Value::Uint(number)),
             Token::Double(number) => self.literal(Value::Double(number)),
-            Token::Text(text) => self.literal(Value::Text(text.into())),
+            Token::Text(text) => self.literal(Value::text(text)),
             Token::Bytes(bytes) => self.literal(Value::Bytes(bytes.into())),
             _ => {
                 return self.unexpected("{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}");
             }
         };
-        Ok(Expr { at, node })
+        Expr::new(at, node)
     }
 
     fn literal(&mut self, value: Value<'static>) -> Node {
@@ -321,7 +285,25 @@ impl Parser {
             let is_optional = std::mem::take(&mut is_first_optional) || self.takes("?");
             items.push((self.expression()?, is_optional));
         }
-        Ok(Expr { at, node: Node::List(items) })
+        Expr::new(at, Node::List(items))
+    }
+
+    fn message(&mut self, at: usize, name: String) -> Result<Expr, Mistake> {
+        self.advance();
+        let mut fields = Vec::new();
+        while !self.takes("}") {
+            if !fields.is_empty() {
+                self.expect(",")?;
+                if self.takes("}") {
+                    break;
+                }
+            }
+            let is_optional = self.takes("?");
+            let field = self.name()?;
+            self.expect(":")?;
+            fields.push((field, self.expression()?, is_optional));
+        }
+        Expr::new(at, Node::Message { name, fields })
     }
 
     fn map(&mut self, at: usize) -> Result<Expr, Mistake> {
@@ -339,29 +321,51 @@ impl Parser {
             self.expect(":")?;
             entries.push((key, self.expression()?, is_optional));
         }
-        Ok(Expr { at, node: Node::Map(entries) })
+        Expr::new(at, Node::Map(entries))
     }
 }
 
-fn call(at: usize, function: &str, arguments: Vec<Expr>) -> Expr {
-    Expr { at, node: Node::Call { function: function.into(), target: None, arguments } }
+fn call(at: usize, function: &str, arguments: Vec<Expr>) -> Result<Expr, Mistake> {
+    named_call(at, function.into(), None, arguments)
 }
 
-fn apply(at: usize, operators: Vec<&str>, operand: Expr) -> Expr {
+fn named_call(
+    at: usize,
+    function: String,
+    target: Option<Box<Expr>>,
+    arguments: Vec<Expr>,
+) -> Result<Expr, Mistake> {
+    let pattern = match (function.as_str(), arguments.as_slice()) {
+        ("matches" | "find" | "findAll", [argument, ..]) if target.is_some() => constant_pattern(argument)?,
+        ("matches", [_, argument]) => constant_pattern(argument)?,
+        _ => None,
+    };
+    Expr::new(at, Node::Call { function, target, arguments, pattern })
+}
+
+/// A pattern that stands in the expression is compiled with it, and refused with it.
+fn constant_pattern(argument: &Expr) -> Result<Option<Arc<Regex>>, Mistake> {
+    let Node::Literal(Value::Text(text)) = &argument.node else { return Ok(None) };
+    match library::constant_regex(text) {
+        Ok(regex) => Ok(Some(Arc::new(regex))),
+        Err(_) => Err(Mistake { at: argument.at, what: "invalid matches argument".into() }),
+    }
+}
+
+fn apply(at: usize, operators: Vec<&str>, operand: Expr) -> Result<Expr, Mistake> {
     let function = |operator: &str| if operator == "!" { "!_" } else { "-_" };
-    operators.into_iter().rev().fold(operand, |operand, operator| call(at, function(operator), vec![operand]))
+    let mut operators = operators.into_iter().rev();
+    operators.try_fold(operand, |operand, operator| call(at, function(operator), vec![operand]))
 }
 
 fn function(at: usize, name: String, arguments: Vec<Expr>) -> Result<Expr, Mistake> {
     if name == "has" && arguments.len() == 1 {
         return match arguments.into_iter().next().map(|argument| argument.node) {
-            Some(Node::Select { of, field, is_optional: false }) => {
-                Ok(Expr { at, node: Node::Has { of, field } })
-            }
+            Some(Node::Select { of, field, is_optional: false }) => Expr::new(at, Node::Has { of, field }),
             _ => Err(Mistake { at, what: "invalid argument to has() macro".into() }),
         };
     }
-    Ok(Expr { at, node: Node::Call { function: name, target: None, arguments } })
+    named_call(at, name, None, arguments)
 }
 
 /// A call on a value; macros and functions in a name space (`cel.bind`, `optional.of`, ...) among them.
@@ -371,15 +375,13 @@ fn method(at: usize, target: Expr, name: String, mut arguments: Vec<Expr>) -> Re
             let (body, value) = (arguments.pop(), arguments.pop());
             let variable = variable_of(&arguments[0])?;
             if let (Some(body), Some(value)) = (body, value) {
-                return Ok(Expr {
-                    at,
-                    node: Node::Bind { variable, value: value.into(), body: body.into() },
-                });
+                return Expr::new(at, Node::Bind { variable, value: value.into(), body: body.into() });
             }
         }
-        if matches!(space.as_str(), "optional" | "sets" | "math" | "format" | "cel") {
-            let function = format!("{space}.{name}");
-            return Ok(Expr { at, node: Node::Call { function, target: None, arguments } });
+        let is_space =
+            matches!(space.as_str(), "optional" | "sets" | "math" | "format" | "cel" | "jsonpatch");
+        if is_space || (space == "ip" && name == "isCanonical") {
+            return named_call(at, format!("{space}.{name}"), None, arguments);
         }
     }
     let kind = match (name.as_str(), arguments.len()) {
@@ -394,8 +396,7 @@ fn method(at: usize, target: Expr, name: String, mut arguments: Vec<Expr>) -> Re
         ("transformList", 3 | 4) => LoopKind::TransformList,
         ("transformMap", 3 | 4) => LoopKind::TransformMap,
         _ => {
-            let target = Some(Box::new(target));
-            return Ok(Expr { at, node: Node::Call { function: name, target, arguments } });
+            return named_call(at, name, Some(Box::new(target)), arguments);
         }
     };
     let variable = variable_of(&arguments[0])?;
@@ -410,7 +411,16 @@ fn method(at: usize, target: Expr, name: String, mut arguments: Vec<Expr>) -> Re
         return Err(Mistake { at, what: format!("{name}() needs an expression") });
     };
     let inner = Loop { kind, range: target, variable, second, filter: rest.pop(), body };
-    Ok(Expr { at, node: Node::Loop(inner.into()) })
+    Expr::new(at, Node::Loop(inner.into()))
+}
+
+/// `a.b.c`, where an expression is no more than that.
+fn name_of(expr: &Expr) -> Option<String> {
+    match &expr.node {
+        Node::Ident(name) => Some(name.clone()),
+        Node::Select { of, field, is_optional: false } => Some(format!("{}.{field}", name_of(of)?)),
+        _ => None,
+    }
 }
 
 fn variable_of(expr: &Expr) -> Result<String, Mistake> {

@@ -50,6 +50,10 @@ fn expressions_that_hold() {
         "quantity('1Gi').isGreaterThan(quantity('500Mi')) && isQuantity('10m') && !isQuantity('x')",
         "quantity('2').add(quantity('3')).asInteger() == 5 && quantity('50k').compareTo(quantity('50000')) == 0",
         "ip('192.168.0.1').family() == 4 && isIP('::1') && !isIP('1.2.3') && ip('127.0.0.1').isLoopback()",
+        "ip.isCanonical('127.0.0.1') && !ip.isCanonical('2001:DB8::ABCD')",
+        "'äbcäbc'.indexOf('bc', 2) == 4 && 'äbcäbc'.lastIndexOf('bc', 3) == 1 && 'abc'.indexOf('') == 0",
+        "'abc'.split('') == ['a', 'b', 'c'] && 'abc'.split('', 2) == ['a', 'bc'] && 'a,b,c'.split(',', 2) == ['a', 'b,c']",
+        "'abab'.replace('ab', 'x', 1) == 'xab' && 'abab'.replace('ab', 'x') == 'xx' && 'ab'.charAt(2) == ''",
         "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('10.0.0.0/8').prefixLength() == 8",
         "url('https://example.com:80/a?b=c').getHost() == 'example.com:80' && url('https://example.com:80/a').getPort() == '80' && isURL('https://a.b/') && url('http://x/y?k=1').getQuery()['k'] == ['1']",
         "semver('1.2.3').isLessThan(semver('1.10.0')) && isSemver('1.0.0-alpha.1') && !isSemver('v1')",
@@ -94,7 +98,7 @@ fn mistakes_are_found_before_anything_runs() {
         assert!(error.contains("Syntax error") || error.contains("invalid argument"), "{source}: {error}");
     }
     let nested = "(".repeat(10_000);
-    assert!(holds(&nested).unwrap_err().contains("recursion limit"));
+    assert!(holds(&nested).unwrap_err().contains("expression recursion limit exceeded: 250"));
     let dots = format!("{}x", ".".repeat(50_000));
     assert!(holds(&dots).unwrap_err().contains("Syntax error"));
 }
@@ -131,4 +135,91 @@ fn cost_is_known_beforehand_from_sizes() {
     assert!(cost("self.items.all(x, x == 'a')") < 100);
     // No bound but the size of a request.
     assert!(cost("self.labels.all(k, self.labels.all(l, k == l))") > 1_000_000_000);
+}
+
+/// A stack half as large as that of the threads on which requests are served.
+fn on_a_small_stack<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    std::thread::Builder::new().stack_size(1 << 20).spawn(body).unwrap().join().unwrap()
+}
+
+#[test]
+fn no_expression_is_too_deep_for_the_stack() {
+    let around = |open: &str, inner: &str, close: &str, times: usize| {
+        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+    };
+    let shapes: [fn(&dyn Fn(&str, &str, &str, usize) -> String, usize) -> String; 7] = [
+        |around, times| around("(", "1", ")", times) + " == 1",
+        |around, times| around("[1].all(x, ", "true", ")", times),
+        |around, times| around("[", "1", "]", times) + " != []",
+        |around, times| around("!", "true", "", times * 2),
+        |around, times| around("cel.bind(x, 1, ", "true", ")", times),
+        |around, times| around("true ? true : ", "true", "", times),
+        |around, times| around("", "'a'", " + 'a'", times) + " != ''",
+    ];
+    for shape in shapes {
+        // As deep as it goes, it runs; deeper, it is refused.
+        let fine = (1..250).rev().find_map(|times| {
+            let source = shape(&around, times);
+            on_a_small_stack(move || holds(&source).ok())
+        });
+        assert_eq!(fine, Some(true), "{}", shape(&around, 2));
+        let source = shape(&around, 1_000);
+        let error = on_a_small_stack(move || holds(&source)).unwrap_err();
+        assert!(error.contains("expression recursion limit exceeded: 250"), "{error}");
+    }
+    // Chains inside brackets inside chains are as high as they are together.
+    let source = around("(", "1", &format!("{})", " + 1".repeat(90)), 90);
+    let error = on_a_small_stack(move || holds(&source)).unwrap_err();
+    assert!(error.contains("expression recursion limit exceeded: 250"), "{error}");
+}
+
+#[test]
+fn what_takes_too_much_memory_is_stopped() {
+    let json = json!({"name": "x".repeat(100_000), "items": vec!["a"; 1000]});
+    let sources = [
+        "self.name.replace('x', self.name) == ''",
+        "self.items.join(self.name) == ''",
+        "self.items.map(x, self.name + x).join() == ''",
+        "'%s%s%s%s%s%s%s%s'.format([1, 2, 3, 4, 5, 6, 7, 8].map(x, self.items.map(y, self.name))) == ''",
+        "self.items.map(x, self.name.split('')).flatten() == []",
+        "self.items.map(x, self.items.map(y, self.items)).flatten().flatten() == []",
+    ];
+    for source in sources {
+        assert_eq!(
+            run(source, &json),
+            Err("operation cancelled: actual cost limit exceeded".into()),
+            "{source}"
+        );
+    }
+    // A copy of text takes no room.
+    let shared = "cel.bind(t, self.name + 'x', self.items.map(x, t)).size() == 1000";
+    assert_eq!(run(shared, &json), Ok("Bool(true)".into()));
+}
+
+#[test]
+fn what_is_compared_costs_what_is_inside_of_it() {
+    let json = json!({"items": vec!["a"; 1000], "any": vec![vec![1; 1000]; 100]});
+    let error = run("self.items.all(x, self.items.all(y, self.any == self.any))", &json);
+    assert_eq!(error, Err("operation cancelled: actual cost limit exceeded".into()));
+}
+
+#[test]
+fn patterns_are_compiled_with_the_expression_or_have_their_price() {
+    assert!(holds("'a'.matches('(')").unwrap_err().contains("invalid matches argument"));
+    assert_eq!(holds("'aab'.matches('^a{2}b$') && 'ab'.matches('a' + 'b')"), Ok(true));
+    let json = json!({"items": vec!["a"; 10_000]});
+    let error = run("self.items.transformList(i, x, i).all(i, 'a'.matches(string(i) + '|a'))", &json);
+    assert!(error.is_err(), "{error:?}");
+    let large = run("'a'.matches('(a{100}){100}{100}' + self.name)", &json!({"name": ""}));
+    assert!(large.unwrap_err().contains("error parsing regexp"));
+}
+
+#[test]
+fn what_is_told_of_mistakes_has_an_end() {
+    let many = format!("[{}]", vec!["nope"; 10_000].join(", "));
+    let told = holds(&many).unwrap_err();
+    assert!(told.len() < 2 * (1 << 20), "{}", told.len());
+    assert!(told.ends_with(" more errors were truncated"));
+    let long = holds(&"x".repeat(200_000)).unwrap_err();
+    assert!(long.contains("expression code point size exceeds limit: size: 200000, limit 100000"));
 }

@@ -35,6 +35,8 @@ pub enum Type {
     Optional(Arc<Type>),
     /// A type, or a value of a library: `quantity`, `ip`, `cidr`, `url`, `semver`, `format`, `type`.
     Named(&'static str),
+    /// A message that an expression makes, such as `Object.spec`.
+    Message(Arc<str>),
     /// A placeholder in a declaration.
     Parameter(char),
 }
@@ -117,6 +119,7 @@ impl fmt::Display for Type {
             Type::Object(object) => f.write_str(&object.name),
             Type::Optional(inner) => write!(f, "optional_type({inner})"),
             Type::Named(name) => f.write_str(name),
+            Type::Message(name) => f.write_str(name),
             Type::Parameter(letter) => write!(f, "{letter}"),
         }
     }

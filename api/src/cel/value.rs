@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value as Json};
 
 use super::{
-    Type, duration,
+    Check, Text, Type, Verdict, duration,
     library::{Semver, Url},
 };
 use crate::Quantity;
@@ -29,7 +29,7 @@ pub enum Value<'a> {
     /// A number.
     Double(f64),
     /// Text.
-    Text(Cow<'a, str>),
+    Text(Text<'a>),
     /// Bytes.
     Bytes(Arc<[u8]>),
     /// A point in time.
@@ -60,6 +60,12 @@ pub enum Value<'a> {
     Semver(Arc<Semver>),
     /// The name of a format.
     Format(&'static str),
+    /// A question to the authorizer.
+    Check(Arc<Check>),
+    /// The authorizer's answer.
+    Decision(Arc<Verdict>),
+    /// `variables`, which the evaluation itself knows.
+    Variables,
 }
 
 /// A key of a map.
@@ -79,7 +85,7 @@ impl Key {
         match self {
             Key::Bool(is_set) => Value::Bool(*is_set),
             Key::Int(number) => Value::Int(*number),
-            Key::Text(text) => Value::Text(text.clone().into()),
+            Key::Text(text) => Value::text(text.as_str()),
         }
     }
 }
@@ -112,12 +118,12 @@ impl<'a> Value<'a> {
             Type::Bytes(_) => STANDARD.decode(text).ok().map(|bytes| Value::Bytes(bytes.into())),
             _ => None,
         };
-        special.unwrap_or(Value::Text(Cow::Borrowed(text)))
+        special.unwrap_or(Value::Text(Text::Borrowed(text)))
     }
 
     /// A text.
-    pub fn text(text: impl Into<String>) -> Value<'a> {
-        Value::Text(Cow::Owned(text.into()))
+    pub fn text(text: impl Into<Arc<str>>) -> Value<'a> {
+        Value::Text(Text::Shared(text.into()))
     }
 
     /// A list.
@@ -146,6 +152,31 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// How much there is to look at, at most `limit`: one for every value, and one for every so many characters.
+    pub(super) fn weight(&self, limit: u64) -> u64 {
+        const CHARACTERS: u64 = 64;
+        let mut weight = 1;
+        let mut add = |value: &Value<'_>| {
+            weight += value.weight(limit.saturating_sub(weight));
+            weight < limit
+        };
+        match self {
+            Value::Text(text) => weight += text.len() as u64 / CHARACTERS,
+            Value::Bytes(bytes) => weight += bytes.len() as u64 / CHARACTERS,
+            Value::List(items) => drop(items.iter().all(add)),
+            Value::JsonList(items, item) => {
+                items.iter().all(|json| add(&Value::from_json(json, item)));
+            }
+            Value::Map(map) => drop(map.values().all(add)),
+            Value::JsonMap(map, _) => {
+                map.values().all(|json| add(&Value::from_json(json, &DYN)));
+            }
+            Value::Optional(Some(inner)) => drop(add(inner)),
+            _ => {}
+        }
+        weight.min(limit.max(1))
+    }
+
     /// The items of a list.
     pub(super) fn items(&self) -> Option<Cow<'_, [Value<'a>]>> {
         match self {
@@ -164,7 +195,7 @@ impl<'a> Value<'a> {
             Value::JsonMap(map, kind) => Some(
                 map.iter()
                     .map(|(key, json)| {
-                        (Value::Text(Cow::Borrowed(key)), Value::from_json(json, value_type(kind, key)))
+                        (Value::Text(Text::Borrowed(key)), Value::from_json(json, value_type(kind, key)))
                     })
                     .collect(),
             ),
@@ -194,7 +225,7 @@ impl<'a> Value<'a> {
             let (json_name, kind) = object.fields.get(name)?;
             return Some(Value::from_json(map.get(json_name)?, kind));
         }
-        self.get(&Value::Text(Cow::Borrowed(name)))
+        self.get(&Value::Text(Text::Borrowed(name)))
     }
 
     /// The value as a key of a map.
@@ -222,7 +253,7 @@ impl<'a> Value<'a> {
         match (self, other) {
             (Null, Null) => true,
             (Bool(one), Bool(other)) => one == other,
-            (Text(one), Text(other)) => one == other,
+            (Text(one), Text(other)) => **one == **other,
             (Bytes(one), Bytes(other)) => one == other,
             (Timestamp(one), Timestamp(other)) => one == other,
             (Duration(one), Duration(other)) => one == other,
@@ -272,7 +303,7 @@ impl<'a> Value<'a> {
             (Double(one), Uint(other)) => one.partial_cmp(&(*other as f64)),
             (Uint(one), Double(other)) => (*one as f64).partial_cmp(other),
             (Bool(one), Bool(other)) => Some(one.cmp(other)),
-            (Text(one), Text(other)) => Some(one.cmp(other)),
+            (Text(one), Text(other)) => Some((**one).cmp(other)),
             (Bytes(one), Bytes(other)) => Some(one.cmp(other)),
             (Timestamp(one), Timestamp(other)) => Some(one.cmp(other)),
             (Duration(one), Duration(other)) => Some(one.cmp(other)),
@@ -280,6 +311,36 @@ impl<'a> Value<'a> {
             (Semver(one), Semver(other)) => Some(one.cmp(other)),
             _ => None,
         }
+    }
+
+    /// The value as JSON, where it has such a form.
+    pub fn to_json(&self) -> Option<Json> {
+        Some(match self {
+            Value::Null => Json::Null,
+            Value::Bool(is_set) => Json::Bool(*is_set),
+            Value::Int(number) => (*number).into(),
+            Value::Uint(number) => (*number).into(),
+            Value::Double(number) => serde_json::Number::from_f64(*number)?.into(),
+            Value::Bytes(bytes) => STANDARD.encode(bytes).into(),
+            Value::List(items) => {
+                Json::Array(items.iter().map(Value::to_json).collect::<Option<Vec<Json>>>()?)
+            }
+            Value::JsonList(items, _) => Json::Array(items.to_vec()),
+            Value::Map(map) => {
+                let entries = map.iter().map(|(key, value)| {
+                    let key = match key {
+                        Key::Text(text) => text.clone(),
+                        Key::Int(number) => number.to_string(),
+                        Key::Bool(is_set) => is_set.to_string(),
+                    };
+                    Some((key, value.to_json()?))
+                });
+                Json::Object(entries.collect::<Option<Map<String, Json>>>()?)
+            }
+            Value::JsonMap(map, _) => Json::Object((*map).clone()),
+            Value::Optional(inner) => inner.as_ref()?.to_json()?,
+            value => super::functions::shown(value)?.into(),
+        })
     }
 
     /// The name of the value's type.
@@ -304,6 +365,9 @@ impl<'a> Value<'a> {
             Value::Url(_) => "kubernetes.URL",
             Value::Semver(_) => "kubernetes.Semver",
             Value::Format(_) => "kubernetes.NamedFormat",
+            Value::Check(check) => check.type_name(),
+            Value::Decision(_) => "kubernetes.authorization.Decision",
+            Value::Variables => "kubernetes.variables",
         }
     }
 

@@ -125,8 +125,9 @@ impl Check {
                 let (Some(rules), Some(item)) = (rules.items.as_deref(), props.item()) else {
                     return Some(());
                 };
+                let before = validate::Counterparts::of(old, props);
                 for (index, value) in items.iter().enumerate() {
-                    let old = validate::counterpart(old, value, props);
+                    let old = before.get(value);
                     self.node(value, old, rules, item, &format!("{path}[{index}]"))?;
                 }
             }

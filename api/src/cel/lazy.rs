@@ -1,0 +1,44 @@
+//! `variables`: what a policy names, computed when it is first asked for, and once.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+
+use super::{Failure, Program, Value, eval::Run};
+
+/// The variables of one evaluation.
+#[derive(Debug)]
+pub struct Lazy<'a> {
+    programs: Arc<[(String, Program)]>,
+    given: Vec<(&'a str, Value<'a>)>,
+    known: RefCell<BTreeMap<String, Result<Value<'a>, Failure>>>,
+}
+
+impl<'a> Lazy<'a> {
+    /// Variables with what their expressions may look at, `variables` itself being one of these.
+    pub fn new(programs: Arc<[(String, Program)]>, mut given: Vec<(&'a str, Value<'a>)>) -> Lazy<'a> {
+        given.push(("variables", Value::Variables));
+        Lazy { programs, given, known: RefCell::default() }
+    }
+
+    /// All that an expression may look at.
+    pub(super) fn given(&self) -> &[(&'a str, Value<'a>)] {
+        &self.given
+    }
+
+    /// One of them. Each sees those before it, which is what the order of compilation has made sure of.
+    pub(super) fn get(self: &Rc<Lazy<'a>>, run: &mut Run<'a>, name: &str) -> Result<Value<'a>, Failure> {
+        if let Some(known) = self.known.borrow().get(name) {
+            return known.clone();
+        }
+        let Some((_, program)) = self.programs.iter().find(|(known, _)| known == name) else {
+            return Failure::error(format!("no such key: {name}"));
+        };
+        let result = run.inside(&self.given, &program.expr).map_err(|failure| match failure {
+            Failure::Error(why) => {
+                Failure::Error(format!("composited variable {name:?} fails to evaluate: {why}"))
+            }
+            other => other,
+        });
+        self.known.borrow_mut().insert(name.to_string(), result.clone());
+        result
+    }
+}
