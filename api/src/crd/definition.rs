@@ -148,6 +148,10 @@ impl Versions for Version {
         }
         Some((object, Some(version.tree)))
     }
+
+    fn is_known(&self, api_version: &str) -> bool {
+        self.definition.kinds().iter().any(|kind| kind.api_version() == api_version)
+    }
 }
 
 fn read_version(

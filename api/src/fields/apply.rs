@@ -166,7 +166,12 @@ fn settled(
             } else {
                 match compared_in(write, live, object, &entry.manager.api_version) {
                     Some((_, comparison)) => converted = comparison,
-                    None => continue,
+                    None => {
+                        if write.versions.is_known(&entry.manager.api_version) {
+                            left.0.push(entry);
+                        }
+                        continue;
+                    }
                 }
                 &converted
             };

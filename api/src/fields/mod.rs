@@ -12,6 +12,7 @@ mod compare;
 mod element;
 mod managers;
 mod merge;
+mod overlay;
 mod place;
 mod remove;
 mod set;
@@ -22,6 +23,7 @@ pub use apply::{ApplyError, Conflict, Conflicts, apply};
 pub use compare::Comparison;
 pub use element::Element;
 pub use managers::{Entry, Manager, Managers, Operation};
+pub use overlay::overlay;
 pub use set::Set;
 pub use update::update;
 
@@ -64,6 +66,12 @@ pub struct Write<'a> {
 pub trait Versions {
     /// The object in another version and that version's type; `None` when there is no such version any more.
     fn converted(&self, object: &Object, api_version: &str) -> Option<(Object, Option<&'static Schema>)>;
+
+    /// Whether there is such a version, although nobody here knows how to convert to it: what is owned in it stays
+    /// owned.
+    fn is_known(&self, _api_version: &str) -> bool {
+        false
+    }
 }
 
 /// Of a kind with one version.

@@ -405,6 +405,40 @@ impl Versions for Renamed {
         object.set(&["apiVersion"], api_version);
         Some((object, None))
     }
+
+    fn is_known(&self, api_version: &str) -> bool {
+        api_version == "far/v1"
+    }
+}
+
+#[test]
+fn owners_in_a_version_that_only_others_can_convert_to_stay() {
+    let entry = |version: &str| json!({"manager": version, "operation": "Update", "apiVersion": version, "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:x": {}}}});
+    let live = object(json!({"apiVersion": "v1", "kind": "K", "data": {"x": 1},
+        "metadata": {"name": "a", "managedFields": [entry("far/v1"), entry("gone/v1")]}}));
+    let write = |operation| Write {
+        manager: Manager {
+            name: "me".into(),
+            operation,
+            api_version: "v1".into(),
+            subresource: String::new(),
+        },
+        now: "2026-01-01T00:00:00Z".into(),
+        schema: None,
+        reset: &[],
+        versions: &Renamed,
+    };
+    let names = |object: &Object| -> Vec<String> {
+        Managers::of(object).unwrap().0.iter().map(|entry| entry.manager.name.clone()).collect()
+    };
+    let config =
+        object(json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "a"}, "data": {"y": 1}}));
+    let applied = apply(&write(Operation::Apply), Some(&live), &config, false).unwrap();
+    assert_eq!(names(&applied), ["me", "far/v1"]);
+    let mut updated = live.clone();
+    updated.set(&["data", "y"], 2);
+    update(&write(Operation::Update), Some(&live), &mut updated);
+    assert_eq!(names(&updated), ["far/v1", "me"]);
 }
 
 #[test]

@@ -85,8 +85,13 @@ fn without_changes(
             }
             let found =
                 others.iter().find(|(known, _)| known == version).and_then(|(_, found)| found.as_ref());
-            // Nobody can own fields of a version that is gone.
-            let Some((schema, comparison)) = found else { continue };
+            let Some((schema, comparison)) = found else {
+                // Nobody can own fields of a version that is gone.
+                if write.versions.is_known(version) {
+                    left.0.push(entry);
+                }
+                continue;
+            };
             (*schema, comparison)
         };
         let fields = reconciled(Place::of(schema), &entry.fields);
