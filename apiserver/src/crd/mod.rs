@@ -9,12 +9,12 @@ mod conversion;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use api::{Kind, Object, Status, crd, kinds, time};
-use futures::{StreamExt, future, stream};
+use futures::{StreamExt, stream};
 use serde_json::Value;
 use store::Revision;
 use tokio::sync::watch::Receiver;
@@ -49,11 +49,13 @@ struct Definitions {
     registry: Arc<Registry>,
     /// What is served: where objects are stored, to the definition in force.
     served: BTreeMap<&'static str, &'static crd::Definition>,
+    /// The definitions that are being emptied, by uid.
+    emptying: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Definitions {
     fn new(registry: Arc<Registry>) -> Definitions {
-        Definitions { registry, served: BTreeMap::new() }
+        Definitions { registry, served: BTreeMap::new(), emptying: Arc::default() }
     }
 
     async fn run(mut self) {
@@ -72,23 +74,14 @@ impl Definitions {
         let mut changes = self.registry.changes(definitions()).await?;
         loop {
             changes.mark_unchanged();
-            let mut waited_for = self.pass().await?;
-            // Objects with finalizers go later; then there is something to do, too.
-            let others = waited_for.iter_mut().map(|changes| Box::pin(changes.changed()));
-            let others: Vec<_> = others.collect();
-            let woken = match others.is_empty() {
-                true => changes.changed().await,
-                false => tokio::select! {
-                    changed = changes.changed() => changed,
-                    (changed, ..) = future::select_all(others) => changed,
-                },
-            };
+            self.pass().await?;
+            let woken = changes.changed().await;
             woken.map_err(|_| Status::internal("the cache of definitions has ended"))?;
         }
     }
 
-    /// Looks at everything once; tells what else to wait for.
-    async fn pass(&mut self) -> Result<Vec<Receiver<Revision>>, Status> {
+    /// Looks at everything once.
+    async fn pass(&mut self) -> Result<(), Status> {
         let mut all = self.registry.list(definitions(), None).await?;
         // Who was there first has the names.
         all.sort_by_cached_key(|crd| {
@@ -111,11 +104,24 @@ impl Definitions {
             });
             gone_is_fine(written.await.map(drop))?;
         }
-        let mut waited_for = Vec::new();
-        for crd in all.iter().filter(|crd| is_terminating(crd)) {
-            waited_for.extend(self.empty(crd).await?);
+        for crd in all.iter().filter(|crd| is_terminating(crd) && has_finalizer(crd)) {
+            self.begin_to_empty(crd);
         }
-        Ok(waited_for)
+        Ok(())
+    }
+
+    /// Empties a definition in a task of its own: what cannot be deleted, or takes long, keeps no other waiting.
+    fn begin_to_empty(&self, crd: &Object) {
+        let uid = crd.uid().to_string();
+        if !self.emptying.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone()) {
+            return;
+        }
+        let emptying = Emptying { registry: self.registry.clone(), name: crd.name().to_string(), uid };
+        let (under_way, stop) = (self.emptying.clone(), self.registry.stop().clone());
+        self.registry.tasks().spawn(async move {
+            stop.run_until_cancelled(emptying.run()).await;
+            under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&emptying.uid);
+        });
     }
 
     /// Puts the kinds of established definitions into the table.
@@ -152,14 +158,50 @@ impl Definitions {
             self.registry.forget(storage).await;
         }
     }
+}
+
+/// A definition that goes as soon as it has no objects any more.
+struct Emptying {
+    registry: Arc<Registry>,
+    name: String,
+    uid: String,
+}
+
+impl Emptying {
+    async fn run(&self) {
+        loop {
+            match self.attempt().await {
+                Ok(None) => return,
+                // Objects with finalizers go later; then there is something to do again.
+                Ok(Some(mut changes)) => {
+                    if changes.changed().await.is_err() {
+                        tracing::debug!(definition = self.name, "looking again, the objects are read anew");
+                    }
+                }
+                Err(status) => {
+                    tracing::warn!(%status, definition = self.name, "cannot empty a definition yet, trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Deletes what there is; tells what to wait for when that was not all.
+    async fn attempt(&self) -> Result<Option<Receiver<Revision>>, Status> {
+        let crd = match self.registry.get(definitions(), "", &self.name).await {
+            Ok(crd) if crd.uid() == self.uid && has_finalizer(&crd) => crd,
+            Ok(_) => return Ok(None),
+            Err(status) if status.code == 404 => return Ok(None),
+            Err(status) => return Err(status),
+        };
+        self.empty(&crd).await
+    }
 
     /// Deletes the objects of a definition; when none is left, lets the definition go.
     async fn empty(&self, crd: &Object) -> Result<Option<Receiver<Revision>>, Status> {
-        if !crd.finalizers().any(|finalizer| finalizer == crd::CLEANUP) {
-            return Ok(None);
-        }
         let stored = crd::Definition::of(crd).ok().and_then(crd::Definition::stored);
         if let Some(kind) = stored.filter(|_| is_established(crd)) {
+            self.registry.kinds().creations_done().await;
             let cache = self.registry.fresh_cache(kind).await?;
             let mut progress = cache.progress();
             progress.mark_unchanged();
@@ -191,6 +233,10 @@ impl Definitions {
         gone_is_fine(released.await.map(drop))?;
         Ok(None)
     }
+}
+
+fn has_finalizer(crd: &Object) -> bool {
+    crd.finalizers().any(|finalizer| finalizer == crd::CLEANUP)
 }
 
 fn is_established(crd: &Object) -> bool {

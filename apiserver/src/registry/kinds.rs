@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use api::{Kind, kinds};
-use tokio::sync::watch;
+use api::{Kind, Status, kinds};
+use tokio::sync::{OwnedRwLockReadGuard, watch};
 
 /// How long a request for a kind that nobody knows waits for the definitions to be read after the start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What can be asked for.
 pub struct Kinds {
     custom: RwLock<Arc<Custom>>,
+    /// Held by whoever creates custom objects, and taken by whoever has said that no more may be created.
+    creations: Arc<tokio::sync::RwLock<()>>,
     is_loaded: watch::Sender<bool>,
 }
 
@@ -29,7 +31,7 @@ pub(crate) struct Custom {
 
 impl Default for Kinds {
     fn default() -> Kinds {
-        Kinds { custom: RwLock::default(), is_loaded: watch::Sender::new(false) }
+        Kinds { custom: RwLock::default(), creations: Arc::default(), is_loaded: watch::Sender::new(false) }
     }
 }
 
@@ -84,6 +86,36 @@ impl Kinds {
         kind.custom.is_some() && self.custom().terminating.contains(kind.storage)
     }
 
+    /// Leave to store a new object, for as long as the answer is held; refused where the definition goes or is gone.
+    pub(crate) async fn creation(&self, kind: &Kind) -> Result<Option<OwnedRwLockReadGuard<()>>, Status> {
+        if kind.custom.is_none() {
+            return Ok(None);
+        }
+        let held = self.creations.clone().read_owned().await;
+        if self.is_terminating(kind) {
+            return Err(being_deleted());
+        }
+        match self.custom().rows.iter().any(|row| row.storage == kind.storage) {
+            true => Ok(Some(held)),
+            false => Err(Status::no_such_resource()),
+        }
+    }
+
+    /// Waits for those who create objects of a definition at this moment.
+    pub(crate) async fn creations_done(&self) {
+        drop(self.creations.write().await);
+    }
+
+    /// The row of a stored kind as its definition has it now.
+    pub(crate) fn in_force(&self, kind: &'static Kind) -> &'static Kind {
+        if kind.custom.is_none() {
+            return kind;
+        }
+        let custom = self.custom();
+        let row = custom.rows.iter().find(|row| row.storage == kind.storage);
+        row.and_then(|row| row.custom?.definition.stored()).unwrap_or(kind)
+    }
+
     /// Serves these from now on.
     pub(crate) fn replace(&self, custom: Custom) {
         *self.custom.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(custom);
@@ -92,5 +124,63 @@ impl Kinds {
 
     fn custom(&self) -> Arc<Custom> {
         self.custom.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a client hears that creates an object of a definition that goes.
+pub(crate) fn being_deleted() -> Status {
+    let why = "create not allowed while custom resource definition is terminating";
+    Status::new(405, "MethodNotAllowed", why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{Object, crd::Definition};
+    use serde_json::json;
+
+    fn definition(description: &str) -> &'static Definition {
+        let crd = json!({
+            "metadata": {"name": "things.example.com"},
+            "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object", "description": description}}}]},
+        });
+        Definition::of(&Object::from_value(crd).unwrap()).unwrap()
+    }
+
+    fn served(definition: &'static Definition, is_terminating: bool) -> Custom {
+        let row = definition.stored().unwrap();
+        let terminating = is_terminating.then_some(row.storage).into_iter().collect();
+        Custom { rows: vec![row], terminating }
+    }
+
+    #[test]
+    fn an_old_row_leads_to_the_definition_in_force() {
+        let (old, new) = (definition("old"), definition("new"));
+        let kinds = Kinds::default();
+        kinds.replace(served(new, false));
+        let (old, new) = (old.stored().unwrap(), new.stored().unwrap());
+        assert!(!std::ptr::eq(old, new));
+        assert!(std::ptr::eq(kinds.in_force(old), new));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_created_once_a_definition_goes() {
+        let definition = definition("it goes");
+        let row = definition.stored().unwrap();
+        let kinds = Kinds::default();
+        kinds.replace(served(definition, false));
+        let held = kinds.creation(row).await.unwrap();
+        kinds.replace(served(definition, true));
+        // Whoever was let in before is waited for; nobody is let in after.
+        let done = kinds.creations_done();
+        tokio::pin!(done);
+        assert!(futures::poll!(&mut done).is_pending());
+        drop(held);
+        done.await;
+        assert_eq!(kinds.creation(row).await.unwrap_err().code, 405);
+        kinds.replace(Custom::default());
+        assert_eq!(kinds.creation(row).await.unwrap_err().code, 404);
     }
 }

@@ -42,6 +42,7 @@ use convert::stored_kind;
 use entry::Entry;
 pub(crate) use kinds::Custom;
 pub use kinds::Kinds;
+pub(crate) use kinds::being_deleted;
 
 /// Upstream's words for a lost race.
 pub(crate) const MODIFIED: &str =
@@ -237,6 +238,8 @@ impl Registry {
     ) -> Result<Arc<Entry>, Status> {
         let key = key::key(kind, namespace, name)?;
         let value = self.encoded(kind, object).await?;
+        // Whoever deletes the definition waits for those who create while they may.
+        let _creation = self.kinds.creation(kind).await?;
         let lifetime = (kind.storage == "events").then_some(EVENT_LIFETIME);
         let revision = self
             .store
@@ -289,14 +292,29 @@ impl Registry {
 
     /// The cache of a kind, filled at first use.
     pub(crate) async fn cache(&self, kind: &'static Kind) -> Result<Arc<Cache>, Status> {
+        loop {
+            let cell = self.cell(kind);
+            if let Some(cache) = cell.get() {
+                return Ok(cache.clone());
+            }
+            // The row of a request may be older than the definition that is in force by now.
+            let stored = self.kinds.in_force(stored_kind(kind));
+            let start = || feed::start(self.store.clone(), stored, &self.tasks, self.stop.child_token());
+            let cache = cell.get_or_try_init(start).await.map_err(read_failed)?;
+            if Arc::ptr_eq(&cell, &self.cell(kind)) {
+                return Ok(cache.clone());
+            }
+            // Forgotten while it was being filled: it may hold objects as an earlier definition had them.
+            cache.close();
+        }
+    }
+
+    fn cell(&self, kind: &'static Kind) -> Arc<OnceCell<Arc<Cache>>> {
         let known = self.caches.read().unwrap_or_else(PoisonError::into_inner).get(kind.storage).cloned();
-        let cell = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
             caches.entry(kind.storage).or_default().clone()
-        });
-        let start =
-            || feed::start(self.store.clone(), stored_kind(kind), &self.tasks, self.stop.child_token());
-        cell.get_or_try_init(start).await.cloned().map_err(read_failed)
+        })
     }
 
     /// How many objects of a resource there are and how many watch them, as far as that is known already.

@@ -8,7 +8,7 @@ use store::Revision;
 use super::{Write, Written, metadata};
 use crate::{
     hooks::Operation,
-    registry::{entry::Entry, now, unstored},
+    registry::{being_deleted, entry::Entry, now, unstored},
 };
 
 /// How often another name is tried when a generated one is taken.
@@ -18,8 +18,7 @@ const NAME_ATTEMPTS: usize = 8;
 pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Written, Status> {
     let kind = write.kind;
     if write.registry.kinds().is_terminating(kind) {
-        let why = "create not allowed while custom resource definition is terminating";
-        return Err(Status::new(405, "MethodNotAllowed", why));
+        return Err(being_deleted());
     }
     metadata::set_namespace(write, &mut object)?;
     if !object.resource_version().is_empty() {
