@@ -6,8 +6,8 @@
 
 use crate::kind::Plain;
 use crate::strategies::{
-    api_service, certificate_signing_request, certificates, config_map, coordination, cron_job,
-    custom_resource_definition, daemon_set, deployment, device, endpoints, event, flow_control,
+    admission_policy, api_service, certificate_signing_request, certificates, config_map, coordination,
+    cron_job, custom_resource_definition, daemon_set, deployment, device, endpoints, event, flow_control,
     horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job, limits, namespace, network_policy,
     node, persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set, service,
     stateful_set, storage, webhook_configuration,
@@ -546,11 +546,40 @@ const ROWS: &[Kind] = &[
         ..cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
     },
     Kind {
+        plural: "mutatingadmissionpolicies",
+        categories: &["api-extensions"],
+        strategy: &admission_policy::Mutating,
+        columns: table::cluster::MUTATING_POLICY,
+        ..cluster("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy")
+    },
+    Kind {
+        plural: "mutatingadmissionpolicybindings",
+        categories: &["api-extensions"],
+        strategy: &admission_policy::MutatingBinding,
+        columns: table::cluster::MUTATING_POLICY_BINDING,
+        ..cluster("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding")
+    },
+    Kind {
         plural: "mutatingwebhookconfigurations",
         categories: &["api-extensions"],
         strategy: &webhook_configuration::Mutating,
         columns: table::cluster::WEBHOOK_CONFIGURATION,
         ..cluster("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration")
+    },
+    Kind {
+        plural: "validatingadmissionpolicies",
+        categories: &["api-extensions"],
+        status: true,
+        strategy: &admission_policy::Validating,
+        columns: table::cluster::VALIDATING_POLICY,
+        ..cluster("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")
+    },
+    Kind {
+        plural: "validatingadmissionpolicybindings",
+        categories: &["api-extensions"],
+        strategy: &admission_policy::ValidatingBinding,
+        columns: table::cluster::VALIDATING_POLICY_BINDING,
+        ..cluster("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding")
     },
     Kind {
         plural: "validatingwebhookconfigurations",

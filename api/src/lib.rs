@@ -22,6 +22,7 @@ pub mod name;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+pub mod policy;
 pub mod protobuf;
 pub mod quantity;
 pub mod schema;

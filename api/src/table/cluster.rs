@@ -1,5 +1,6 @@
 //! What nodes, namespaces, events, settings and accounts print.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::cells::{condition, count, flag, joined, number, text_or};
@@ -67,6 +68,73 @@ pub const WEBHOOK_CONFIGURATION: &[Column] = &[
     }),
     AGE,
 ];
+
+/// Columns of ValidatingAdmissionPolicies.
+pub const VALIDATING_POLICY: &[Column] = &[
+    Column::number(
+        "Validations",
+        "Validations indicates the number of validation rules defined in this configuration",
+        |object, _| count(object, &["spec", "validations"]).into(),
+    ),
+    Column::text(
+        "ParamKind",
+        "ParamKind specifies the kind of resources used to parameterize this policy",
+        param_kind,
+    ),
+    AGE,
+];
+
+/// Columns of the bindings of validating policies.
+pub const VALIDATING_POLICY_BINDING: &[Column] = &[POLICY_NAME, PARAM_REF, AGE];
+
+/// Columns of MutatingAdmissionPolicies.
+pub const MUTATING_POLICY: &[Column] = &[
+    Column::number(
+        "Mutations",
+        "Mutations indicates the number of mutations rules defined in this configuration",
+        |object, _| count(object, &["spec", "mutations"]).into(),
+    ),
+    Column::text(
+        "ParamKind",
+        "ParamKind specifies the kind of resources used to parameterize this policy",
+        param_kind,
+    ),
+    AGE,
+];
+
+/// Columns of the bindings of mutating policies.
+pub const MUTATING_POLICY_BINDING: &[Column] = &[POLICY_NAME, PARAM_REF, AGE];
+
+const POLICY_NAME: Column = Column::text(
+    "PolicyName",
+    "PolicyName indicates the policy definition which the policy binding binded to",
+    |object, _| object.text(&["spec", "policyName"]).into(),
+);
+
+const PARAM_REF: Column = Column::text(
+    "ParamRef",
+    "ParamRef indicates the param resource which sets the configration param",
+    |object, _| {
+        let reference = |field: &str| object.text(&["spec", "paramRef", field]);
+        match (reference("namespace"), reference("name")) {
+            _ if object.at(&["spec", "paramRef"]).is_none() => "<unset>".into(),
+            ("", "") => "*".into(),
+            ("", name) => name.into(),
+            (namespace, "") => format!("{namespace}/*").into(),
+            (namespace, name) => format!("{namespace}/{name}").into(),
+        }
+    },
+);
+
+fn param_kind(object: &Object, _now: Timestamp) -> Value {
+    match object.at(&["spec", "paramKind"]) {
+        Some(kind) if kind.is_object() => {
+            let text = |field: &str| kind[field].as_str().unwrap_or_default();
+            format!("{}/{}", text("apiVersion"), text("kind")).into()
+        }
+        _ => "<unset>".into(),
+    }
+}
 
 /// Columns of APIServices.
 pub const API_SERVICE: &[Column] = &[

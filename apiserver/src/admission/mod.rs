@@ -8,11 +8,11 @@ mod certificates;
 mod classes;
 mod extended;
 mod limits;
-#[allow(dead_code, reason = "webhooks and policies, which come next, ask it")]
 pub(crate) mod matching;
 mod namespace;
 mod node_restriction;
 mod pod_security;
+mod policies;
 mod priority;
 mod protection;
 pub mod quota;
@@ -32,6 +32,8 @@ use crate::{
     hooks::{Admit, Attributes, Operation},
     registry::Registry,
 };
+use policies::Policies;
+pub(crate) use policies::start_type_checks;
 use webhooks::{Asked, Rounds, Webhooks};
 
 /// The built-in plug-ins.
@@ -43,6 +45,7 @@ pub struct Admission {
     limit_ranges: Follow<Objects>,
     quotas: Follow<Objects>,
     usage: quota::Usage,
+    policies: Policies,
     webhooks: Webhooks,
 }
 
@@ -50,6 +53,7 @@ impl Admission {
     /// The plug-ins; `authorizer` knows what the writers of roles hold themselves.
     pub fn new(authorizer: Arc<Authorizer>) -> Admission {
         Admission {
+            policies: Policies::new(authorizer.clone()),
             authorizer,
             namespaces: Follow::new(kind("", "namespaces")),
             accounts: Follow::new(kind("", "serviceaccounts")),
@@ -76,6 +80,7 @@ impl Admit for Admission {
         let mut rounds = Rounds::default();
         loop {
             self.complete(registry, attributes, object).await?;
+            self.policies.mutate(&asked, object, old, &mut rounds).await?;
             warnings.extend(self.webhooks.mutate(&asked, Some(object), old, &mut rounds).await?);
             if !rounds.begin_second(object) {
                 return Ok(warnings);
@@ -99,6 +104,7 @@ impl Admit for Admission {
             warnings.extend(self.webhooks.mutate(&asked, shown.as_mut(), old, &mut rounds).await?);
         }
         warnings.extend(self.check(registry, attributes, object, old).await?);
+        warnings.extend(self.policies.validate(&asked, object, old).await?);
         warnings.extend(self.webhooks.validate(&asked, object, old).await?);
         self.charge(registry, attributes, object, old).await?;
         Ok(warnings)

@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
+    admission,
     aggregation::{self, Aggregation},
     answer::{self, Wanted},
     audit::{Audit, Trail},
@@ -99,6 +100,7 @@ impl ApiServer {
         let Config { tls, extra, audit, health, front_proxy, stop, limits } = config;
         let connections = TaskTracker::new();
         crd::start(&registry);
+        admission::start_type_checks(&registry);
         let fairness = Fairness::start(&registry, limits.requests);
         let is_aggregating = front_proxy.is_some();
         let aggregation = Arc::new(Aggregation::new(front_proxy));

@@ -19,6 +19,7 @@ mod kubelet;
 mod network;
 mod ownership;
 mod permissive;
+mod policies;
 mod plug_ins;
 mod protection;
 mod remote;

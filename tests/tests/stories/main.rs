@@ -17,6 +17,7 @@ mod other_runtime;
 mod own_users;
 mod pod_images;
 mod pods;
+mod policies;
 mod registry;
 mod resizing;
 mod rollout;

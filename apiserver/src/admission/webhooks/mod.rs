@@ -28,7 +28,7 @@ use condition::{Subject, Verdict};
 use hook::{Hook, Hooks};
 use review::{Response, Shown};
 pub(crate) use rounds::Rounds;
-use shape::Shape;
+pub(super) use shape::Shape;
 
 /// The webhooks of a cluster.
 pub(super) struct Webhooks {
@@ -176,7 +176,8 @@ impl<'a> Asked<'a> {
         hooks.ask(self.registry, |hooks| hooks.all()).await
     }
 
-    async fn namespace(&self) -> Result<Option<Arc<Object>>, Status> {
+    /// The namespace that the object is in, if it is in one that is there.
+    pub(super) async fn namespace(&self) -> Result<Option<Arc<Object>>, Status> {
         match self.attributes.namespace {
             "" => Ok(None),
             name => self.namespaces.ask(self.registry, |namespaces| namespaces.get("", name)).await,
@@ -217,7 +218,8 @@ impl<'a> Asked<'a> {
         Ok(Some(Invocation { hook, index, shape, request, shown }))
     }
 
-    fn request(&self, seen: &'static Kind, object: Option<&Object>) -> Value {
+    /// The `AdmissionRequest`, without the objects.
+    pub(super) fn request(&self, seen: &'static Kind, object: Option<&Object>) -> Value {
         let own_name = object.filter(|_| self.attributes.subresource.is_empty()).map_or("", Object::name);
         let name = if self.attributes.name.is_empty() { own_name } else { self.attributes.name };
         review::request(self.attributes, seen, name, &uuid::Uuid::new_v4().to_string())

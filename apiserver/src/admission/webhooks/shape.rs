@@ -7,7 +7,7 @@ use crate::{hooks::Attributes, registry::Registry, subresources::scale};
 
 /// What travels through a resource or subresource.
 #[derive(Clone, Copy)]
-pub(super) enum Shape {
+pub(in crate::admission) enum Shape {
     /// The object itself, in the version that the webhook asks for.
     Object { own: &'static Kind, seen: &'static Kind },
     /// Its size.
@@ -17,7 +17,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    pub(super) fn of(attributes: &Attributes<'_>, seen: &'static Kind) -> Shape {
+    pub(in crate::admission) fn of(attributes: &Attributes<'_>, seen: &'static Kind) -> Shape {
         match (attributes.subresource, attributes.kind.scale) {
             ("scale", Some(paths)) => Shape::Scale(paths),
             ("" | "status" | "approval" | "ephemeralcontainers" | "resize" | "finalize", _) => {
@@ -28,7 +28,11 @@ impl Shape {
     }
 
     /// The object as the webhook sees it; null when there is none.
-    pub(super) async fn show(self, registry: &Registry, object: Option<&Object>) -> Result<Value, Status> {
+    pub(in crate::admission) async fn show(
+        self,
+        registry: &Registry,
+        object: Option<&Object>,
+    ) -> Result<Value, Status> {
         let Some(object) = object else { return Ok(Value::Null) };
         match self {
             Shape::Object { own, seen } => Ok(registry.in_version(own, object, seen).await?.into_value()),
@@ -38,7 +42,7 @@ impl Shape {
     }
 
     /// The object after the webhook has made `shown` of what it saw.
-    pub(super) async fn take(
+    pub(in crate::admission) async fn take(
         self,
         registry: &Registry,
         object: &Object,
