@@ -110,7 +110,7 @@ async fn create(
 }
 
 /// Does something `times` times, so many at once. Each worker takes the next number when it is free.
-async fn repeat<F, Fut>(times: usize, concurrency: usize, act: F) -> Result<(Samples, Duration)>
+pub(crate) async fn repeat<F, Fut>(times: usize, concurrency: usize, act: F) -> Result<(Samples, Duration)>
 where
     F: Fn(usize) -> Fut,
     Fut: Future<Output = Result<()>>,

@@ -88,6 +88,12 @@ fn usage(pid: u32) -> Option<Usage> {
     Some(Usage { pss_kib: pss(&memory)?, cpu_ticks: ticks(&stat)? })
 }
 
+/// What a process takes now, in MB.
+pub fn pss_mib(pid: u32) -> Result<f64> {
+    let usage = usage(pid).with_context(|| format!("there is no process {pid}"))?;
+    Ok(usage.pss_kib as f64 / 1024.0)
+}
+
 fn pss(rollup: &str) -> Option<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.split_whitespace().next()?.parse().ok()

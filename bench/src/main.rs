@@ -5,6 +5,7 @@
 
 mod api_load;
 mod cluster;
+mod custom_resources;
 mod footprint;
 mod pod_start;
 mod report;
@@ -53,6 +54,8 @@ enum Command {
     Runtime(runtime::Args),
     /// Creates, gets, lists and watches: what the API server and its store can do.
     Api(api_load::Args),
+    /// Thousands of custom resources: creates, lists, and their end with their definition.
+    CustomResources(custom_resources::Args),
 }
 
 #[tokio::main]
@@ -65,6 +68,9 @@ async fn main() -> Result<()> {
         Command::PodStart(args) => pod_start::run(&Cluster::connect(&kubeconfig).await?, args).await?,
         Command::Rollout(args) => rollout::run(&Cluster::connect(&kubeconfig).await?, args).await?,
         Command::Schedule(args) => schedule::run(&Cluster::connect(&kubeconfig).await?, args).await?,
+        Command::CustomResources(args) => {
+            custom_resources::run(&Cluster::connect(&kubeconfig).await?, args).await?
+        }
         Command::Api(args) => api_load::run(&Cluster::connect(&kubeconfig).await?, args).await?,
     };
     print!("{table}");

@@ -132,3 +132,38 @@ fn custom_resources_go_with_their_namespace_their_owner_and_their_definition() {
     let gone = cluster.kubectl("get crontabs").fails();
     assert!(gone.contains("NotFound") || gone.contains("doesn't have a resource type"), "{gone}");
 }
+
+#[test]
+fn roles_say_who_may_do_what_with_custom_resources() {
+    let cluster = Cluster::start();
+    cluster.apply(DEFINITION);
+    cluster.kubectl("wait --for=condition=Established --timeout=30s crd/crontabs.stable.example.com").ok();
+    cluster.apply(&cron_tab("backup", "cronSpec: '* * * * *'"));
+    let refused = cluster.kubectl("get crontabs --as=alice").fails();
+    assert!(
+        refused.contains(
+            r#"User "alice" cannot list resource "crontabs" in API group "stable.example.com" in the namespace "default""#
+        ),
+        "{refused}"
+    );
+    cluster.kubectl("create role reader --verb=get,list --resource=crontabs.stable.example.com").ok();
+    cluster.kubectl("create rolebinding alice --role=reader --user=alice").ok();
+    assert!(cluster.kubectl("get crontabs --as=alice").ok().contains("backup"));
+    let refused = cluster.kubectl("delete crontab backup --as=alice").fails();
+    assert!(refused.contains(r#"cannot delete resource "crontabs""#), "{refused}");
+    assert!(cluster.kubectl("get crontabs -A --as=alice").fails().contains("at the cluster scope"));
+
+    // What a role gives to all who may edit, it gives to them.
+    cluster.apply(
+        "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: crontabs-edit, labels: {rbac.authorization.k8s.io/aggregate-to-edit: 'true'}}
+rules: [{apiGroups: [stable.example.com], resources: [crontabs], verbs: ['*']}]
+",
+    );
+    cluster.kubectl("create rolebinding bob --clusterrole=edit --user=bob").ok();
+    cluster.kubectl("delete crontab backup --as=bob").ok();
+    let status = "auth can-i update crontabs.stable.example.com --subresource=status --as=bob";
+    assert_eq!(cluster.kubectl(status).out.trim(), "no");
+}
