@@ -63,6 +63,9 @@ const DEFAULT: &[&str] = &[
     "AUDIT_WRITE",
 ];
 
+/// CAP_SYS_ADMIN, as a mask: what a filter of system calls takes where no_new_privs is not set.
+pub const TO_FILTER: u64 = 1 << 21;
+
 /// How many capabilities we know.
 pub const COUNT: u8 = NAMES.len() as u8;
 

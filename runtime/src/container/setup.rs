@@ -6,6 +6,11 @@
 //!
 //! A pod with a user namespace of its own: what only the node's root may do comes before the process enters it,
 //! and the mounts, the control groups and the process numbers made from there on belong to that namespace.
+//!
+//! A process that joins a pid namespace where others live already: those with CAP_SYS_PTRACE see through it, by
+//! `/proc/<pid>/root` and by its descriptors, and may take its rights over. It goes in there only when the node's tree
+//! is out of sight, no descriptor of the shim is open, and it may do no more than its program (and, without
+//! no_new_privs, load its filter).
 
 use std::path::{Path, PathBuf};
 
@@ -121,7 +126,7 @@ pub enum SetupStep {
     EnterRoot,
     /// Becomes the leader of a session of its own.
     NewSession,
-    /// Opens a terminal of the container, and hands the other side to the shim.
+    /// Opens a terminal of the container as the standard streams, and hands the other side to the shim.
     OpenTerminal {
         /// Whether it is the console of the container too.
         console: bool,
@@ -130,6 +135,8 @@ pub enum SetupStep {
         /// Its first size, if that is known: columns and rows.
         size: Option<(u16, u16)>,
     },
+    /// Makes the terminal the session's.
+    TakeTerminal,
     /// Connects the standard streams to what the shim has prepared.
     ConnectStreams,
     /// Goes to the directory, making it when it is missing.
@@ -140,6 +147,15 @@ pub enum SetupStep {
     Filter(PathBuf),
     /// Becomes the user.
     BecomeUser(User),
+    /// As the last one, but keeps the right to load a filter until then.
+    KeepRightToFilter {
+        /// What is meant for it.
+        capabilities: Capabilities,
+        /// For whom.
+        user: u32,
+    },
+    /// Goes on as a new process in the pid namespace that is joined: others see it from here on.
+    GoAmongOthers,
     /// Keeps the capabilities meant for it and no other.
     SetCapabilities {
         /// What is meant for it.
@@ -184,23 +200,29 @@ pub fn container_setup(spec: &Spec) -> Vec<SetupStep> {
         }
     }
     steps.extend(build_tree(spec));
-    steps.extend(spec.process.label.clone().map(SetupStep::OpenLabel));
-    steps.push(SetupStep::EnterRoot);
-    steps.extend(become_program(&spec.process, true));
+    let company = if spec.pid.is_joined() { Company::Joined } else { Company::None };
+    steps.extend(become_program(&spec.process, true, company));
     steps
 }
 
 /// The steps that start one more process in a container whose namespaces have been joined.
 pub fn process_setup(process: &Process) -> Vec<SetupStep> {
-    become_program(process, false)
+    become_program(process, false, Company::Joined)
+}
+
+/// Who is in a process's pid namespace before it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Company {
+    /// Nobody, or the whole node.
+    None,
+    /// Containers, which it is to join.
+    Joined,
 }
 
 /// The steps of an exec before the process joins the namespaces of a running container: the node's own
 /// files, such as control groups, are out of sight afterwards.
 pub fn join_container(groups: &Membership, process: &Process, ids: Option<&IdMap>) -> Vec<SetupStep> {
-    let mut steps = join(groups, process, ids);
-    steps.extend(process.label.clone().map(SetupStep::OpenLabel));
-    steps
+    join(groups, process, ids)
 }
 
 /// What only the node's root may do for a process, in the node's own file tree.
@@ -255,13 +277,20 @@ fn open_from_the_node(spec: &Spec) -> Vec<SetupStep> {
 fn build_tree(spec: &Spec) -> Vec<SetupStep> {
     let mut steps = vec![
         SetupStep::AttachRoot,
-        SetupStep::MountProc,
         SetupStep::MountSys { writable: spec.privileged },
         SetupStep::MountCgroups { groups: spec.cgroup.clone(), writable: spec.privileged },
         SetupStep::MountDev,
         SetupStep::MountSharedMemory,
         SetupStep::MountMessageQueues,
     ];
+    // Making a procfs may take somebody in the joined pid namespace, who must not have the node's tree either. Only
+    // where there is a procfs already may a user namespace make one, so that its processes cannot come second.
+    let enters_first = spec.pid.is_joined() && spec.ids.is_none();
+    let label = spec.process.label.clone().filter(|_| !spec.pid.is_joined()).map(SetupStep::OpenLabel);
+    if enters_first {
+        steps.push(SetupStep::EnterRoot);
+    }
+    steps.push(SetupStep::MountProc);
     for (index, volume) in spec.volumes.iter().enumerate() {
         steps.push(SetupStep::AttachVolume { index, target: volume.target.clone() });
     }
@@ -270,27 +299,45 @@ fn build_tree(spec: &Spec) -> Vec<SetupStep> {
     if spec.root.readonly {
         steps.push(SetupStep::ProtectRoot);
     }
+    if !enters_first {
+        steps.extend(label);
+        steps.push(SetupStep::EnterRoot);
+    }
     steps
 }
 
-fn become_program(process: &Process, is_first: bool) -> Vec<SetupStep> {
+fn become_program(process: &Process, is_first: bool, company: Company) -> Vec<SetupStep> {
     let user = &process.user;
-    let mut steps = vec![SetupStep::NewSession];
-    steps.push(if process.terminal {
+    let mut steps = vec![if process.terminal {
         SetupStep::OpenTerminal { console: is_first, owner: user.clone(), size: process.terminal_size }
     } else {
         SetupStep::ConnectStreams
-    });
+    }];
     steps.push(SetupStep::EnterDirectory(process.working_directory.clone()));
-    let filter = process.seccomp.clone().map(SetupStep::Filter);
-    // Without no_new_privs only a privileged process may load a filter, so it comes before the fall;
-    // with it, as late as possible, so that the filter need not allow what the fall takes.
-    let (early, late) = if process.no_new_privileges { (None, filter) } else { (filter, None) };
-    steps.extend(early);
     steps.push(SetupStep::LimitCapabilities(process.capabilities));
     steps.push(SetupStep::BecomeUser(user.clone()));
-    steps.push(SetupStep::SetCapabilities { capabilities: process.capabilities, user: user.uid });
+    let filter = process.seccomp.clone().map(SetupStep::Filter);
+    // Without no_new_privs only a privileged process may load a filter, so it comes before the last of the fall;
+    // with it, as late as possible, so that the filter need not allow what the fall takes.
+    let (early, late) = if process.no_new_privileges { (None, filter) } else { (filter, None) };
+    let (capabilities, user) = (process.capabilities, user.uid);
+    steps.push(match early {
+        Some(_) => SetupStep::KeepRightToFilter { capabilities, user },
+        None => SetupStep::SetCapabilities { capabilities, user },
+    });
     steps.push(SetupStep::ResetSignals);
+    if company == Company::Joined {
+        steps.push(SetupStep::GoAmongOthers);
+        // One's own label is set by oneself; the process that was before is another one.
+        steps.extend(process.label.clone().map(SetupStep::OpenLabel));
+    }
+    steps.push(SetupStep::NewSession);
+    if process.terminal {
+        steps.push(SetupStep::TakeTerminal);
+    }
+    if let Some(filter) = early {
+        steps.extend([filter, SetupStep::SetCapabilities { capabilities, user }]);
+    }
     steps.extend(process.label.clone().map(SetupStep::ApplyLabel));
     steps.push(SetupStep::CloseDescriptors);
     if process.no_new_privileges {
@@ -381,11 +428,46 @@ mod tests {
             let process = Process { no_new_privileges, seccomp: Some("/f".into()), ..Process::default() };
             let steps = container_setup(&spec(process));
             let entered = position(&steps, |step| *step == SetupStep::EnterRoot);
-            let fallen = position(&steps, |step| matches!(step, SetupStep::BecomeUser(_)));
+            let fallen = position(&steps, |step| matches!(step, SetupStep::SetCapabilities { .. }));
             let filtered = position(&steps, |step| matches!(step, SetupStep::Filter(_)));
             assert!(entered < fallen);
             assert_eq!(no_new_privileges, fallen < filtered);
             assert!(matches!(steps.last(), Some(SetupStep::Execute { .. })));
+        }
+    }
+
+    #[test]
+    fn whoever_joins_others_has_given_up_everything_before() {
+        let process = Process { terminal: true, no_new_privileges: true, ..Process::default() };
+        let joining = Spec { pid: PidNamespace::Pod, ..spec(process.clone()) };
+        for steps in [container_setup(&joining), process_setup(&process)] {
+            let joined = position(&steps, |step| *step == SetupStep::GoAmongOthers);
+            let before: Vec<String> = steps[..joined].iter().map(SetupStep::name).collect();
+            let after: Vec<String> = steps[joined + 1..].iter().map(SetupStep::name).collect();
+            assert!(before.contains(&"SetCapabilities".to_owned()), "{before:?}");
+            let expected = ["NewSession", "TakeTerminal", "CloseDescriptors", "NoNewPrivileges", "Execute"];
+            assert_eq!(after, expected);
+        }
+        let alone = container_setup(&spec(process));
+        assert!(
+            !alone.contains(&SetupStep::GoAmongOthers),
+            "the first of a namespace of its own meets nobody"
+        );
+        // A right that is needed for the filter alone goes with the filter.
+        let process = Process { seccomp: Some("/f".into()), ..Process::default() };
+        let names: Vec<String> = process_setup(&process).iter().map(SetupStep::name).collect();
+        let end = ["GoAmongOthers", "NewSession", "Filter", "SetCapabilities", "CloseDescriptors", "Execute"];
+        assert!(names.ends_with(&end.map(str::to_owned)), "{names:?}");
+    }
+
+    #[test]
+    fn a_procfs_of_others_is_made_in_the_containers_own_tree() {
+        for (pid, enters_first) in [(PidNamespace::Own, false), (PidNamespace::Pod, true)] {
+            let steps = container_setup(&Spec { pid, ..spec(Process::default()) });
+            let entered = position(&steps, |step| *step == SetupStep::EnterRoot);
+            let mounted = position(&steps, |step| *step == SetupStep::MountProc);
+            assert_eq!(entered < mounted, enters_first);
+            assert!(mounted < position(&steps, |step| matches!(step, SetupStep::Mask(_))));
         }
     }
 

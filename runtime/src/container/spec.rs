@@ -208,6 +208,13 @@ pub enum PidNamespace {
     Container(String),
 }
 
+impl PidNamespace {
+    /// Whether other containers are in there before.
+    pub fn is_joined(&self) -> bool {
+        matches!(self, PidNamespace::Pod | PidNamespace::Container(_))
+    }
+}
+
 /// The control groups of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Membership {

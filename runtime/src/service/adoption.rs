@@ -9,25 +9,37 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::containers::KILL_PATIENCE;
+use super::shims::{end_shim_of, says_nobody_is_there};
 use super::state::{Container, ContainerState, Happened, Sandbox};
 use super::{RuntimeError, Shared};
 use crate::cgroup::Cgroup;
 use crate::image::OrNotFound;
 use crate::shim::protocol::{Exit, Introduction, Life, PodDirectory, Reply, Request, Started, VERSIONS};
 use crate::shim::{self, Connection};
-use crate::sys::poll::watched;
-use crate::sys::process::{pidfd_open, pidfd_signal};
+
+/// How long a server waits for a shim before it goes on without; who answers later is met then.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long after a failure a shim is met again, at first and at last.
+const MEET_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// Reads all pods from disk, connects to the shims that are alive, and cleans up after those that are not.
+///
+/// A pod that cannot be adopted keeps nobody from starting, nor does a shim that does not answer.
 pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
     let entries = fs::read_dir(shared.pods_directory()).map_err(RuntimeError::system("list the pods"))?;
-    for entry in entries {
-        let entry = entry.map_err(RuntimeError::system("list the pods"))?;
+    let entries: io::Result<Vec<_>> = entries.collect();
+    let entries = entries.map_err(RuntimeError::system("list the pods"))?;
+    let adopting = entries.into_iter().map(|entry| async move {
         let id = entry.file_name().to_string_lossy().into_owned();
-        adopt_sandbox(shared, &id, PodDirectory(entry.path()))
-            .await
-            .map_err(RuntimeError::system("adopt a pod"))?;
+        let adopted = adopt_sandbox(shared, &id, PodDirectory(entry.path())).await;
+        adopted.inspect_err(|error| tracing::error!(sandbox = id, %error, "a pod cannot be adopted")).is_ok()
+    });
+    let adopted = futures::future::join_all(adopting).await;
+    if adopted.contains(&false) {
+        // What seems to be nobody's may be theirs.
+        tracing::warn!("nothing is cleaned up before all pods have been adopted");
+        return Ok(());
     }
     forget_orphans(shared)?;
     remove_unknown_groups(shared).await;
@@ -41,14 +53,11 @@ pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
 }
 
 pub(super) async fn adopt_sandbox(shared: &Arc<Shared>, id: &str, directory: PodDirectory) -> io::Result<()> {
-    // A record that a power failure has torn is as good as none.
-    let sandbox = match Sandbox::load(id, directory.clone()) {
-        Ok(Some(sandbox)) => Arc::new(sandbox),
-        Ok(None) | Err(_) => {
+    let sandbox = match whole(Sandbox::load(id, directory.clone()))? {
+        Some(sandbox) => Arc::new(sandbox),
+        None => {
             tracing::warn!(sandbox = id, "a pod's creation was cut short, removing what is there of it");
-            if let Ok(mut connection) = shim::connect(&directory) {
-                end_shim(&mut connection).await.or_else(gone_is_fine)?;
-            }
+            end_shim_of(&directory, ADOPTION_PATIENCE).await?;
             crate::sys::mount::detach(&directory.shared_memory())?;
             return fs::remove_dir_all(&directory.0).or_not_found();
         }
@@ -56,62 +65,38 @@ pub(super) async fn adopt_sandbox(shared: &Arc<Shared>, id: &str, directory: Pod
     shared.pods().sandboxes.insert(id.to_owned(), sandbox.clone());
     // Subscribed before the files are read, so that no end falls between the two.
     let met = match sandbox.record().stopped {
-        true => {
-            // It was being stopped when the last server ended.
-            end_shim_of(&sandbox).await;
-            Met::Nobody
+        // It was being stopped when the last server ended.
+        true => end_shim_of(&directory, ADOPTION_PATIENCE).await.map(|()| Met::Nobody),
+        false => {
+            let met = tokio::time::timeout(ADOPTION_PATIENCE, meet(&sandbox)).await;
+            met.map_err(io::Error::from).flatten()
         }
-        false => meet(&sandbox).await,
     };
     for container in load_containers(&sandbox)? {
         shared.pods().containers.insert(container.id.clone(), Arc::new(container));
     }
     match met {
-        Met::Shim { connection, unsaved } => {
+        Ok(Met::Shim { connection, unsaved }) => {
             shared.take_in(&unsaved);
             sandbox.ready.send_replace(true);
-            watch(shared, &sandbox, connection);
+            watch(shared, &sandbox, Some(connection));
         }
-        Met::Nobody => shared.clone().end_of_shim(&sandbox).await,
+        Ok(Met::Nobody) => shared.clone().end_of_shim(&sandbox).await,
+        Err(error) => {
+            tracing::warn!(sandbox = id, %error, "a pod's shim does not answer");
+            sandbox.ready.send_replace(!sandbox.record().stopped);
+            watch(shared, &sandbox, None);
+        }
     }
     Ok(())
 }
 
-/// Ends the shim of a pod, if there is one; one that does not do so when asked is killed.
-pub(super) async fn end_shim_of(sandbox: &Sandbox) {
-    let Ok(mut connection) = sandbox.connect() else { return };
-    let asked = tokio::time::timeout(KILL_PATIENCE, end_shim(&mut connection)).await;
-    let Err(error) = asked.map_err(io::Error::from).flatten().or_else(gone_is_fine) else { return };
-    tracing::warn!(sandbox = sandbox.id, %error, "a shim does not end, killing it");
-    let kill = async {
-        let shim = pidfd_open(connection.peer_pid()?)?;
-        pidfd_signal(&shim, libc::SIGKILL)?;
-        // Readable when it has ended.
-        watched(shim)?.readable().await.map(drop)
-    };
-    let killed = tokio::time::timeout(KILL_PATIENCE, kill).await;
-    if let Err(error) = killed.map_err(io::Error::from).flatten() {
-        tracing::warn!(sandbox = sandbox.id, %error, "failed to kill a shim");
-    }
-}
-
-/// Asks a shim to end, and waits until it has.
-async fn end_shim(connection: &mut Connection) -> io::Result<()> {
-    match connection.call(&Request::Shutdown, Vec::new()).await? {
-        // The end of the connection is the end of the shim.
-        (Reply::Done, _) => {
-            while connection.receive().await?.is_some() {}
-            Ok(())
-        }
-        (Reply::Failed { message }, _) => Err(io::Error::other(message)),
-        (other, _) => Err(io::Error::other(format!("the pod's shim answered {other:?}"))),
-    }
-}
-
-fn gone_is_fine(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(error),
+/// What could be read. A file that a power failure has torn is as good as none; one that the system does not give
+/// says nothing.
+fn whole<T>(read: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.raw_os_error().is_none() => Ok(None),
+        read => read,
     }
 }
 
@@ -125,9 +110,9 @@ fn load_containers(sandbox: &Arc<Sandbox>) -> io::Result<Vec<Container>> {
     for entry in entries {
         let entry = entry?;
         let id = entry.file_name().to_string_lossy().into_owned();
-        match Container::load(&id, sandbox) {
-            Ok(Some(container)) => containers.push(container),
-            Ok(None) | Err(_) => fs::remove_dir_all(entry.path()).or_not_found()?,
+        match whole(Container::load(&id, sandbox))? {
+            Some(container) => containers.push(container),
+            None => fs::remove_dir_all(entry.path()).or_not_found()?,
         }
     }
     Ok(containers)
@@ -200,8 +185,9 @@ pub(super) enum Met {
     Nobody,
 }
 
-/// Connects to a pod's shim to hear of every end.
-pub(super) async fn meet(sandbox: &Sandbox) -> Met {
+/// Connects to a pod's shim to hear of every end. One that hangs is waited for; an error tells nothing about whether
+/// there is a shim.
+async fn meet(sandbox: &Sandbox) -> io::Result<Met> {
     let greet = async {
         let mut connection = shim::connect(&sandbox.directory)?;
         let Some(introduction) = connection.introduce(true).await? else {
@@ -222,11 +208,25 @@ pub(super) async fn meet(sandbox: &Sandbox) -> Met {
     };
     let met: io::Result<_> = greet.await;
     match met {
-        Ok((connection, unsaved)) => Met::Shim { connection, unsaved },
-        Err(error) => {
+        Ok((connection, unsaved)) => Ok(Met::Shim { connection, unsaved }),
+        Err(error) if says_nobody_is_there(&error) => {
             tracing::debug!(sandbox = sandbox.id, %error, "found no shim");
-            Met::Nobody
+            Ok(Met::Nobody)
         }
+        Err(error) => Err(error),
+    }
+}
+
+/// As [`meet`], until that tells who is there.
+async fn meet_at_last(sandbox: &Sandbox) -> Met {
+    let (mut pause, longest) = MEET_AGAIN;
+    loop {
+        match meet(sandbox).await {
+            Ok(met) => return met,
+            Err(error) => tracing::warn!(sandbox = sandbox.id, %error, "failed to talk to a pod's shim"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = longest.min(pause * 2);
     }
 }
 
@@ -240,8 +240,8 @@ fn refusal(introduction: &Introduction) -> String {
     )
 }
 
-/// Listens to a shim for as long as it lives.
-pub(super) fn watch(shared: &Arc<Shared>, sandbox: &Arc<Sandbox>, mut connection: Connection) {
+/// Listens to a shim for as long as it lives; to one that has not been met yet, from when it answers.
+pub(super) fn watch(shared: &Arc<Shared>, sandbox: &Arc<Sandbox>, mut connection: Option<Connection>) {
     // Another process may be at the pod next: only who holds its lock cleans up after it.
     if shared.daemonless.is_some() {
         return;
@@ -250,7 +250,9 @@ pub(super) fn watch(shared: &Arc<Shared>, sandbox: &Arc<Sandbox>, mut connection
     tokio::spawn(async move {
         let listen = async {
             loop {
-                while let Ok(Some((reply, _))) = connection.receive().await {
+                while let Some(connection) = &mut connection
+                    && let Ok(Some((reply, _))) = connection.receive().await
+                {
                     match reply {
                         Reply::ContainerStarted { container, started } => {
                             shared.container_started(&container, started);
@@ -262,9 +264,9 @@ pub(super) fn watch(shared: &Arc<Shared>, sandbox: &Arc<Sandbox>, mut connection
                     }
                 }
                 // The end of a connection need not be that of the shim, whose pod would be killed for it.
-                match meet(&sandbox).await {
+                match meet_at_last(&sandbox).await {
                     Met::Shim { connection: next, unsaved } => {
-                        connection = next;
+                        connection = Some(next);
                         shared.catch_up_with(&sandbox, &unsaved);
                     }
                     Met::Nobody => return,

@@ -30,6 +30,9 @@ const OPEN_FILES: u64 = 1 << 20;
 /// How long the kernel may take to end a killed process before we say that it cannot.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a process may take from being asked for to its program: as long as a kubelet waits for its runtime.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(120);
+
 impl Shared {
     /// Makes a container: its writable layer, its control group, and the list of what is to be set up.
     pub(super) async fn create_container(
@@ -295,11 +298,11 @@ impl Shared {
 
     /// Asks the shim of a pod for something that is answered once, without descriptors.
     pub(super) async fn ask(&self, sandbox: &Sandbox, request: Request) -> Result<Reply, Error> {
-        let ask = async {
-            let mut connection = sandbox.connect()?;
-            connection.call(&request, Vec::new()).await
+        let told = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => Error::new(Code::DeadlineExceeded, error.to_string()),
+            _ => failed("talk to the pod's shim")(error),
         };
-        let (reply, _) = ask.await.map_err(failed("talk to the pod's shim"))?;
+        let (_, reply, _) = sandbox.ask(&request, Vec::new()).await.map_err(told)?;
         Ok(reply)
     }
 
@@ -343,10 +346,11 @@ impl Shared {
         let group = Cgroup::new(&self.layout, &container.record.cgroup);
         group.kill().map_err(failed("kill the container"))?;
         failpoint::reach("stop.killed");
-        // The group may have failed to reach it; the shim can.
-        let signalled = self.signal(container, libc::SIGKILL).await;
+        // The group may have failed to reach it; the shim can, unless it hangs.
+        let (signalled, has_ended) =
+            tokio::join!(self.signal(container, libc::SIGKILL), ended(container, KILL_PATIENCE));
         // Whatever went wrong with that, a container that has ended is stopped: its shim may have gone too.
-        if ended(container, KILL_PATIENCE).await {
+        if has_ended {
             return Ok(());
         }
         signalled?;

@@ -2,7 +2,7 @@
 //!
 //! [`state`] is what is known and where it is kept; [`sandboxes`], [`containers`], [`sessions`],
 //! [`statistics`], [`metrics`], [`info`] and [`images`] carry calls out; [`calls`] maps them to CRI's traits;
-//! [`adoption`] finds again what an earlier server left running.
+//! [`adoption`] finds again what an earlier server left running; [`shims`] finds and ends the processes of that.
 
 mod adoption;
 mod calls;
@@ -16,6 +16,7 @@ mod metrics;
 mod reset;
 mod sandboxes;
 mod sessions;
+mod shims;
 mod state;
 mod statistics;
 mod stopping;

@@ -5,11 +5,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::containers::KILL_PATIENCE;
+use super::shims::end_shim_of;
 use super::{Config, RuntimeError, pods_directory};
 use crate::cgroup::{Cgroup, Layout};
 use crate::image::OrNotFound;
-use crate::shim;
-use crate::shim::protocol::{PodDirectory, Request};
+use crate::shim::protocol::PodDirectory;
 
 /// Ends all pods and removes every trace of the runtime: processes, mounts, control groups, files. The
 /// pod network is the caller's. No server may be running on the same directories.
@@ -33,18 +34,16 @@ async fn end_pods(state: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result?,
     };
-    for entry in entries {
-        let directory = PodDirectory(entry?.path());
-        if let Ok(mut connection) = shim::connect(&directory) {
-            let asked = connection.call(&Request::Shutdown, Vec::new()).await;
-            // Its end is the end of the connection; a shim that cannot answer is killed with its group.
-            if asked.is_ok() {
-                while let Ok(Some(_)) = connection.receive().await {}
-            }
+    let directories: Vec<PodDirectory> =
+        entries.map(|entry| entry.map(|entry| PodDirectory(entry.path()))).collect::<io::Result<_>>()?;
+    let ending = directories.iter().map(|directory| async move {
+        // One that cannot be ended like this ends with the control group of all shims, or is missed there.
+        if let Err(error) = end_shim_of(directory, KILL_PATIENCE).await {
+            tracing::warn!(pod = %directory.0.display(), %error, "failed to end a pod's shim");
         }
-        crate::sys::mount::detach(&directory.shared_memory())?;
-    }
-    Ok(())
+    });
+    futures::future::join_all(ending).await;
+    directories.iter().try_for_each(|directory| crate::sys::mount::detach(&directory.shared_memory()))
 }
 
 async fn remove_groups(parent: &str) -> io::Result<()> {

@@ -13,6 +13,8 @@ use cri::{Code, Error};
 use jiff::Timestamp;
 
 use super::adoption;
+use super::containers::{KILL_PATIENCE, START_PATIENCE};
+use super::shims::{end_shim_of, process_of};
 use super::state::{RECORD, Sandbox, SandboxRecord};
 use super::{Shared, nanoseconds, new_id};
 use crate::cgroup::Cgroup;
@@ -63,7 +65,7 @@ impl Shared {
             Ok(connection) => {
                 sandbox.ready.send_replace(true);
                 self.pods().sandboxes.insert(id.clone(), sandbox.clone());
-                adoption::watch(self, &sandbox, connection);
+                adoption::watch(self, &sandbox, Some(connection));
                 Ok(id)
             }
             Err(error) => {
@@ -92,7 +94,8 @@ impl Shared {
         let mut connection =
             shim::connect(&sandbox.directory).map_err(failed("connect to the pod's shim"))?;
         // Answered when the namespaces are there.
-        let answer = connection.introduce(true).await;
+        let answer = tokio::time::timeout(START_PATIENCE, connection.introduce(true)).await;
+        let answer = answer.map_err(io::Error::from).flatten();
         if !matches!(answer, Ok(Some(_))) {
             let words = fs::read_to_string(sandbox.directory.shim_log()).unwrap_or_default();
             let reason = answer.err().map_or("the pod's shim is gone".to_owned(), |error| error.to_string());
@@ -145,9 +148,9 @@ impl Shared {
     fn network_target(&self, sandbox: &Sandbox) -> io::Result<Option<i32>> {
         let Some(target) = network_of(&sandbox.config) else { return Ok(None) };
         let target = self.find_sandbox(target).map_err(io::Error::other)?;
-        // One that does not answer is gone, and its number may be another's.
-        target.connect()?;
-        Ok(target.record().shim)
+        let is_there = |pid: &i32| process_of(&target.directory, *pid).is_ok_and(|process| process.is_some());
+        let shim = target.record().shim.filter(is_there);
+        shim.map(Some).ok_or_else(|| io::Error::other("the pod whose network is to be shared is gone"))
     }
 
     /// Starts the shim from the protected binary.
@@ -226,7 +229,8 @@ impl Shared {
             tracing::warn!(sandbox = sandbox.id, %error, "failed to record that a pod is stopped");
         }
         failpoint::reach("stop-sandbox.recorded");
-        adoption::end_shim_of(sandbox).await;
+        let ended = end_shim_of(&sandbox.directory, KILL_PATIENCE).await;
+        ended.map_err(failed("end the pod's shim"))?;
         failpoint::reach("stop-sandbox.ended");
         self.shim_is_gone(sandbox).await
     }

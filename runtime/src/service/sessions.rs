@@ -50,14 +50,13 @@ impl Shared {
             process: exec_process(&spec.process, command, terminal),
             detached: false,
         };
-        let mut connection = container.sandbox.connect()?;
-        match connection.call(&request, streams).await? {
-            (Reply::Started(started), mut descriptors) => {
+        match container.sandbox.ask(&request, streams).await? {
+            (connection, Reply::Started(started), mut descriptors) => {
                 let process = process::pidfd_open(started.pid).ok();
                 Ok(Exec { connection, process, terminal: descriptors.pop() })
             }
-            (Reply::Failed { message }, _) => Err(io::Error::other(message)),
-            (other, _) => Err(io::Error::other(format!("the pod's shim answered {other:?}"))),
+            (_, Reply::Failed { message }, _) => Err(io::Error::other(message)),
+            (_, other, _) => Err(io::Error::other(format!("the pod's shim answered {other:?}"))),
         }
     }
 
@@ -210,8 +209,7 @@ impl Backend for Sessions {
             stderr: stderr.is_some() && !tty,
         };
         let attach = async {
-            let mut connection = container.sandbox.connect()?;
-            let (reply, sockets) = connection.call(&request, Vec::new()).await?;
+            let (_, reply, sockets) = container.sandbox.ask(&request, Vec::new()).await?;
             match reply {
                 Reply::Done => Ok(sockets),
                 Reply::Failed { message } => Err(io::Error::other(message)),
@@ -271,10 +269,9 @@ impl Backend for Sessions {
     ) -> Result<Box<dyn streaming::Connection>, BackendError> {
         let sandbox = self.0.running_sandbox(sandbox_id)?;
         let connect = async {
-            let mut connection = sandbox.connect()?;
-            let socket = match connection.call(&Request::Connect { port }, Vec::new()).await? {
-                (Reply::Done, mut sockets) => sockets.pop(),
-                (Reply::Failed { message }, _) => return Err(io::Error::other(message)),
+            let socket = match sandbox.ask(&Request::Connect { port }, Vec::new()).await? {
+                (_, Reply::Done, mut sockets) => sockets.pop(),
+                (_, Reply::Failed { message }, _) => return Err(io::Error::other(message)),
                 _ => None,
             };
             let socket = socket.ok_or_else(|| io::Error::other("the pod's shim sent no socket"))?;

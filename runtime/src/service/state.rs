@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -23,9 +24,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::containers::{KILL_PATIENCE, START_PATIENCE};
 use crate::container::spec::User;
 use crate::shim::protocol::{
-    ContainerDirectory, Exit, Life, PodDirectory, Started, read_json, write_json, write_whole,
+    ContainerDirectory, Exit, Life, PodDirectory, Reply, Request, Started, read_json, write_json, write_whole,
 };
 use crate::shim::{self, Connection};
 
@@ -67,7 +69,7 @@ pub(super) struct SandboxRecord {
     pub(super) runtime_handler: String,
     #[serde(default)]
     pub(super) address: Option<net::PodAddress>,
-    /// The shim, by its number; whoever has it now may be another, which `start_time` tells.
+    /// The shim, by its number; whoever has it now may be another, which [`super::shims::process_of`] tells.
     #[serde(default)]
     pub(super) shim: Option<i32>,
     /// Stopped on purpose: nothing of it is to be brought back.
@@ -212,11 +214,29 @@ impl Sandbox {
     }
 
     /// A connection to the shim; fails when there is none, and when it is of a release that we do not understand.
-    pub(super) fn connect(&self) -> io::Result<Connection> {
+    fn connect(&self) -> io::Result<Connection> {
         match self.refusal.get() {
             Some(refusal) => Err(io::Error::new(io::ErrorKind::Unsupported, refusal.clone())),
             None => shim::connect(&self.directory),
         }
+    }
+
+    /// Asks the shim for something; it answers within a time, or is taken for one that hangs. Exec ends with its
+    /// connection.
+    pub(super) async fn ask(
+        &self,
+        request: &Request,
+        descriptors: Vec<OwnedFd>,
+    ) -> io::Result<(Connection, Reply, Vec<OwnedFd>)> {
+        let patience = match request {
+            Request::Start { .. } | Request::Exec { .. } => START_PATIENCE,
+            _ => KILL_PATIENCE,
+        };
+        let mut connection = self.connect()?;
+        let answer = tokio::time::timeout(patience, connection.call(request, descriptors)).await;
+        let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "the pod's shim does not answer");
+        let (reply, descriptors) = answer.map_err(silent).flatten()?;
+        Ok((connection, reply, descriptors))
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -113,12 +113,12 @@ impl Forked {
     }
 }
 
-/// Starts the first process of a container.
+/// Starts the first process of a container; tells its number, and where it tells how it fares.
 pub fn start(
     spec: Spec,
     shared: &Shared,
     target: Option<&OwnedFd>,
-) -> Result<(Child, OwnedFd, Container), Failure> {
+) -> Result<(i32, OwnedFd, Container), Failure> {
     let open = |path| LogFile::open(path, spec.log_limit);
     let log = spec.log.clone().map(open).transpose().map_err(failed("open the container's log"))?;
     let mut output = Output { log, sources: Vec::new(), clients: Vec::new() };
@@ -142,6 +142,7 @@ pub fn start(
                 .ok_or_else(|| Failure::new("the container whose processes are to be seen does not run"))?,
         ),
     };
+    let joined = joined.map(OwnedFd::try_clone).transpose().map_err(failed("hold the pid namespace"))?;
     // With a user namespace the process makes its pid namespace in there.
     let own_pids = spec.pid == PidNamespace::Own && spec.ids.is_none();
     let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
@@ -149,14 +150,14 @@ pub fn start(
     let user_namespace = users.map_err(failed("hold the user namespace"))?;
     let (channel, theirs) = channel().map_err(failed("make a channel"))?;
     let groups = spec.cgroup.clone();
-    let child = fork_into(&groups, namespaces, joined, shared)?;
+    let child = fork_into(&groups, namespaces, shared)?;
     let Some(child) = child else {
         let trace = spec.trace;
         let prepared = Prepared { streams, shared_memory: memory, user_namespace, channel: theirs, trace };
-        become_container(container_setup(&spec), &mut Stage::new(prepared))
+        become_container(container_setup(&spec), joined, &mut Stage::new(prepared))
     };
-    let pidfd = child.pidfd.try_clone().map_err(failed("hold the process"))?;
-    Ok((child, channel, Container { pidfd, groups, ids: spec.ids, output, input }))
+    // From here on nothing may fail: nobody would know of the process.
+    Ok((child.pid, channel, Container { pidfd: child.pidfd, groups, ids: spec.ids, output, input }))
 }
 
 /// Starts one more process in a container.
@@ -167,7 +168,7 @@ pub fn exec(
     shared: &Shared,
 ) -> Result<(Child, OwnedFd), Failure> {
     let (channel, theirs) = channel().map_err(failed("make a channel"))?;
-    let Some(child) = fork_into(&container.groups, 0, Some(&container.pidfd), shared)? else {
+    let Some(child) = fork_into(&container.groups, 0, shared)? else {
         let (shared_memory, user_namespace) = (None, None);
         let prepared = Prepared { streams, shared_memory, user_namespace, channel: theirs, trace: false };
         become_process(container, &process, &mut Stage::new(prepared))
@@ -175,26 +176,18 @@ pub fn exec(
     Ok((child, channel))
 }
 
-/// Forks a child that is born in the version 2 group and, if given, the pid namespace of a process.
+/// Forks a child that is born in the version 2 group.
 fn fork_into(
     groups: &Membership,
     namespaces: libc::c_int,
-    joined: Option<&OwnedFd>,
     shared: &Shared,
 ) -> Result<Option<Child>, Failure> {
     let group = groups.unified.as_deref().map(crate::sys::open::directory).transpose();
     let group = group.map_err(failed("open the control group"))?;
-    if let Some(process) = joined {
-        process::join_namespaces(process, libc::CLONE_NEWPID).map_err(failed("join the pid namespace"))?;
-    }
     let forked = process::fork(namespaces, group.as_ref());
     if let (Ok(None), Some(command_line)) = (&forked, &shared.command_line) {
         // Others of the pod may see this process: paths of the node are none of their business.
         command_line.replace(c"coracle-init");
-    }
-    if joined.is_some() && !matches!(forked, Ok(None)) {
-        process::join_namespaces(&shared.own_pid, libc::CLONE_NEWPID)
-            .map_err(failed("leave the pid namespace"))?;
     }
     forked.map_err(failed("fork"))
 }
@@ -205,9 +198,16 @@ fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-fn become_container(steps: Vec<SetupStep>, stage: &mut Stage) -> ! {
-    let outcome =
-        die_with_the_shim().and_then(|()| stage.prepare(&steps)).and_then(|()| carry_out(steps, stage));
+fn become_container(steps: Vec<SetupStep>, joined: Option<OwnedFd>, stage: &mut Stage) -> ! {
+    let set_up = |stage: &mut Stage| -> Result<(), Failure> {
+        die_with_the_shim()?;
+        stage.prepare(&steps)?;
+        if let Some(process) = joined {
+            stage.join_pids_of(process).map_err(failed("join the pid namespace"))?;
+        }
+        carry_out(steps, stage)
+    };
+    let outcome = set_up(stage);
     give_up(outcome, stage)
 }
 
@@ -219,7 +219,8 @@ fn become_process(container: &Container, process: &Process, stage: &mut Stage) -
         let ids = container.ids.as_ref();
         carry_out(setup::join_container(&container.groups, process, ids), stage)?;
         let users = if ids.is_some() { libc::CLONE_NEWUSER } else { 0 };
-        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | users;
+        // Its tree at once; its processes see this one only when it goes among them.
+        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWPID | users;
         process::join_namespaces(&container.pidfd, namespaces)
             .map_err(failed("join the container's namespaces"))?;
         if ids.is_some() {

@@ -26,8 +26,6 @@ pub struct Shared {
     pub pause: Option<Child>,
     /// The user namespace, if the pod has one of its own.
     pub users: Option<OwnedFd>,
-    /// The pid namespace to come back to after joining another one for a child.
-    pub own_pid: OwnedFd,
     /// The namespaces that the shim came from, if it is to go back there at its end.
     pub home: Vec<OwnedFd>,
     /// What the shim's children, whom containers may see, do not show.
@@ -84,13 +82,12 @@ pub fn make(
         false => Some(shared_memory(directory, settings.ids.as_ref())?),
     };
     recorder.mark("MountSharedMemory");
-    let own_pid = File::open("/proc/self/ns/pid").map_err(failed("open the pid namespace"))?.into();
     let pause = match holder {
         None if settings.shared_pid => Some(start_pause(command_line)?),
         holder => holder,
     };
     recorder.mark("StartPause");
-    Ok(Shared { memory, pause, users, own_pid, home, command_line })
+    Ok(Shared { memory, pause, users, home, command_line })
 }
 
 fn wanted_namespaces(settings: &Settings) -> libc::c_int {
@@ -230,6 +227,8 @@ fn pause(command_line: Option<CommandLine>) -> ! {
     process::close_all();
     let ready = hidden
         .and_then(|()| process::reset_signals())
+        // Whoever may trace it would have its rights.
+        .and_then(|()| process::give_up_capabilities())
         .and_then(|()| process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong));
     if ready.is_err() {
         process::exit_now(1);

@@ -86,6 +86,7 @@ impl Shim {
         attach: Attached,
         size: Option<(u16, u16)>,
     ) -> Result<(), Failure> {
+        self.refuse_while_ending()?;
         // Whoever asked first may have been killed: the next one waits in his place.
         let is_this = |forked: &&mut Forked| forked.role == Role::First(container.clone());
         if let Some(forked) = self.processes.iter_mut().find(is_this) {
@@ -105,25 +106,39 @@ impl Shim {
             PidNamespace::Container(name) => self.containers.get(name).map(|target| &target.pidfd),
             _ => None,
         };
-        let (child, channel, started) = containers::start(spec, &self.shared, target)?;
+        let (pid, channel, started) = containers::start(spec, &self.shared, target)?;
         recorder.mark("Fork");
         failpoint::reach("shim.forked");
         self.containers.insert(container.clone(), started);
-        // Nothing of its output is read before this is done.
-        let attached =
-            if attach == Attached::default() { Vec::new() } else { self.attach(&container, attach)? };
         self.processes.push(Forked {
-            pid: child.pid,
-            role: Role::First(container),
+            pid,
+            role: Role::First(container.clone()),
             channel: Some(channel),
             terminal: None,
-            attached,
+            attached: Vec::new(),
             failure: None,
             warnings: Vec::new(),
             steps: recorder.take().filter(|_| trace).unwrap_or_default(),
             waiting: Some(id),
         });
+        if attach != Attached::default() {
+            // Nothing of its output is read before this is done.
+            let position = self.processes.len() - 1;
+            match self.attach(&container, attach) {
+                Ok(attached) => self.processes[position].attached = attached,
+                // Told when it has ended.
+                Err(failure) => self.give_up_on(position, failure),
+            }
+        }
         Ok(())
+    }
+
+    /// What is there has been told to end; what came now would not.
+    fn refuse_while_ending(&self) -> Result<(), Failure> {
+        match self.ending {
+            None => Ok(()),
+            Some(_) => Err(Failure::new("the pod is being stopped")),
+        }
     }
 
     fn exec(
@@ -134,6 +149,7 @@ impl Shim {
         detached: bool,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
+        self.refuse_while_ending()?;
         let container = running(&self.containers, name)?;
         let streams = if process.terminal {
             None

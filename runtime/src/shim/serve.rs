@@ -149,7 +149,7 @@ impl Shim {
                 Ok(events) => self.handle_all(events),
                 Err(error) => {
                     self.complain(format!("failed to wait: {error}"));
-                    std::thread::sleep(PAUSE);
+                    self.wait_for_notices();
                 }
             }
             if let Err(error) = self.ledger.save() {
@@ -167,6 +167,16 @@ impl Shim {
             if self.goes_home && self.is_forsaken() {
                 return End::Forsaken;
             }
+        }
+    }
+
+    /// What is left to wait for when there is no memory to wait for all: the end of a process may help.
+    fn wait_for_notices(&mut self) {
+        let mut waiting = Waiting::new();
+        waiting.readable(self.notices.as_fd(), Event::Notices);
+        match waiting.wait(Some(PAUSE)) {
+            Ok(events) => self.handle_all(events),
+            Err(_) => std::thread::sleep(PAUSE),
         }
     }
 
@@ -401,15 +411,24 @@ impl Shim {
     fn succeeded(&mut self, position: usize, child: Child) {
         let forked = &mut self.processes[position];
         forked.pid = child.pid;
-        if let Role::First(name) = &forked.role
-            && let Some(container) = self.containers.get_mut(name)
-        {
-            container.pidfd = child.pidfd;
+        match &forked.role {
+            // Whoever asked for it has left, and would have ended it had it been known.
+            Role::Exec { detached: false } if forked.waiting.is_none() => {
+                if let Err(error) = process::pidfd_signal(&child.pidfd, libc::SIGKILL) {
+                    self.complain(format!("failed to kill a process: {error}"));
+                }
+            }
+            Role::Exec { .. } => {}
+            Role::First(name) => {
+                if let Some(container) = self.containers.get_mut(name) {
+                    container.pidfd = child.pidfd;
+                }
+            }
         }
     }
 
     /// A process that the shim cannot serve ends; its end is told as that of one that did not begin.
-    fn give_up_on(&mut self, position: usize, error: io::Error) {
+    pub(super) fn give_up_on(&mut self, position: usize, error: impl std::fmt::Display) {
         let forked = &mut self.processes[position];
         forked.failure = Some(format!("unable to serve container process: {error}"));
         let killed =

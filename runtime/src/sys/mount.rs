@@ -20,6 +20,7 @@ const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_SET_FD: libc::c_uint = 5;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
@@ -73,19 +74,25 @@ impl Filesystem {
     /// Sets an option that has a value.
     pub fn set(&self, key: &CStr, value: &Path) -> io::Result<&Filesystem> {
         let value = c_path(value)?;
-        self.configure(FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr())?;
+        self.configure(FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0)?;
+        Ok(self)
+    }
+
+    /// Sets an option whose value is something open.
+    pub fn set_descriptor(&self, key: &CStr, value: impl AsFd) -> io::Result<&Filesystem> {
+        self.configure(FSCONFIG_SET_FD, key.as_ptr(), std::ptr::null(), value.as_fd().as_raw_fd())?;
         Ok(self)
     }
 
     /// Sets an option that has no value.
     pub fn flag(&self, key: &CStr) -> io::Result<&Filesystem> {
-        self.configure(FSCONFIG_SET_FLAG, key.as_ptr(), std::ptr::null())?;
+        self.configure(FSCONFIG_SET_FLAG, key.as_ptr(), std::ptr::null(), 0)?;
         Ok(self)
     }
 
     /// Makes the superblock and a detached mount of it.
     pub fn mount(&self, attributes: u64) -> io::Result<OwnedFd> {
-        self.configure(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null())?;
+        self.configure(FSCONFIG_CMD_CREATE, std::ptr::null(), std::ptr::null(), 0)?;
         // SAFETY: only numbers are passed; the call returns a new descriptor or an error.
         let fd = check(unsafe {
             libc::syscall(
@@ -104,10 +111,11 @@ impl Filesystem {
         command: libc::c_uint,
         key: *const libc::c_char,
         value: *const libc::c_char,
+        number: libc::c_int,
     ) -> io::Result<()> {
         // SAFETY: key and value are null or valid C strings that outlive the call.
         let result = check(unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.context.as_raw_fd(), command, key, value, 0 as libc::c_int)
+            libc::syscall(libc::SYS_fsconfig, self.context.as_raw_fd(), command, key, value, number)
         });
         result.map(drop).map_err(|error| self.explain(error))
     }

@@ -166,6 +166,25 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
+/// Closes every descriptor from `first` on but one, in a forked child that will use no other again.
+pub fn close_from(first: u32, kept: impl AsFd) -> io::Result<()> {
+    let kept = kept.as_fd().as_raw_fd() as u32;
+    let close = |from: u32, to: u32| {
+        // SAFETY: only numbers are passed; the caller touches none of those again, so that nobody is surprised.
+        check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
+    };
+    if kept > first {
+        close(first, kept - 1)?;
+    }
+    close(first.max(kept + 1), u32::MAX)
+}
+
+/// Gives up every capability and the way back to any, whatever is executed.
+pub fn give_up_capabilities() -> io::Result<()> {
+    set_capabilities(0, 0, 0)?;
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
 /// Closes every descriptor, in a forked child that will never use one again nor return.
 pub fn close_all() {
     // SAFETY: the caller never touches a descriptor again, so that nobody is surprised.

@@ -15,6 +15,7 @@ mod limits;
 mod lives;
 mod mounts;
 mod namespaces;
+mod neighbors;
 mod network;
 mod registry;
 mod security;

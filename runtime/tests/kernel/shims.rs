@@ -11,7 +11,7 @@ use cri::v1::*;
 use cri::{Code, RuntimeService};
 use nix::mount::{MntFlags, MsFlags};
 use runtime::LogLimit;
-use runtime::shim::protocol::{Introduction, Reply, VERSIONS, Versions, encode};
+use runtime::shim::protocol::{Attached, Introduction, Reply, Request, VERSIONS, Versions, encode};
 
 use crate::survival::shim_of;
 use crate::world::{World, in_world};
@@ -212,6 +212,208 @@ fn a_request_to_end_does_not_end_a_pod() {
         // Answered after the signals were.
         assert_eq!(world.exec(&container, &["true"], 5).await.unwrap().exit_code, 0);
         assert_eq!(world.status(&container).await.state(), ContainerState::ContainerRunning);
+        world
+    });
+}
+
+/// A connection to a shim as a server has it, for what a server would not do.
+fn connect(world: &World, sandbox: &str) -> UnixStream {
+    let stream =
+        UnixStream::connect(world.config.state.join("pods").join(sandbox).join("shim.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+fn next_reply(stream: &mut UnixStream) -> serde_json::Value {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut reply = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut reply).unwrap();
+    serde_json::from_slice(&reply).unwrap()
+}
+
+fn start(container: &str) -> Request {
+    let attach = Attached { stdin: true, stdout: true, stderr: true };
+    Request::Start { container: container.to_owned(), attach, size: None }
+}
+
+#[test]
+fn what_comes_while_a_pod_is_being_stopped_is_refused() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let container = world.create(&sandbox, world.script("late", "sleep 100")).await.unwrap();
+        let mut shim = connect(&world, &sandbox);
+        // In one piece, so that the shim hears of the second before it can have ended.
+        let both = [encode(&Request::Shutdown).unwrap(), encode(&start(&container)).unwrap()].concat();
+        shim.write_all(&both).unwrap();
+        let refused = next_reply(&mut shim);
+        assert_eq!(refused["Failed"]["message"], "the pod is being stopped");
+        assert_eq!(next_reply(&mut shim), "Done");
+        assert_eq!(shim.read(&mut [0]).unwrap(), 0, "the shim ends");
+        world
+    });
+}
+
+#[test]
+fn a_start_that_runs_out_of_descriptors_leaves_no_process() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let shim = shim_of(&sandbox);
+        let open = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().count();
+        let mut failed = 0;
+        for limit in open.. {
+            let name = format!("main{limit}");
+            let mut config = world.script(&name, "sleep 100");
+            config.stdin = true;
+            let container = world.create(&sandbox, config).await.unwrap();
+            let mut connection = connect(&world, &sandbox);
+            // Answered when the connection has its descriptor.
+            connection.write_all(&encode(&Request::Hello).unwrap()).unwrap();
+            next_reply(&mut connection);
+            limit_files(shim, limit + 1);
+            connection.write_all(&encode(&start(&container)).unwrap()).unwrap();
+            let reply = next_reply(&mut connection);
+            limit_files(shim, 4096);
+            if reply.get("Failed").is_none() {
+                break;
+            }
+            failed += 1;
+            let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+            assert_eq!(children, "", "after {reply}");
+            assert!(limit < open + 100, "{reply}");
+        }
+        assert!(failed > 5, "each descriptor was missed once");
+        world
+    });
+}
+
+/// Lets a process have so many descriptors at most.
+fn limit_files(process: nix::unistd::Pid, most: usize) {
+    let arguments = [format!("--pid={process}"), format!("--nofile={most}:4096")];
+    let limited = std::process::Command::new("prlimit").args(arguments).status().unwrap();
+    assert!(limited.success());
+}
+
+fn stop(shim: nix::unistd::Pid) {
+    nix::sys::signal::kill(shim, nix::sys::signal::SIGSTOP).unwrap();
+}
+
+/// No test waits longer than this for what must not take for ever.
+const FOR_EVER: Duration = Duration::from_secs(100);
+
+#[test]
+fn a_shim_that_hangs_holds_up_neither_start_nor_removal() {
+    in_world(|world| async move {
+        let (hangs, well) = (world.sandbox().await, world.sandbox().await);
+        let script = "while ! test -e /dev/shm/end; do sleep 0.01; done; exit 3";
+        let in_hangs = world.run(&hangs, world.script("hangs", script)).await;
+        let in_well = world.run(&well, world.script("well", "sleep 100")).await;
+        let shim = shim_of(&hangs);
+        let restarted = tokio::time::timeout(FOR_EVER, world.restart_after(|_| stop(shim))).await;
+        let world = restarted.expect("a server starts beside a shim that hangs");
+        assert_eq!(world.exec(&in_well, &["true"], 20).await.unwrap().exit_code, 0);
+        assert_eq!(world.status(&in_hangs).await.state(), ContainerState::ContainerRunning);
+        // It goes on, and is met at last.
+        nix::sys::signal::kill(shim, nix::sys::signal::SIGCONT).unwrap();
+        let events = world.events().await;
+        world.exec(&in_hangs, &["touch", "/dev/shm/end"], 20).await.unwrap();
+        assert_eq!(world.end_of(&in_hangs, events).await.exit_code, 3);
+        stop(shim);
+        let request = RemovePodSandboxRequest { pod_sandbox_id: hangs };
+        let removed = tokio::time::timeout(FOR_EVER, world.runtime.remove_pod_sandbox(request)).await;
+        removed.expect("a pod whose shim hangs is removed").unwrap();
+        assert_eq!(world.exec(&in_well, &["true"], 20).await.unwrap().exit_code, 0);
+        world
+    });
+}
+
+#[test]
+fn a_container_is_killed_and_all_is_reset_whatever_its_shim_does() {
+    in_world(|world| async move {
+        let sandbox = world.sandbox().await;
+        let container = world.run(&sandbox, world.script("main", "sleep 100")).await;
+        let record = world.config.state.join("pods").join(&sandbox);
+        let started = record.join("containers").join(&container).join("started.json");
+        let started: serde_json::Value = serde_json::from_slice(&fs::read(started).unwrap()).unwrap();
+        let pid = started["pid"].as_i64().unwrap();
+        stop(shim_of(&sandbox));
+        let request = StopContainerRequest { container_id: container, timeout: 0 };
+        let stopped = tokio::time::timeout(FOR_EVER, world.runtime.stop_container(request)).await;
+        // Nobody tells that it has ended, though it has: who would bury it hangs.
+        assert_eq!(stopped.expect("it is told in time").unwrap_err().code, Code::DeadlineExceeded);
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("State:\tZ"), "{status}");
+        let World { runtime: server, config, directory } = world;
+        drop(server);
+        let reset = tokio::time::timeout(FOR_EVER, runtime::reset(&config)).await;
+        reset.expect("a shim that hangs holds up no reset").unwrap();
+        assert!(!Path::new(&format!("/proc/{pid}/exe")).exists());
+        World { runtime: runtime::Runtime::start(config.clone()).await.unwrap(), config, directory }
+    });
+}
+
+#[test]
+fn only_the_shim_itself_is_killed_for_not_ending() {
+    in_world(|world| async move {
+        let (recorded, unrecorded) = (world.sandbox().await, world.sandbox().await);
+        let pods = world.config.state.join("pods");
+        // Sockets that this process made and nobody serves: it is this one that they seem to lead to, as with shims of
+        // the first version.
+        let disguises = [&recorded, &unrecorded].map(|sandbox| {
+            let (socket, real) = (pods.join(sandbox).join("shim.sock"), pods.join(sandbox).join("real.sock"));
+            fs::rename(&socket, &real).unwrap();
+            (UnixListener::bind(&socket).unwrap(), Disguise { socket, real })
+        });
+        let shim = shim_of(&unrecorded);
+        let world = world
+            .restart_after(|_| {
+                let path = pods.join(&unrecorded).join("record.json");
+                let mut record: serde_json::Value =
+                    serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+                record["shim"] = serde_json::Value::Null;
+                fs::write(path, record.to_string()).unwrap();
+            })
+            .await;
+        let stop = |sandbox: &str| {
+            world.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox.to_owned() })
+        };
+        let known = shim_of(&recorded);
+        let (stopped, refused) = tokio::join!(stop(&recorded), stop(&unrecorded));
+        stopped.unwrap();
+        assert!(!Path::new(&format!("/proc/{known}/exe")).exists(), "the shim has been killed");
+        let refused = refused.unwrap_err().message;
+        assert!(refused.contains("no process is known to be the pod's shim"), "{refused}");
+        assert!(Path::new(&format!("/proc/{shim}/exe")).exists());
+        let [_, (listener, disguise)] = disguises;
+        drop(listener);
+        disguise.drop();
+        world
+    });
+}
+
+#[test]
+fn one_pod_that_cannot_be_read_keeps_no_server_from_starting() {
+    in_world(|world| async move {
+        let (bad, good) = (world.sandbox().await, world.sandbox().await);
+        let in_bad = world.run(&bad, world.script("bad", "sleep 100")).await;
+        let in_good = world.run(&good, world.script("good", "sleep 100")).await;
+        let config = world.config.state.join("pods").join(&bad).join("config.pb");
+        let aside = config.with_extension("aside");
+        let world = world
+            .restart_after(|_| {
+                fs::rename(&config, &aside).unwrap();
+                // Something that the system refuses to read is no file that a crash has torn.
+                fs::create_dir(&config).unwrap();
+            })
+            .await;
+        assert_eq!(world.exec(&in_good, &["true"], 20).await.unwrap().exit_code, 0);
+        let world = world
+            .restart_after(|_| {
+                fs::remove_dir(&config).unwrap();
+                fs::rename(&aside, &config).unwrap();
+            })
+            .await;
+        assert_eq!(world.exec(&in_bad, &["true"], 20).await.unwrap().exit_code, 0, "it was left as it was");
         world
     });
 }

@@ -29,6 +29,8 @@ pub struct Stage {
     shared_memory: Option<SharedMemory>,
     /// The pod's user namespace.
     user_namespace: Option<OwnedFd>,
+    /// The pid namespace of others that the process is to join.
+    pid_namespace: Option<OwnedFd>,
     /// Where a terminal's other side, or the reason of a failure, is sent.
     channel: OwnedFd,
     recorder: Recorder,
@@ -80,6 +82,7 @@ impl Stage {
             streams,
             shared_memory,
             user_namespace,
+            pid_namespace: None,
             channel,
             recorder: Recorder::start(trace, Actor::Container),
             volumes: BTreeMap::new(),
@@ -100,6 +103,14 @@ impl Stage {
                 self.filter = Some((path.clone(), program));
             }
         }
+        Ok(())
+    }
+
+    /// Whose pid namespace the process will join, by a process of it. Its own stays what it is until it
+    /// [goes there](SetupStep::GoAmongOthers).
+    pub fn join_pids_of(&mut self, process: impl AsFd) -> io::Result<()> {
+        process::join_namespaces(process, libc::CLONE_NEWPID)?;
+        self.pid_namespace = Some(std::fs::File::open("/proc/self/ns/pid_for_children")?.into());
         Ok(())
     }
 
@@ -129,7 +140,7 @@ impl Stage {
     fn let_go_of_trees(&mut self) {
         self.volumes.clear();
         (self.root, self.dev, self.memory) = (None, None, None);
-        (self.shared_memory, self.user_namespace) = (None, None);
+        (self.shared_memory, self.user_namespace, self.pid_namespace) = (None, None, None);
     }
 
     fn root(&self) -> io::Result<BorrowedFd<'_>> {
@@ -251,6 +262,7 @@ fn take(step: SetupStep, stage: &mut Stage) -> Result<(), Failure> {
         OpenTerminal { console, owner, size } => {
             program::open_terminal(stage, console, &owner, size).map_err(failed("open a terminal"))
         }
+        TakeTerminal => program::take_terminal().map_err(failed("take the terminal")),
         ConnectStreams => program::connect_streams(stage).map_err(failed("connect the standard streams")),
         EnterDirectory(path) => {
             stage.let_go_of_trees();
@@ -261,6 +273,10 @@ fn take(step: SetupStep, stage: &mut Stage) -> Result<(), Failure> {
         }
         Filter(path) => load_filter(stage, &path).map_err(failed("load the seccomp filter")),
         BecomeUser(user) => program::become_user(&user).map_err(failed(format!("become user {}", user.uid))),
+        KeepRightToFilter { capabilities, user } => {
+            program::keep_right_to_filter(&capabilities, user).map_err(failed("reduce the capabilities"))
+        }
+        GoAmongOthers => go_among_others(stage).map_err(failed("join the pid namespace")),
         SetCapabilities { capabilities, user } => {
             program::set_capabilities(&capabilities, user).map_err(failed("set the capabilities"))
         }
@@ -315,7 +331,7 @@ fn enter_user_namespace(stage: &Stage, own_pids: bool) -> Result<(), Failure> {
         .and_then(|namespace| process::join_namespaces(namespace, libc::CLONE_NEWUSER))
         .map_err(failed("enter the pod's user namespace"))?;
     if own_pids {
-        continue_as_first_process(stage).map_err(failed("make a pid namespace"))?;
+        go_on_in_new_process(stage, libc::CLONE_NEWPID).map_err(failed("make a pid namespace"))?;
     }
     process::become_user(0, 0, &[0]).map_err(failed("become root of the pod"))?;
     // A change of user forgets whom to follow.
@@ -324,17 +340,26 @@ fn enter_user_namespace(stage: &Stage, own_pids: bool) -> Result<(), Failure> {
         .map_err(failed("make mount and control group namespaces"))
 }
 
-fn continue_as_first_process(stage: &Stage) -> io::Result<()> {
+/// Who is in a pid namespace was born there, so that one more process is needed here too. Whatever is open in it,
+/// others may get hold of.
+fn go_among_others(stage: &Stage) -> io::Result<()> {
+    process::close_from(3, &stage.channel)?;
+    go_on_in_new_process(stage, 0)?;
+    process::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
+}
+
+/// Takes this process's place as a child of the shim.
+fn go_on_in_new_process(stage: &Stage, namespaces: libc::c_int) -> io::Result<()> {
     let (told, tell) = poll::pipe()?;
-    match process::fork_sibling(libc::CLONE_NEWPID)? {
+    match process::fork_sibling(namespaces)? {
         Some(child) => {
             let sent = socket::send(&stage.channel, format!("P{}", child.pid).as_bytes(), &[child.pidfd]);
-            // Only a process that the shim knows of may go on.
-            let code = match sent.and_then(|_| Ok(nix::unistd::write(&tell, b"!")?)) {
-                Ok(_) => 0,
-                Err(_) => 1,
-            };
-            process::exit_now(code)
+            // Only a process that the shim knows of may go on; and then only its end of the channel is open, for the
+            // shim sees the program's beginning by that.
+            let gone_on = sent
+                .and_then(|_| process::close_from(0, &tell))
+                .and_then(|()| Ok(nix::unistd::write(&tell, b"!")?));
+            process::exit_now(if gone_on.is_ok() { 0 } else { 1 })
         }
         None => {
             drop(tell);

@@ -30,10 +30,14 @@ pub(super) fn open_terminal(
         let place = open::make_file_in(dev, Path::new("console"), Links::Refused)?;
         mount::attach(mount::clone_tree_at(&peer, false)?, place)?;
     }
-    terminal::take_control(&peer)?;
     socket::send(&stage.channel, b"T", &[master])?;
     let streams = [peer.try_clone()?, peer.try_clone()?, peer];
     connect(&streams)
+}
+
+/// Standard input is the terminal, and this process leads its session.
+pub(super) fn take_terminal() -> io::Result<()> {
+    terminal::take_control(io::stdin())
 }
 
 /// Opens a terminal where the kernel makes them, having made sure that it is there: a volume at `/dev` may hold
@@ -118,11 +122,20 @@ pub(super) fn become_user(user: &User) -> io::Result<()> {
     process::become_user(user.uid, user.gid, &user.groups)
 }
 
+pub(super) fn keep_right_to_filter(wanted: &Capabilities, user: u32) -> io::Result<()> {
+    let held = process::permitted_capabilities()?;
+    let kept = (held_by_program(wanted, user) | capabilities::TO_FILTER) & held;
+    process::set_capabilities(kept, kept, wanted.ambient & held)
+}
+
+/// An ordinary user's program starts with the ambient ones; root's with all that are permitted.
+fn held_by_program(wanted: &Capabilities, user: u32) -> u64 {
+    if user == 0 { wanted.bounding } else { wanted.ambient }
+}
+
 pub(super) fn set_capabilities(wanted: &Capabilities, user: u32) -> io::Result<()> {
     let held = process::permitted_capabilities()?;
-    let (bounding, ambient) = (wanted.bounding & held, wanted.ambient & held);
-    // An ordinary user's program starts with the ambient ones; root's with all that are permitted.
-    let permitted = if user == 0 { bounding } else { ambient };
+    let (permitted, ambient) = (held_by_program(wanted, user) & held, wanted.ambient & held);
     process::set_capabilities(permitted, permitted, ambient)?;
     (0..capabilities::COUNT)
         .filter(|capability| ambient & 1 << capability != 0)

@@ -1,7 +1,6 @@
 //! What the container sees: its root with the kernel's file systems, devices and volumes in it. Every place is found
 //! by the kernel below the open root, and every mount is attached to an open place.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,6 +15,7 @@ use crate::container::setup::is_in_proc;
 use crate::container::spec::{DeviceNode, Membership};
 use crate::sys::mount::{self, Filesystem, Propagation, attribute};
 use crate::sys::open::{self, Links, place_in};
+use crate::sys::{process, socket};
 
 /// What procfs and the like are mounted with everywhere.
 pub(super) const PROTECTED: u64 = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
@@ -26,17 +26,46 @@ pub(super) fn attach_root(stage: &Stage) -> io::Result<()> {
 }
 
 pub(super) fn mount_proc(stage: &Stage) -> io::Result<()> {
-    mount_kernel(stage, c"proc", "proc", PROTECTED)
+    let procfs = match &stage.pid_namespace {
+        None => Filesystem::open(c"proc")?.mount(PROTECTED)?,
+        Some(namespace) => procfs_of(namespace)?,
+    };
+    attach_kernel(stage, procfs, "proc")
+}
+
+/// A procfs of the pid namespace that children will be in.
+fn procfs_of(namespace: &OwnedFd) -> io::Result<OwnedFd> {
+    let procfs = Filesystem::open(c"proc")?;
+    match procfs.set_descriptor(c"pidns", namespace) {
+        Ok(_) => procfs.mount(PROTECTED),
+        // Before Linux 6.18 only who is in there can make one.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => procfs_of_child(),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same, made by a child that lives no longer than that.
+fn procfs_of_child() -> io::Result<OwnedFd> {
+    let (ours, theirs) = socket::message_pair()?;
+    let Some(child) = process::fork(0, None)? else {
+        let made = Filesystem::open(c"proc").and_then(|procfs| procfs.mount(PROTECTED));
+        let sent = made.and_then(|procfs| socket::send(&theirs, b"P", &[procfs]));
+        process::exit_now(if sent.is_ok() { 0 } else { 1 })
+    };
+    drop(theirs);
+    let mut procfs = Vec::new();
+    socket::receive(&ours, &mut [0], &mut procfs)?;
+    process::wait_pidfd(&child.pidfd)?;
+    procfs.pop().ok_or_else(|| io::Error::other("none can be made in the joined pid namespace"))
 }
 
 pub(super) fn mount_sys(stage: &Stage, writable: bool) -> io::Result<()> {
     let attributes = PROTECTED | if writable { 0 } else { attribute::READ_ONLY };
-    mount_kernel(stage, c"sysfs", "sys", attributes)
+    attach_kernel(stage, Filesystem::open(c"sysfs")?.mount(attributes)?, "sys")
 }
 
-/// Mounts a kernel file system at a directory of the root that is no link.
-fn mount_kernel(stage: &Stage, kind: &CStr, at: &str, attributes: u64) -> io::Result<()> {
-    let filesystem = Filesystem::open(kind)?.mount(attributes)?;
+/// Attaches a kernel file system at a directory of the root that is no link.
+fn attach_kernel(stage: &Stage, filesystem: OwnedFd, at: &str) -> io::Result<()> {
     let place = open::make_directories_in(stage.root()?, Path::new(at), 0o755, Links::Refused)?;
     mount::attach(filesystem, place)
 }
@@ -217,4 +246,22 @@ pub(super) fn protect(stage: &Stage, path: &Path) -> io::Result<()> {
 
 pub(super) fn protect_root(stage: &Stage) -> io::Result<()> {
     mount::set_attributes(stage.root()?, attribute::READ_ONLY, None, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_kernels_let_a_child_make_the_procfs_of_its_namespace() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        process::unshare(libc::CLONE_NEWPID).unwrap();
+        let procfs = procfs_of_child().unwrap();
+        assert!(is_procfs(&procfs).unwrap());
+        let node = nix::sys::stat::stat("/proc").unwrap();
+        assert_ne!(nix::sys::stat::fstat(&procfs).unwrap().st_dev, node.st_dev, "it is another one");
+    }
 }
