@@ -84,6 +84,12 @@ impl Links {
         }
     }
 
+    /// Whether the caller's network namespace has a link of this name. Takes no lock of the kernel's that others wait
+    /// for.
+    pub fn is_there(name: &str) -> bool {
+        nix::net::if_::if_nametoindex(name).is_ok()
+    }
+
     /// Makes sure that a bridge is there, up, and has `address`; returns its index.
     pub async fn ensure_bridge(&self, name: &str, address: Ipv4Addr, cidr: Cidr) -> Result<u32, LinkError> {
         if self.index(name).await?.is_none() {

@@ -103,6 +103,9 @@ pub struct PodNetwork {
 /// How long a pod waits for the node's block: right after a start pods that are bound already come first.
 const UNTIL_UP: Duration = Duration::from_secs(5);
 
+/// How long a link may outlive its pod.
+const UNTIL_GONE: Duration = Duration::from_secs(1);
+
 /// What is handed out; the same as the files below `state_dir`.
 #[derive(Default)]
 struct State {
@@ -229,6 +232,43 @@ impl PodNetwork {
         let mut state = self.state.lock().await;
         let _turn = self.take_turn(&mut state)?;
         self.free(&mut state, |holder| holder == sandbox).await
+    }
+
+    /// Takes the ports of the node away from a sandbox; it keeps its address.
+    pub async fn close_ports(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let mut state = self.state.lock().await;
+        let _turn = self.take_turn(&mut state)?;
+        let has_ports =
+            |(_, holder): &(&Ipv4Addr, &mut Holder)| holder.sandbox == sandbox && !holder.ports.is_empty();
+        let Some((ip, holder)) = state.holders.iter_mut().find(has_ports) else { return Ok(()) };
+        holder.ports.clear();
+        write_holder(&self.config.state_dir, *ip, holder)?;
+        self.load_rules(&state).await
+    }
+
+    /// As [`PodNetwork::detach`], for a sandbox whose network namespace is on its way out: its link goes with that,
+    /// and only then is its address free.
+    ///
+    /// The kernel takes namespaces away in the background, several at a time. To remove a link beside it takes once
+    /// more the lock that every pod being started waits for. A link that stays, for somebody else is in the namespace,
+    /// is removed after a while.
+    pub async fn detach_with_namespace(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let name = link_name(sandbox);
+        let is_gone = async {
+            let mut pause = Duration::from_millis(2);
+            while Links::is_there(&name) {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        };
+        match timeout(UNTIL_GONE, is_gone).await {
+            Ok(()) => {
+                let mut state = self.state.lock().await;
+                let _turn = self.take_turn(&mut state)?;
+                self.free(&mut state, |holder| holder == sandbox).await
+            }
+            Err(_) => self.detach(sandbox).await,
+        }
     }
 
     /// Frees every address and removes every link whose sandbox is not among `live`.

@@ -239,10 +239,22 @@ impl Shared {
     pub(super) async fn release(&self, sandbox: &Sandbox) -> Result<(), Error> {
         let has_own = !sandbox.host_network() && network_of(&sandbox.config).is_none();
         if let Some(network) = self.config.network.as_ref().filter(|_| has_own) {
-            network
-                .detach(&sandbox.id)
-                .await
+            let released = match self.daemonless {
+                // Nobody will be there to see the link go.
+                Some(_) => network.detach(&sandbox.id).await,
+                None => network.close_ports(&sandbox.id).await,
+            };
+            released
                 .map_err(|error| Error::unknown(format!("failed to tear down the pod's network: {error}")))?;
+            if self.daemonless.is_none() {
+                let (network, id) = (network.clone(), sandbox.id.clone());
+                // What this server does not live to see, the next one finds as an address without a pod.
+                tokio::spawn(async move {
+                    if let Err(error) = network.detach_with_namespace(&id).await {
+                        tracing::warn!(sandbox = id, %error, "failed to free a pod's address");
+                    }
+                });
+            }
         }
         failpoint::reach("release.network");
         crate::sys::mount::detach(&sandbox.directory.shared_memory())

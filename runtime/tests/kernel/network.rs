@@ -1,6 +1,7 @@
 //! Pods on the pod network.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cri::RuntimeService;
 use cri::v1::*;
@@ -41,13 +42,20 @@ fn pods_have_addresses_and_reach_each_other() {
         for sandbox in [server, client] {
             world.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
         }
-        let links = std::process::Command::new("busybox").args(["ip", "-o", "link"]).output().unwrap();
-        let links = String::from_utf8_lossy(&links.stdout).into_owned();
-        assert_eq!(
-            links.lines().filter(|line| line.contains("coracle0")).count(),
-            1,
-            "only the bridge: {links}"
-        );
+        // The links go with the pods' namespaces, and then the addresses are free.
+        let addresses = world.directory.path().join("addresses");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let links = std::process::Command::new("busybox").args(["ip", "-o", "link"]).output().unwrap();
+            let links = String::from_utf8_lossy(&links.stdout).into_owned();
+            let noted = std::fs::read_dir(&addresses).unwrap().count();
+            // Only the bridge is there.
+            if links.lines().filter(|line| line.contains("coracle0")).count() == 1 && noted == 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{noted} addresses are noted: {links}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         network.cleanup().await.unwrap();
         world
     });
