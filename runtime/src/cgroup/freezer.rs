@@ -1,15 +1,19 @@
 //! Stopping every process of a group for a while.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Cgroup, Controller};
 use crate::sys::open::write_kernel_file;
+use crate::sys::poll::wait_for_event;
 
-/// How often the kernel is asked whether all have stopped, a millisecond apart.
-const PATIENCE: u32 = 2000;
+/// How long the kernel may take to stop all processes.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Version 1 tells nobody when all have stopped: how often it is asked.
+const ASK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Cgroup {
     /// Stops all processes of the group, or lets them go on; comes back when that is so.
@@ -20,22 +24,36 @@ impl Cgroup {
                 "this machine has no freezer control group",
             ));
         };
-        for _ in 0..PATIENCE {
+        let deadline = Instant::now() + PATIENCE;
+        let group = self.version_2_freezer();
+        let mut events = group.map(|group| File::open(group.join("cgroup.events"))).transpose()?;
+        loop {
             // Version 1 wants to be told again while new processes escape it.
             write_kernel_file(&file, value)?;
-            if self.is_frozen() == frozen {
+            let is_frozen = match &mut events {
+                Some(events) => is_told_frozen(events)?,
+                None => self.is_frozen(),
+            };
+            if is_frozen == frozen {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(1));
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "some processes cannot be stopped"));
+            }
+            match &events {
+                Some(events) => wait_for_event(events, left)?,
+                None => std::thread::sleep(ASK_AGAIN),
+            }
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "some processes cannot be stopped"))
     }
 
     /// Whether all processes of the group stand still.
     pub fn is_frozen(&self) -> bool {
         if let Some(group) = self.version_2_freezer() {
-            let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
-            return events.lines().any(|line| line == "frozen 1");
+            return File::open(group.join("cgroup.events"))
+                .and_then(|mut events| is_told_frozen(&mut events))
+                .unwrap_or_default();
         }
         let Some(group) = self.version_1_freezer() else { return false };
         fs::read_to_string(group.join("freezer.state")).is_ok_and(|state| state.trim() == "FROZEN")
@@ -57,4 +75,13 @@ impl Cgroup {
     fn version_1_freezer(&self) -> Option<PathBuf> {
         Some(self.layout.controllers.get(&Controller::Freezer)?.join(&self.path))
     }
+}
+
+/// Whether a version 2 group's `cgroup.events` says that all stand still. What changes after that, it can be
+/// [waited](wait_for_event) for with.
+fn is_told_frozen(events: &mut File) -> io::Result<bool> {
+    let mut text = String::new();
+    events.rewind()?;
+    events.read_to_string(&mut text)?;
+    Ok(text.lines().any(|line| line == "frozen 1"))
 }

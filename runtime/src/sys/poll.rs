@@ -99,6 +99,16 @@ impl AsFd for Notices {
     }
 }
 
+/// Waits until the kernel has changed a file that tells of its changes since it was last read, or for as long as
+/// `limit`.
+pub fn wait_for_event(file: impl AsFd, limit: Duration) -> io::Result<()> {
+    let mut entry = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+    match poll(&mut entry, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A pipe, both ends close-on-exec: what is read, what is written.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
