@@ -6,6 +6,7 @@
 
 mod condition;
 mod hook;
+mod metrics;
 mod review;
 mod rounds;
 mod shape;
@@ -26,6 +27,7 @@ use crate::{
 };
 use condition::{Subject, Verdict};
 use hook::{Hook, Hooks};
+use metrics::Outcome;
 use review::{Response, Shown};
 pub(crate) use rounds::Rounds;
 pub(super) use shape::Shape;
@@ -52,6 +54,14 @@ struct Invocation {
     shape: Shape,
     request: Value,
     shown: Shown,
+}
+
+/// What a webhook may go by beside the object itself.
+struct Surroundings {
+    /// The namespace of the object.
+    namespace: Option<Arc<Object>>,
+    /// The other names of its resource.
+    others: Vec<&'static Kind>,
 }
 
 /// Why a webhook stands in the way.
@@ -86,14 +96,14 @@ impl Webhooks {
         if let Some(object) = object.as_deref() {
             rounds.enter(object);
         }
-        let namespace = asked.namespace().await?;
+        let around = asked.surroundings().await?;
         let mut warnings = Vec::new();
         for (index, hook) in hooks.into_iter().enumerate() {
             let id = format!("{}/{}", hook.configuration, hook.name);
             if !rounds.is_due(&id) {
                 continue;
             }
-            let wanted = asked.invocation(hook, index, namespace.as_deref(), object.as_deref(), old).await?;
+            let wanted = asked.invocation(&hook, index, &around, object.as_deref(), old).await?;
             let Some(invocation) = wanted else { continue };
             let changed = match asked.ask(&invocation, true).await {
                 Ok(response) => {
@@ -135,10 +145,10 @@ impl Webhooks {
         if hooks.is_empty() {
             return Ok(Vec::new());
         }
-        let namespace = asked.namespace().await?;
+        let around = asked.surroundings().await?;
         let mut invocations = Vec::new();
         for (index, hook) in hooks.into_iter().enumerate() {
-            let wanted = asked.invocation(hook, index, namespace.as_deref(), object, old).await?;
+            let wanted = asked.invocation(&hook, index, &around, object, old).await?;
             invocations.extend(wanted);
         }
         if invocations.is_empty() {
@@ -184,19 +194,24 @@ impl<'a> Asked<'a> {
         }
     }
 
+    async fn surroundings(&self) -> Result<Surroundings, Status> {
+        let others = matching::equivalents(self.registry.kinds(), self.attributes);
+        Ok(Surroundings { namespace: self.namespace().await?, others })
+    }
+
     /// The call that `hook` wants for this request, if it wants any.
     async fn invocation(
         &self,
-        hook: Arc<Hook>,
+        hook: &Arc<Hook>,
         index: usize,
-        namespace: Option<&Object>,
+        around: &Surroundings,
         object: Option<&Object>,
         old: Option<&Object>,
     ) -> Result<Option<Invocation>, Status> {
         let (registry, attributes) = (self.registry, self.attributes);
-        let others = matching::equivalents(registry.kinds(), attributes);
         let criteria = hook.criteria.as_ref().map_err(Status::internal)?;
-        let Some(seen) = criteria.matches(attributes, &others, namespace, object, old)? else {
+        let namespace = around.namespace.as_deref();
+        let Some(seen) = criteria.matches(attributes, &around.others, namespace, object, old)? else {
             return Ok(None);
         };
         let shape = Shape::of(attributes, seen);
@@ -215,7 +230,7 @@ impl<'a> Asked<'a> {
                 Verdict::Unclear(why) => return Err(forbidden(attributes, object.or(old), &why)),
             }
         }
-        Ok(Some(Invocation { hook, index, shape, request, shown }))
+        Ok(Some(Invocation { hook: hook.clone(), index, shape, request, shown }))
     }
 
     /// The `AdmissionRequest`, without the objects.
@@ -225,7 +240,27 @@ impl<'a> Asked<'a> {
         review::request(self.attributes, seen, name, &uuid::Uuid::new_v4().to_string())
     }
 
+    /// Calls the webhook, and counts it.
     async fn ask(&self, invocation: &Invocation, is_mutating: bool) -> Result<Response, Refusal> {
+        let began = Instant::now();
+        let answer = self.converse(invocation, is_mutating).await;
+        let hook = &invocation.hook;
+        let outcome = match &answer {
+            Ok(response) if response.is_allowed => Outcome::Allowed,
+            Ok(response) => Outcome::Denied(review::denial(&hook.name, &response.result).code),
+            Err(Refusal::Failed(_)) => Outcome::Failed { is_optional: hook.is_optional },
+            Err(Refusal::Denied(_)) => Outcome::NotAsked,
+        };
+        let call = metrics::Call {
+            webhook: &hook.name,
+            sort: if is_mutating { "admit" } else { "validating" },
+            operation: matching::word(self.attributes.operation),
+        };
+        metrics::called(&call, &outcome, began.elapsed());
+        answer
+    }
+
+    async fn converse(&self, invocation: &Invocation, is_mutating: bool) -> Result<Response, Refusal> {
         let hook = &invocation.hook;
         if self.attributes.dry_run {
             hook.check_dry_run().map_err(Refusal::Denied)?;
