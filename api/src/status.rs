@@ -17,9 +17,9 @@ pub struct Status {
     /// `details`, where there is more to say.
     pub details: Option<Value>,
     /// A reason in somebody else's word, such as a webhook's; it takes the place of `reason`.
-    pub given_reason: Option<String>,
+    pub given_reason: Option<Box<str>>,
     /// Where a list that cannot go on consistently may go on all the same: `metadata.continue`.
-    pub list_continue: Option<String>,
+    pub list_continue: Option<Box<str>>,
 }
 
 impl Status {
@@ -141,7 +141,7 @@ impl Status {
             body["reason"] = reason.into();
         }
         if let Some(token) = &self.list_continue {
-            body["metadata"]["continue"] = token.as_str().into();
+            body["metadata"]["continue"] = Value::from(&**token);
         }
         if let Some(details) = &self.details {
             body["details"] = details.clone();

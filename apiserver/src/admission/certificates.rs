@@ -77,7 +77,7 @@ fn wanted<'a>(
         ("clustertrustbundles", "") if attributes.operation != Operation::Delete => {
             let signer = object.text(&["spec", "signerName"]);
             let is_same = old.is_some_and(|old| old.at(&["spec"]) == object.at(&["spec"]));
-            (!signer.is_empty() && !is_same).then(|| Wanted {
+            (!signer.is_empty() && !is_same).then_some(Wanted {
                 verb: "attest",
                 signer,
                 refusal: "user not permitted to attest for signerName",

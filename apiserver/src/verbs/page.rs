@@ -75,7 +75,7 @@ impl Token {
 
     /// 410 with a token that goes on from here at the newest state.
     fn expired(&self) -> Status {
-        let list_continue = Token::behind(-1, self.last()).encode().ok();
+        let list_continue = Token::behind(-1, self.last()).encode().ok().map(Into::into);
         Status { list_continue, ..Status::expired(INCONSISTENT) }
     }
 }

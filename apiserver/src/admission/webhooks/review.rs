@@ -187,7 +187,7 @@ pub(super) fn denial(webhook: &str, result: &Value) -> Status {
     // A refusal is none with a code that says success, or with one that HTTP does not know.
     let code = code.filter(|code| *code >= 400 && StatusCode::from_u16(*code).is_ok()).unwrap_or(400);
     let mut status = Status::new(code, "", message);
-    status.given_reason = Some(text("reason").to_string());
+    status.given_reason = Some(text("reason").into());
     status.details = Some(result["details"].clone()).filter(Value::is_object);
     status
 }
