@@ -96,18 +96,27 @@ impl Cluster {
 
     /// Runs kubectl with the given arguments and standard input.
     pub fn kubectl_with(&self, args: &[&str], input: &str) -> Said {
-        let mut child = self.kubectl_child(args);
+        self.client_with(&kubectl(), args, input)
+    }
+
+    /// Runs a client that finds the cluster as kubectl does, with the given arguments and standard input.
+    pub fn client_with(&self, program: &str, args: &[&str], input: &str) -> Said {
+        let mut child = self.client_child(program, args);
         let mut stdin = child.stdin.take().expect("standard input is a pipe");
         // kubectl may end without reading it all; what it says then is what counts.
         stdin.write_all(input.as_bytes()).ok();
         drop(stdin);
-        child.wait_with_output().expect("kubectl was started").into()
+        child.wait_with_output().expect("the client was started").into()
     }
 
     /// Starts kubectl with pipes on all three ends.
     pub fn kubectl_child(&self, args: &[&str]) -> Child {
+        self.client_child(&kubectl(), args)
+    }
+
+    fn client_child(&self, program: &str, args: &[&str]) -> Child {
         self.machine
-            .command(&kubectl())
+            .command(program)
             .args(args)
             .env("KUBECONFIG", self.data_dir().join("kubeconfig"))
             .env("HOME", self.dir.path())
@@ -115,7 +124,7 @@ impl Cluster {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("kubectl can be run")
+            .expect("the client can be run")
     }
 
     /// `kubectl apply -f -`.

@@ -11,6 +11,7 @@ mod crash;
 mod custom_resources;
 mod debugging;
 mod interaction;
+mod kubectl_releases;
 mod kubelet_api;
 mod node_pressure;
 mod other_runtime;
