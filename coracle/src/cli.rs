@@ -211,6 +211,13 @@ pub(crate) struct ServerArgs {
     /// How great a file of the audit log may become, in megabytes; 0 for as great as it gets.
     #[arg(long, value_name = "MEGABYTES", default_value_t = 0)]
     pub(crate) audit_log_maxsize: u64,
+    /// How many requests are answered at once, together with --max-mutating-requests-inflight; priority levels
+    /// share the sum.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 400)]
+    pub(crate) max_requests_inflight: u16,
+    /// See --max-requests-inflight.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 200)]
+    pub(crate) max_mutating_requests_inflight: u16,
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `info,kubelet=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "CORACLE_LOG")]
     pub(crate) log: String,
@@ -267,7 +274,7 @@ mod tests {
                     --eviction-hard=memory.available<1Mi,nodefs.available<5% --eviction-max-pod-grace-period=-1 \
                     --eviction-soft=memory.available<10Mi --eviction-soft-grace-period=memory.available=1m30s \
                     --audit-policy-file /p.yaml --audit-log-path=/a.log --audit-log-maxage 1 --audit-log-maxbackup 2 \
-                    --audit-log-maxsize 3";
+                    --audit-log-maxsize 3 --max-requests-inflight 7 --max-mutating-requests-inflight=5";
         let Command::Up(args) = Cli::parse_from(said.split_whitespace()).command else { panic!() };
         let settings = Settings::new(&args.server).unwrap();
         let flags = ["coracle".to_string(), "server".to_string()].into_iter().chain(settings.flags());

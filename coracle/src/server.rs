@@ -143,7 +143,9 @@ impl Cluster {
                 health: health.clone(),
                 front_proxy: Some(pki.front_proxy_client().clone()),
                 stop: stop.clone(),
-                limits: apiserver::Limits::default(),
+                limits: apiserver::Limits {
+                    requests: settings.requests_in_flight.map(u32::from).iter().sum(),
+                },
             },
         );
         let first_objects = bootstrap::Config {

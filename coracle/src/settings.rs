@@ -108,6 +108,8 @@ pub(crate) struct Settings {
     pub(crate) eviction: EvictionArgs,
     pub(crate) etcd: Option<Etcd>,
     pub(crate) audit: Option<apiserver::audit::Settings>,
+    /// How many requests are answered at once: those of upstream's two flags together.
+    pub(crate) requests_in_flight: [u16; 2],
     pub(crate) log: String,
     pub(crate) log_json: bool,
     pub(crate) progress_fd: Option<i32>,
@@ -174,6 +176,7 @@ impl Settings {
             cri_socket,
             etcd,
             audit: audit_settings(args)?,
+            requests_in_flight: [args.max_requests_inflight, args.max_mutating_requests_inflight],
             log: args.log.clone(),
             log_json: args.log_json,
             progress_fd: args.progress_fd,
@@ -201,6 +204,8 @@ impl Settings {
         add("cluster-dns", self.cluster_dns.to_string());
         add("cluster-domain", self.cluster_domain.clone());
         add("log", self.log.clone());
+        add("max-requests-inflight", self.requests_in_flight[0].to_string());
+        add("max-mutating-requests-inflight", self.requests_in_flight[1].to_string());
         if let Some(endpoint) = &self.runtime_endpoint {
             add("container-runtime-endpoint", endpoint.clone());
         }

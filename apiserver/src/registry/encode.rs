@@ -134,7 +134,7 @@ pub(crate) fn value(kind: &Kind, object: &Object) -> Result<Bytes, Status> {
 }
 
 fn write_value(kind: &Kind, object: &Object) -> serde_json::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(1024);
+    let mut bytes = Vec::with_capacity(4096);
     bytes.extend_from_slice(br#"{"apiVersion":"#);
     serde_json::to_writer(&mut bytes, &kind.api_version())?;
     bytes.extend_from_slice(br#","kind":"#);
