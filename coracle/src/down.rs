@@ -1,9 +1,11 @@
 //! `coracle down` and `coracle reset`: the way back.
 
 use std::{
+    ffi::OsString,
     fs::{File, OpenOptions},
     io::{Read, Write},
     os::fd::{AsFd, FromRawFd, OwnedFd},
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -156,6 +158,10 @@ pub(crate) fn reset(args: &DownArgs) -> Result<()> {
     let mut progress = Progress::new();
     stop_server(&place, &mut progress)?;
     progress.step("Removing pods, images and control groups");
+    // Before anything is removed: what is mounted there is not ours to delete.
+    for dir in [&place.run_dir, &place.data_dir] {
+        unmount_below(dir)?;
+    }
     let containers = containers::place(&place, ctr::DEFAULT_CIDR.parse()?)?;
     runtime()?.block_on(ctr::reset(&containers)).context("cannot remove the containers")?;
     runtime()?.block_on(server::reset_runtime(&place)).context("cannot remove the pods")?;
@@ -218,29 +224,64 @@ fn pidfd(pid: Pid) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// Removes a folder, whatever its name leads through, and nothing that is mounted in it.
 fn remove(dir: &Path) -> Result<()> {
-    if dir == Path::new("/") || dir.parent().is_none() {
+    let Some(real) = unmount_below(dir)? else { return Ok(()) };
+    if real.parent().is_none() {
         bail!("will not remove {}", dir.display());
     }
-    // Deepest first. What is mounted there is a pod's, put there by the kubelet.
-    for point in mounts_below(dir)?.into_iter().rev() {
-        umount2(&point, MntFlags::MNT_DETACH)
-            .with_context(|| format!("cannot unmount {}", point.display()))?;
+    match std::fs::remove_dir_all(&real) {
+        // The folder is a disk of its own: it is empty now, and stays.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) && is_empty(&real) => {}
+        removed => removed.with_context(|| format!("cannot remove {}", real.display()))?,
     }
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+    match std::fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_symlink()) {
+        true => std::fs::remove_file(dir).with_context(|| format!("cannot remove {}", dir.display())),
+        false => Ok(()),
+    }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Unmounts everything below a folder, which is a pod's, put there by the kubelet or the runtime. Tells where the
+/// folder really is; `None` when it is nowhere.
+fn unmount_below(dir: &Path) -> Result<Option<PathBuf>> {
+    let real = match dir.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        found => found.with_context(|| format!("cannot find {}", dir.display()))?,
+    };
+    let table = std::fs::read("/proc/thread-self/mountinfo").context("cannot read the mount table")?;
+    // Deepest first.
+    for point in mounts_below(&table, &real).into_iter().rev() {
+        match umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // It went with one above.
+            Err(Errno::EINVAL | Errno::ENOENT) => {}
+            unmounted => unmounted.with_context(|| format!("cannot unmount {}", point.display()))?,
         }
-        _ => Ok(()),
     }
+    Ok(Some(real))
 }
 
 /// Mount points below a folder, in the order in which they were made: removing through one would delete
 /// what is behind it.
-fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    Ok(points.filter(|point| point.starts_with(dir)).collect())
+fn mounts_below(table: &[u8], dir: &Path) -> Vec<PathBuf> {
+    let lines = table.split(|byte| *byte == b'\n');
+    let points = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescape);
+    points.filter(|point| point.starts_with(dir) && point != dir).collect()
+}
+
+/// A path as the kernel writes it into its tables, where `\040` stands for a space.
+fn unescape(field: &[u8]) -> PathBuf {
+    let (mut path, mut rest) = (Vec::new(), field);
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..3).filter(|_| first == b'\\');
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        path.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    PathBuf::from(OsString::from_vec(path))
 }
 
 #[cfg(test)]
@@ -261,5 +302,47 @@ mod tests {
         assert!(is_exiting("7 (a) b) R 1 7 7 0 -1 4194564 0"));
         let this = std::fs::read_to_string("/proc/self/stat").unwrap();
         assert!(!is_exiting(&this));
+    }
+
+    #[test]
+    fn mount_points_are_read_as_the_kernel_writes_them() {
+        let table = b"1 0 8:1 / / rw - ext4 d rw\n2 1 8:1 / /d rw - ext4 d rw\n3 2 0:1 / /d/a\\040b\\134c rw - tmpfs t rw\n\
+                      4 1 0:2 / /dd/x rw - tmpfs t rw\n5 2 0:3 / /d/y rw shared:1 - tmpfs t rw\n";
+        let below = mounts_below(table, Path::new("/d"));
+        assert_eq!(below, [Path::new("/d/a b\\c"), Path::new("/d/y")], "nor is the folder itself");
+        assert_eq!(unescape(b"odd\\9\\04"), Path::new("odd\\9\\04"));
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_folder_outlives_it() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let top = tempfile::tempdir().unwrap();
+        let (outside, real, link) =
+            (top.path().join("outside"), top.path().join("real"), top.path().join("link"));
+        let point = real.join("pods/a volume\\of a pod");
+        for dir in [&outside, &point] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        std::fs::write(outside.join("theirs"), "kept").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        mount(Some(&outside), &point, none, MsFlags::MS_BIND, none).unwrap();
+        remove(&link).unwrap();
+        assert_eq!(std::fs::read_to_string(outside.join("theirs")).unwrap(), "kept");
+        assert!(!real.exists() && link.symlink_metadata().is_err());
+        remove(&link).unwrap();
+        // A folder that is a disk of its own is emptied.
+        std::fs::create_dir(&real).unwrap();
+        mount(Some("tmpfs"), &real, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        std::fs::write(real.join("ours"), "x").unwrap();
+        remove(&real).unwrap();
+        assert!(is_empty(&real));
+        nix::mount::umount2(&real, MntFlags::MNT_DETACH).unwrap();
     }
 }

@@ -262,9 +262,10 @@ async fn runtime_of(place: &Place) -> Result<Arc<dyn RuntimeService>> {
 pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
     let runtime = runtime_of(place).await?;
     let seconds = i64::try_from(grace.as_secs())?;
+    let sandboxes = pods_of(place, &*runtime).await?;
     let containers = runtime.list_containers(v1::ListContainersRequest::default()).await?.containers;
-    let stopping = containers.into_iter().map(|container| {
-        let request = v1::StopContainerRequest { container_id: container.id, timeout: seconds };
+    let stopping = containers_in(&sandboxes, containers).into_iter().map(|container_id| {
+        let request = v1::StopContainerRequest { container_id, timeout: seconds };
         let runtime = &runtime;
         async move { runtime.stop_container(request).await.map(drop) }
     });
@@ -273,9 +274,8 @@ pub(crate) async fn stop_pods(place: &Place, grace: Duration) -> Result<()> {
     for error in stopped.into_iter().filter_map(Result::err) {
         tracing::warn!(%error, "a container did not stop by itself");
     }
-    let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
-    let stopping = sandboxes.into_iter().map(|sandbox| {
-        let request = v1::StopPodSandboxRequest { pod_sandbox_id: sandbox.id };
+    let stopping = sandboxes.into_iter().map(|pod_sandbox_id| {
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id };
         let runtime = &runtime;
         async move { runtime.stop_pod_sandbox(request).await.map(drop) }
     });
@@ -289,12 +289,33 @@ pub(crate) async fn reset_runtime(place: &Place) -> Result<()> {
         // What another runtime has beside our pods is its own.
         stop_pods(place, Duration::ZERO).await?;
         let runtime = runtime_of(place).await?;
-        for sandbox in runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items {
-            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id };
-            runtime.remove_pod_sandbox(request).await?;
+        for pod_sandbox_id in pods_of(place, &*runtime).await? {
+            runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id }).await?;
         }
     }
     Ok(runtime::reset(&runtime_config(place, None)).await?)
+}
+
+/// The sandboxes of this place's pods. The embedded runtime has no others; another one may serve other kubelets.
+async fn pods_of(place: &Place, runtime: &dyn RuntimeService) -> Result<Vec<String>> {
+    let sandboxes = runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await?.items;
+    let keeper = place.runtime_endpoint().exists().then(|| place.kubelet_root());
+    Ok(kept_by(keeper.as_deref(), sandboxes))
+}
+
+/// The ids of the sandboxes that the kubelet with this directory has made; of all, where it is the only one.
+fn kept_by(keeper: Option<&Path>, sandboxes: Vec<v1::PodSandbox>) -> Vec<String> {
+    let is_kept = |sandbox: &v1::PodSandbox| {
+        let name = sandbox.annotations.get(kubelet::container::labels::KUBELET);
+        keeper.is_none_or(|keeper| name.is_some_and(|name| *name == keeper.to_string_lossy()))
+    };
+    sandboxes.into_iter().filter(is_kept).map(|sandbox| sandbox.id).collect()
+}
+
+/// The ids of the containers that are in these sandboxes.
+fn containers_in(sandboxes: &[String], containers: Vec<v1::Container>) -> Vec<String> {
+    let is_there = |container: &v1::Container| sandboxes.contains(&container.pod_sandbox_id);
+    containers.into_iter().filter(is_there).map(|container| container.id).collect()
 }
 
 /// Waits until the node says that it is Ready, and gives it the role that it has beside.
@@ -361,5 +382,33 @@ impl Reporter {
             tracing::debug!(%error, "nobody follows the start any more");
             self.pipe = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pods_of_this_place_are_touched_in_a_runtime_that_serves_others() {
+        let sandbox = |id: &str, keeper: Option<&str>| {
+            let annotation = |keeper: &str| ("io.coracle.kubelet.root".to_owned(), keeper.to_owned());
+            let annotations = keeper.map(annotation).into_iter().collect();
+            v1::PodSandbox { id: id.to_owned(), annotations, ..Default::default() }
+        };
+        let all = [
+            sandbox("ours", Some("/a/kubelet")),
+            sandbox("theirs", Some("/b/kubelet")),
+            sandbox("whose", None),
+        ];
+        let ours = kept_by(Some(Path::new("/a/kubelet")), all.to_vec());
+        assert_eq!(ours, ["ours"]);
+        assert_eq!(kept_by(None, all.to_vec()).len(), 3, "the embedded runtime has no others");
+        let container = |id: &str, sandbox: &str| v1::Container {
+            id: id.to_owned(),
+            pod_sandbox_id: sandbox.to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(containers_in(&ours, vec![container("1", "ours"), container("2", "theirs")]), ["1"]);
     }
 }

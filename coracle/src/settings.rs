@@ -74,6 +74,11 @@ impl Place {
         self.data_dir.join("images")
     }
 
+    /// Where the kubelet keeps pods' volumes; pods in another runtime bear its name.
+    pub(crate) fn kubelet_root(&self) -> PathBuf {
+        self.data_dir.join("kubelet")
+    }
+
     /// Where the embedded runtime keeps images and containers' files.
     pub(crate) fn runtime_root(&self) -> PathBuf {
         self.data_dir.join("runtime")

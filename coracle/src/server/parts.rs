@@ -108,7 +108,7 @@ fn kubelet_config(cluster: &Cluster, settings: &Settings) -> Result<kubelet::Con
     let file = |name: String| place.data_dir.join("pki").join(name);
     let defaults = kubelet::Config::new(&settings.node_name, settings.node_ip.into());
     Ok(kubelet::Config {
-        root: place.data_dir.join("kubelet"),
+        root: place.kubelet_root(),
         log_dir: place.data_dir.join("logs"),
         cgroup_parent: place.cgroup_parent.clone(),
         cluster_dns: vec![settings.cluster_dns.into()],

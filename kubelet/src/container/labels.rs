@@ -21,5 +21,7 @@ pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminatio
 pub const POD_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// The image as the spec names it.
 pub const IMAGE: &str = "io.coracle.container.image";
+/// The directory of the kubelet that keeps the pod, by which it is told from those of others at the same runtime.
+pub const KUBELET: &str = "io.coracle.kubelet.root";
 /// What the container was made with.
 pub const RESOURCES: &str = "io.coracle.container.resources";

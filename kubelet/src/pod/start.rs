@@ -87,6 +87,7 @@ pub fn sandbox_request(context: &Context, pod: &Pod, attempt: u32) -> Result<Pod
     let around = Surroundings {
         cgroup_parent: &config.cgroup_parent,
         log_dir: &config.log_dir,
+        root: &config.root,
         cluster_domain: &config.cluster_domain,
         dns: pod_dns(pod, &cluster),
         users: users(context, pod)?,

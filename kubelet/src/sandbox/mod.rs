@@ -26,6 +26,8 @@ pub struct Surroundings<'a> {
     pub cgroup_parent: &'a str,
     /// The directory of all pods' logs.
     pub log_dir: &'a Path,
+    /// The kubelet's own directory.
+    pub root: &'a Path,
     /// The cluster's domain.
     pub cluster_domain: &'a str,
     /// The pod's resolver configuration, see [`dns`].
@@ -49,6 +51,9 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, around: Surroundings<'_>) -> PodS
         (labels::POD_NAMESPACE.to_string(), pod.namespace().to_string()),
         (labels::POD_UID.to_string(), pod.uid().to_string()),
     ]);
+    let mut annotations: HashMap<String, String> =
+        pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect();
+    annotations.insert(labels::KUBELET.to_string(), around.root.to_string_lossy().into_owned());
     let class = qos_class(pod.spec());
     PodSandboxConfig {
         metadata: Some(metadata),
@@ -60,7 +65,7 @@ pub fn sandbox_config(pod: &Pod, attempt: u32, around: Surroundings<'_>) -> PodS
         dns_config: Some(around.dns),
         port_mappings: port_mappings(pod),
         labels: sandbox_labels,
-        annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
+        annotations,
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(around.cgroup_parent, class, pod.uid()),
             security_context: Some(security_context(pod, around.users)),
@@ -198,6 +203,7 @@ mod tests {
         let around = Surroundings {
             cgroup_parent: "/coracle",
             log_dir: Path::new("/var/log/pods"),
+            root: Path::new("/var/lib/coracle/kubelet"),
             cluster_domain: "cluster.local",
             dns: DnsConfig::default(),
             users: UserNamespace::default(),
@@ -212,6 +218,7 @@ mod tests {
         assert_eq!(config.hostname, "web");
         assert_eq!(config.log_directory, "/var/log/pods/shop_web_u");
         assert_eq!(config.labels["io.kubernetes.pod.uid"], "u");
+        assert_eq!(config.annotations["io.coracle.kubelet.root"], "/var/lib/coracle/kubelet");
         assert_eq!(config.linux.unwrap().cgroup_parent, "/coracle/kubepods/besteffort/podu");
         let ports: Vec<_> = config.port_mappings.iter().map(|port| (port.host_port, port.protocol)).collect();
         assert_eq!(ports, [(8080, 0), (53, 1)]);
