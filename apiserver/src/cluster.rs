@@ -1,17 +1,21 @@
 //! The hooks of a whole cluster's server, put together: authentication, RBAC and Node authorization, admission,
 //! allocation, reviews and the way to the kubelets.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::Router;
 
 use crate::{
     admission::Admission,
     alloc::{Allocator, Ranges},
-    authn::{Authenticator, TokenAuthority, discovery},
+    authn::{
+        Authenticator, TokenAuthority, Trust, discovery,
+        front_proxy::FrontProxies,
+        token_file::{TokenFile, TokenFileError},
+    },
     authz::Authorizer,
     hooks::Hooks,
-    pki::{Pki, PkiError},
+    pki::{ClientAuthority, Pki, PkiError},
     proxy::Kubelets,
     registry::Registry,
     reviews::Answers,
@@ -26,6 +30,21 @@ pub struct ClusterConfig {
     pub ranges: Ranges,
     /// Where clients reach this server, such as `https://192.0.2.7:6443`.
     pub server_url: String,
+    /// Who may speak for others; nobody, where this is none.
+    pub front_proxies: Option<FrontProxies>,
+    /// Tokens that were handed out by hand (`--token-auth-file`).
+    pub token_file: Option<PathBuf>,
+}
+
+/// Why there are no hooks.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The cluster's keys and certificates are of no use.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The token file is of no use.
+    #[error(transparent)]
+    TokenFile(#[from] TokenFileError),
 }
 
 /// The hooks, and the routes of key discovery for [`crate::Config::extra`].
@@ -33,10 +52,15 @@ pub fn hooks(
     registry: &Arc<Registry>,
     pki: &Pki,
     config: &ClusterConfig,
-) -> Result<(Hooks, Router), PkiError> {
+) -> Result<(Hooks, Router), SetupError> {
     let key = pki.token_key();
     let authorizer = Authorizer::new(registry.clone());
-    let authenticator = Authenticator::new(registry.clone(), key.clone(), config.tokens.clone());
+    let trust = Trust {
+        clients: ClientAuthority::from_pem(pki.ca_certificate())?,
+        front_proxies: config.front_proxies.clone(),
+        tokens: config.token_file.as_deref().map(TokenFile::read).transpose()?.unwrap_or_default(),
+    };
+    let authenticator = Authenticator::new(registry.clone(), key.clone(), config.tokens.clone(), trust);
     let kubelets = Kubelets::new(pki.kubelet_client_config()?);
     let answers = Answers::new(authenticator.clone(), authorizer.clone(), key.clone(), kubelets);
     let hooks = Hooks {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use api::{Kind, Object, Status};
 use async_trait::async_trait;
 use axum::body::Body;
-use http::{Request, Response, request::Parts};
+use http::{HeaderMap, Request, Response, header, request::Parts};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -21,6 +21,12 @@ pub trait Authenticate: Send + Sync + 'static {
     /// The user behind a request that came over the network. Whoever shows no credentials is
     /// `system:anonymous`, or refused with 401, as the implementation is configured.
     async fn authenticate(&self, parts: &Parts, peer: Option<&PeerCertificate>) -> Result<User, Status>;
+
+    /// Takes the credentials out of a request that has been authenticated: nothing behind needs them, and where the
+    /// request is carried on to, nobody shall see or believe them.
+    fn strip(&self, headers: &mut HeaderMap) {
+        headers.remove(header::AUTHORIZATION);
+    }
 }
 
 /// What an authorizer thinks.

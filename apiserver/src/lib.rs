@@ -16,6 +16,7 @@ pub mod bootstrap;
 pub mod cluster;
 mod crd;
 mod discovery;
+pub mod encryption;
 mod fairness;
 mod follow;
 pub mod hooks;

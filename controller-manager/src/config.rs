@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use crate::TokenSigner;
+
 /// Settings of the controllers, with upstream's defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The certificate of the cluster's CA (PEM): every namespace gets it in the ConfigMap `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// The CA's key (PEM): signs requests for certificates. Empty: somebody else signs.
+    pub ca_key_pem: String,
+    /// Signs the tokens of Secrets. `None`: somebody else does.
+    pub token_signer: Option<TokenSigner>,
     /// The addresses that pods get (`--cluster-cidr`); each node gets a part of them.
     pub cluster_cidr: String,
     /// How great a part: the length of a node's prefix (`--node-cidr-mask-size`).
@@ -21,6 +27,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             root_ca_pem: String::new(),
+            ca_key_pem: String::new(),
+            token_signer: None,
             cluster_cidr: "10.244.0.0/16".into(),
             node_cidr_mask_size: 24,
             node_monitor_grace_period: Duration::from_secs(40),

@@ -3,6 +3,8 @@
 //! One folder a controller: `plan.rs` decides (pure), `mod.rs` acts (thin). The shell that gives them their
 //! turns is [`client::Runner`]. [`run`] starts them all.
 
+mod certificates;
+mod cluster_role_aggregation;
 mod config;
 mod context;
 mod cron_job;
@@ -38,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, StartError};
 pub use context::Clients;
 use context::Context;
+pub use service_account::TokenSigner;
 
 /// Runs all controllers until `stop`. They read through `reader`, which must be allowed to list and watch
 /// everything, and write each through its own of `clients`, with upstream's name for its service account.
@@ -50,6 +53,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let Config {
         root_ca_pem,
+        ca_key_pem,
+        token_signer,
         cluster_cidr,
         node_cidr_mask_size,
         node_monitor_grace_period,
@@ -73,7 +78,9 @@ pub async fn run(
     garbage_collector::start(&mut context);
     node_ipam::start(&mut context, pool);
     pod_gc::start(&mut context, terminated_pod_gc_threshold);
-    service_account::start(&mut context, root_ca_pem);
+    certificates::start(&mut context, &root_ca_pem, &ca_key_pem);
+    cluster_role_aggregation::start(&mut context);
+    service_account::start(&mut context, root_ca_pem, token_signer);
     node_lifecycle::start(&mut context, node_monitor_grace_period);
     taint_eviction::start(&mut context);
     context.join().await;

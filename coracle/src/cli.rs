@@ -196,6 +196,31 @@ pub(crate) struct ServerArgs {
     /// Its private key (PEM file).
     #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
     pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// What to encrypt in the store, and with which keys: an apiserver.config.k8s.io/v1 EncryptionConfiguration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
+    /// Tokens and their users, a line each: token,user,uid,"group1,group2".
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_auth_file: Option<PathBuf>,
+    /// Believe headers that name users from proxies with a certificate of this CA (PEM file) [default: the
+    /// cluster's own front-proxy CA, and of it front-proxy-client].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) requestheader_client_ca_file: Option<PathBuf>,
+    /// The common names that such proxies may have; any when none is given.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "requestheader_client_ca_file")]
+    pub(crate) requestheader_allowed_names: Vec<String>,
+    /// Headers with the user's name [default: X-Remote-User].
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',', requires = "requestheader_client_ca_file")]
+    pub(crate) requestheader_username_headers: Vec<String>,
+    /// Headers with the user's uid [default: X-Remote-Uid].
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',', requires = "requestheader_client_ca_file")]
+    pub(crate) requestheader_uid_headers: Vec<String>,
+    /// Headers with the user's groups [default: X-Remote-Group].
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',', requires = "requestheader_client_ca_file")]
+    pub(crate) requestheader_group_headers: Vec<String>,
+    /// What headers with further facts about the user begin with [default: X-Remote-Extra-].
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',', requires = "requestheader_client_ca_file")]
+    pub(crate) requestheader_extra_headers_prefix: Vec<String>,
     /// What to write down of which request: an audit.k8s.io/v1 Policy.
     #[arg(long, value_name = "FILE", requires = "audit_log_path")]
     pub(crate) audit_policy_file: Option<PathBuf>,
@@ -274,7 +299,10 @@ mod tests {
                     --eviction-hard=memory.available<1Mi,nodefs.available<5% --eviction-max-pod-grace-period=-1 \
                     --eviction-soft=memory.available<10Mi --eviction-soft-grace-period=memory.available=1m30s \
                     --audit-policy-file /p.yaml --audit-log-path=/a.log --audit-log-maxage 1 --audit-log-maxbackup 2 \
-                    --audit-log-maxsize 3 --max-requests-inflight 7 --max-mutating-requests-inflight=5";
+                    --audit-log-maxsize 3 --max-requests-inflight 7 --max-mutating-requests-inflight=5 --encryption-provider-config /e.yaml --token-auth-file=/t.csv \
+                    --requestheader-client-ca-file /f.pem --requestheader-allowed-names=a,b \
+                    --requestheader-username-headers X-User --requestheader-uid-headers X-Uid \
+                    --requestheader-group-headers X-Group --requestheader-extra-headers-prefix X-Extra-";
         let Command::Up(args) = Cli::parse_from(said.split_whitespace()).command else { panic!() };
         let settings = Settings::new(&args.server).unwrap();
         let flags = ["coracle".to_string(), "server".to_string()].into_iter().chain(settings.flags());

@@ -16,7 +16,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use apiserver::{ApiServer, bootstrap, cluster, pki::Names, pki::Pki, request::User};
+use apiserver::{
+    ApiServer,
+    authn::front_proxy::FrontProxies,
+    bootstrap, cluster,
+    encryption::{Encrypted, config::Providers},
+    pki::{ClientAuthority, Names, Pki},
+    request::User,
+};
 use client::{FlightRecorder, Informers};
 use cri::{RuntimeService, v1};
 use daemon::{health::Health, logs};
@@ -120,7 +127,13 @@ impl Cluster {
         };
         let pki = Pki::load_or_create(&place.data_dir.join("pki"), &names)?;
         let (store, is_shared) = open_store(settings).await?;
+        let store: Arc<dyn Store> = match &settings.encryption_config {
+            Some(path) => Arc::new(Encrypted::new(store, Providers::read(path)?)),
+            None => store,
+        };
         let registry = ApiServer::registry(store, is_shared, stop);
+        let clients = ClientAuthority::from_pem(pki.ca_certificate())?;
+        let front_proxies = front_proxies(settings, &pki)?;
         let (first, last) = (settings.node_ports.start(), settings.node_ports.end());
         let config = cluster::ClusterConfig {
             tokens: apiserver::authn::TokenAuthority::of_cluster(&settings.cluster_domain),
@@ -129,6 +142,8 @@ impl Cluster {
                 ports: format!("{first}-{last}").parse()?,
             },
             server_url: settings.server_url(),
+            front_proxies: Some(front_proxies.clone()),
+            token_file: settings.token_file.clone(),
         };
         let (hooks, key_routes) = cluster::hooks(&registry, &pki, &config)?;
         let (flight, health) = (FlightRecorder::new(), Health::default());
@@ -137,7 +152,7 @@ impl Cluster {
             registry.clone(),
             hooks,
             apiserver::Config {
-                tls: Some(Arc::new(pki.server_config()?)),
+                tls: Some(Arc::new(pki.server_config(&[clients, front_proxies.authority])?)),
                 extra: Some(key_routes.merge(turns::router(flight.clone(), stop.clone()))),
                 audit: settings.audit.as_ref().map(apiserver::audit::Audit::open).transpose()?,
                 health: health.clone(),
@@ -178,6 +193,23 @@ impl Cluster {
         let groups: Vec<&str> = groups.iter().copied().chain(["system:authenticated"]).collect();
         client::connect::in_process(self.server.in_process(User::new(name, &groups)))
     }
+}
+
+/// Whose headers name users: what the command line says, else the cluster's own front proxies.
+fn front_proxies(settings: &Settings, pki: &Pki) -> Result<FrontProxies> {
+    let own = FrontProxies::new(ClientAuthority::from_pem(pki.front_proxy_ca_certificate())?);
+    let Some(wanted) = &settings.request_headers else { return Ok(own) };
+    let path = &wanted.ca_file;
+    let bundle = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let or_own = |wanted: &[String], own: Vec<String>| if wanted.is_empty() { own } else { wanted.to_vec() };
+    Ok(FrontProxies {
+        authority: ClientAuthority::from_pem(&bundle)?,
+        allowed_names: wanted.allowed_names.clone(),
+        username_headers: or_own(&wanted.username_headers, own.username_headers),
+        uid_headers: or_own(&wanted.uid_headers, own.uid_headers),
+        group_headers: or_own(&wanted.group_headers, own.group_headers),
+        extra_prefixes: or_own(&wanted.extra_prefixes, own.extra_prefixes),
+    })
 }
 
 /// The store, and whether other servers may write to it as well.

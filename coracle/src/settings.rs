@@ -115,9 +115,59 @@ pub(crate) struct Settings {
     pub(crate) audit: Option<apiserver::audit::Settings>,
     /// How many requests are answered at once: those of upstream's two flags together.
     pub(crate) requests_in_flight: [u16; 2],
+    pub(crate) encryption_config: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
+    /// Proxies that name users, where they are not the cluster's own.
+    pub(crate) request_headers: Option<RequestHeaders>,
     pub(crate) log: String,
     pub(crate) log_json: bool,
     pub(crate) progress_fd: Option<i32>,
+}
+
+/// The `--requestheader-*` flags.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestHeaders {
+    pub(crate) ca_file: PathBuf,
+    pub(crate) allowed_names: Vec<String>,
+    pub(crate) username_headers: Vec<String>,
+    pub(crate) uid_headers: Vec<String>,
+    pub(crate) group_headers: Vec<String>,
+    pub(crate) extra_prefixes: Vec<String>,
+}
+
+impl RequestHeaders {
+    fn new(args: &ServerArgs) -> Result<Option<RequestHeaders>> {
+        let Some(ca_file) = absolute(&args.requestheader_client_ca_file)? else { return Ok(None) };
+        Ok(Some(RequestHeaders {
+            ca_file,
+            allowed_names: args.requestheader_allowed_names.clone(),
+            username_headers: args.requestheader_username_headers.clone(),
+            uid_headers: args.requestheader_uid_headers.clone(),
+            group_headers: args.requestheader_group_headers.clone(),
+            extra_prefixes: args.requestheader_extra_headers_prefix.clone(),
+        }))
+    }
+
+    fn flags(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let lists = [
+            ("requestheader-allowed-names", &self.allowed_names),
+            ("requestheader-username-headers", &self.username_headers),
+            ("requestheader-uid-headers", &self.uid_headers),
+            ("requestheader-group-headers", &self.group_headers),
+            ("requestheader-extra-headers-prefix", &self.extra_prefixes),
+        ];
+        let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        let ca_file = ("requestheader-client-ca-file", self.ca_file.display().to_string());
+        std::iter::once(ca_file).chain(lists.map(|(name, list)| (name, list.join(","))))
+    }
+}
+
+/// The server has another working directory than its user.
+fn absolute(path: &Option<PathBuf>) -> Result<Option<PathBuf>> {
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).with_context(|| format!("cannot use the file {}", path.display()))
+    };
+    path.as_ref().map(absolute).transpose()
 }
 
 /// An etcd cluster to keep everything in.
@@ -182,6 +232,9 @@ impl Settings {
             etcd,
             audit: audit_settings(args)?,
             requests_in_flight: [args.max_requests_inflight, args.max_mutating_requests_inflight],
+            encryption_config: absolute(&args.encryption_provider_config)?,
+            token_file: absolute(&args.token_auth_file)?,
+            request_headers: RequestHeaders::new(args)?,
             log: args.log.clone(),
             log_json: args.log_json,
             progress_fd: args.progress_fd,
@@ -225,6 +278,15 @@ impl Settings {
                 add("etcd-certfile", certificate.display().to_string());
                 add("etcd-keyfile", key.display().to_string());
             }
+        }
+        for (name, value) in self.request_headers.iter().flat_map(RequestHeaders::flags) {
+            add(name, value);
+        }
+        if let Some(path) = &self.encryption_config {
+            add("encryption-provider-config", path.display().to_string());
+        }
+        if let Some(path) = &self.token_file {
+            add("token-auth-file", path.display().to_string());
         }
         if let Some(audit) = &self.audit {
             add("audit-policy-file", audit.policy_file.display().to_string());

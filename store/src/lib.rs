@@ -197,6 +197,12 @@ pub trait Store: Send + Sync + 'static {
     /// engine cannot do that: then only a read of the store tells whether a watch is up to date.
     async fn request_progress(&self, prefix: &str) -> Result<Option<Revision>, ReadError>;
 
+    /// Whether the value of a key would be written in another form today, as by a wrapper that encrypts and has got a new
+    /// key: then writing the same value again is not idle.
+    async fn is_outdated(&self, _key: &str) -> Result<bool, ReadError> {
+        Ok(false)
+    }
+
     /// Forgets history before `revision`, which itself can still be read and watched from; the newest
     /// state of every key stays.
     async fn compact(&self, revision: Revision) -> Result<(), ReadError>;

@@ -4,17 +4,31 @@
 use api::{Object, Status};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
+use serde_json::{Value, json};
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
 use super::forbidden;
 use crate::{
     authz::{Authorizer, Question},
     hooks::{Attributes, Operation},
+    request::User,
 };
 
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const MASTERS: &str = "system:masters";
+
+/// Writes into a new request for a certificate who asks; what the client says about that does not count.
+pub(super) fn stamp(user: &User, request: &mut Object) {
+    request.set(&["spec", "username"], user.name.as_str());
+    let mut or_absent = |key: &str, value: Value, is_empty: bool| match is_empty {
+        true => drop(request.remove(&["spec", key])),
+        false => request.set(&["spec", key], value),
+    };
+    or_absent("uid", json!(user.uid), user.uid.is_empty());
+    or_absent("groups", json!(user.groups), user.groups.is_empty());
+    or_absent("extra", json!(user.extra), user.extra.is_empty());
+}
 
 /// Refuses what the user may not do for the signer that the object names.
 pub(super) async fn check(
@@ -106,10 +120,8 @@ fn refuse_subject(attributes: &Attributes<'_>, object: &Object) -> Option<String
 #[cfg(test)]
 mod tests {
     use api::kinds;
-    use serde_json::{Value, json};
 
     use super::*;
-    use crate::request::User;
 
     fn attributes<'a>(user: &'a User, plural: &str, subresource: &'a str) -> Attributes<'a> {
         Attributes {
@@ -147,6 +159,14 @@ mod tests {
         let mut signed = old.clone();
         signed.set(&["status", "certificate"], "eA==");
         assert_eq!(verb("status", &signed), Some(("sign", "example.com/s".into())));
+    }
+
+    #[test]
+    fn who_asks_is_not_the_clients_to_say() {
+        let claimed = json!({"spec": {"username": "root", "uid": "0", "extra": {"a": ["b"]}}});
+        let mut request = Object::from_value(claimed).unwrap();
+        stamp(&User::new("ann", &["dev"]), &mut request);
+        assert_eq!(request.at(&["spec"]), Some(&json!({"username": "ann", "groups": ["dev"]})));
     }
 
     #[test]

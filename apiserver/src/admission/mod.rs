@@ -133,6 +133,9 @@ impl Admission {
                 extended::tolerate(object);
                 classes::runtime_class(registry, attributes, object).await?;
             }
+            ("certificates.k8s.io", "certificatesigningrequests", "") if is_create => {
+                certificates::stamp(attributes.user, object);
+            }
             ("", "nodes", "") if is_create => tolerations::taint_new_node(object),
             ("", "persistentvolumeclaims", "") if is_create => {
                 classes::default_storage_class(registry, object).await?;

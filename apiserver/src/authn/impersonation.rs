@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::Status;
 use http::HeaderMap;
 
-use crate::{authz::Question, request::User};
+use crate::{authz::Question, path::decoded, request::User};
 
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
@@ -44,7 +44,7 @@ pub(crate) fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
     };
     for name in headers.keys() {
         if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
-            wanted.extra.insert(key.to_string(), all(name.as_str()));
+            wanted.extra.insert(decoded(key), all(name.as_str()));
         }
     }
     if wanted == Wanted::default() {
@@ -120,6 +120,7 @@ impl Needed {
             namespace: &self.namespace,
             name: &self.name,
             path: "",
+            fields: "",
         }
     }
 }

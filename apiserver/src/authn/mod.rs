@@ -1,13 +1,18 @@
-//! Who sends a request: a client certificate, a service-account token, or nobody.
+//! Who sends a request: a user whom a front proxy names, a client certificate, a token of one of several sorts, or
+//! nobody.
 //!
-//! Certificates were verified against the CA by TLS; here their subject is read. Tokens are verified with the
+//! The first that knows the client decides, in upstream's order. Service accounts' tokens are verified with the
 //! cluster's own key and are good only while what they are bound to (service account, pod, secret, node)
 //! still exists. Without credentials only health, version and key discovery can be reached.
 
+mod bootstrap_token;
 mod certificate;
 pub mod discovery;
+pub mod front_proxy;
 pub(crate) mod impersonation;
+mod legacy_token;
 pub mod token;
+pub mod token_file;
 
 use std::{
     collections::HashMap,
@@ -21,11 +26,15 @@ use jiff::Timestamp;
 
 use crate::{
     hooks::Authenticate,
-    pki::TokenKey,
+    pki::{ClientAuthority, TokenKey},
     registry::Registry,
     request::{PeerCertificate, User},
 };
+pub(crate) use certificate::Verdict;
+use front_proxy::FrontProxies;
+use legacy_token::LegacyClaims;
 use token::{Binding, Claims};
+use token_file::TokenFile;
 
 /// Paths that answer without credentials.
 const PUBLIC: &[&str] =
@@ -51,19 +60,41 @@ impl TokenAuthority {
     }
 }
 
+/// Whom to believe, beside the cluster's own tokens.
+pub struct Trust {
+    /// Who vouches for clients with certificates.
+    pub clients: ClientAuthority,
+    /// Proxies that may speak for others, if any.
+    pub front_proxies: Option<FrontProxies>,
+    /// Tokens that were handed out by hand.
+    pub tokens: TokenFile,
+}
+
 /// Authenticates what comes over the network.
 pub struct Authenticator {
     registry: Arc<Registry>,
+    trust: Trust,
     key: Arc<TokenKey>,
     authority: TokenAuthority,
     /// Claims of tokens whose signature was verified: the signature is the slow part, the rest is looked up anew.
-    verified: RwLock<HashMap<String, Arc<Claims>>>,
+    verified: RwLock<HashMap<String, Arc<AnyClaims>>>,
+}
+
+/// The claims of tokens that this cluster has signed.
+enum AnyClaims {
+    Bound(Claims),
+    Legacy(LegacyClaims),
 }
 
 impl Authenticator {
-    /// An authenticator of tokens signed with `key`, about objects in `registry`.
-    pub fn new(registry: Arc<Registry>, key: Arc<TokenKey>, authority: TokenAuthority) -> Arc<Authenticator> {
-        Arc::new(Authenticator { registry, key, authority, verified: RwLock::default() })
+    /// An authenticator that believes `trust`, and tokens signed with `key` about objects in `registry`.
+    pub fn new(
+        registry: Arc<Registry>,
+        key: Arc<TokenKey>,
+        authority: TokenAuthority,
+        trust: Trust,
+    ) -> Arc<Authenticator> {
+        Arc::new(Authenticator { registry, trust, key, authority, verified: RwLock::default() })
     }
 
     /// Who issues tokens here.
@@ -78,10 +109,31 @@ impl Authenticator {
         audiences: &[String],
         now: Timestamp,
     ) -> Result<Option<(User, Vec<String>)>, Status> {
-        let Some(claims) = self.claims(token) else { return Ok(None) };
-        let wanted = if audiences.is_empty() { &self.authority.audiences } else { audiences };
-        let meant_for = claims.audiences_among(wanted);
-        if meant_for.is_empty() || claims.issuer != self.authority.issuer || !claims.is_current(now) {
+        let own = &self.authority.audiences;
+        let wanted = if audiences.is_empty() { own } else { audiences };
+        let for_this_server = || wanted.iter().filter(|one| own.contains(one)).cloned().collect::<Vec<_>>();
+        let found = match self.trust.tokens.user_of(token) {
+            Some(user) => Some((user, for_this_server())),
+            None => match self.claims(token).as_deref() {
+                Some(AnyClaims::Bound(claims)) => {
+                    let user = self.user_of_claims(claims, now).await?;
+                    user.map(|user| (user, claims.audiences_among(wanted)))
+                }
+                Some(AnyClaims::Legacy(claims)) => {
+                    let user = legacy_token::user_of(&self.registry, claims, token, now).await?;
+                    user.map(|user| (user, for_this_server()))
+                }
+                None => {
+                    let user = bootstrap_token::user_of(&self.registry, token, now).await?;
+                    user.map(|user| (user, for_this_server()))
+                }
+            },
+        };
+        Ok(found.filter(|(_, meant_for)| !meant_for.is_empty()))
+    }
+
+    async fn user_of_claims(&self, claims: &Claims, now: Timestamp) -> Result<Option<User>, Status> {
+        if claims.issuer != self.authority.issuer || !claims.is_current(now) {
             return Ok(None);
         }
         for binding in claims.bindings() {
@@ -89,21 +141,33 @@ impl Authenticator {
                 return Ok(None);
             }
         }
-        Ok(Some((claims.user(), meant_for)))
+        Ok(Some(claims.user()))
     }
 
     /// The claims of a token with a good signature.
-    fn claims(&self, token: &str) -> Option<Arc<Claims>> {
+    fn claims(&self, token: &str) -> Option<Arc<AnyClaims>> {
         if let Some(claims) = self.verified.read().unwrap_or_else(PoisonError::into_inner).get(token) {
             return Some(claims.clone());
         }
-        let claims = Arc::new(Claims::from_json(&self.key.verify(token)?)?);
+        let json = self.key.verify(token)?;
+        let legacy = || LegacyClaims::from_json(&json).map(AnyClaims::Legacy);
+        let claims = Arc::new(Claims::from_json(&json).map(AnyClaims::Bound).or_else(legacy)?);
         let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
         if verified.len() >= REMEMBERED_TOKENS {
             verified.clear();
         }
         verified.insert(token.to_string(), claims.clone());
         Some(claims)
+    }
+
+    /// The user of a certificate, or the one whom a front proxy with a certificate names.
+    fn user_of_peer(&self, peer: &PeerCertificate, headers: &HeaderMap, now: Timestamp) -> Option<User> {
+        let Trust { clients, front_proxies, .. } = &self.trust;
+        let proxies = front_proxies.as_ref();
+        let find = |chain: &[_]| Verdict::of(chain, clients, proxies.map(|proxies| &proxies.authority), now);
+        let verdict = peer.verdict(|verdict| verdict.holds(now), find);
+        let named = || proxies?.user_of(verdict.front_proxy.as_deref()?, headers);
+        named().or_else(|| verdict.user.clone())
     }
 
     async fn still_exists(&self, binding: &Binding<'_>, now: Timestamp) -> Result<bool, Status> {
@@ -119,16 +183,26 @@ impl Authenticator {
 #[async_trait]
 impl Authenticate for Arc<Authenticator> {
     async fn authenticate(&self, parts: &Parts, peer: Option<&PeerCertificate>) -> Result<User, Status> {
-        if let Some(leaf) = peer.and_then(|peer| peer.0.first()) {
-            return certificate::user_of(leaf).ok_or_else(Status::unauthorized);
+        let now = Timestamp::now();
+        if let Some(user) = peer.and_then(|peer| self.user_of_peer(peer, &parts.headers, now)) {
+            return Ok(user);
         }
         match bearer_token(&parts.headers) {
             Some(token) => {
-                let user = self.user_of_token(token, &[], Timestamp::now()).await?;
+                let user = self.user_of_token(token, &[], now).await?;
                 user.map(|(user, _)| user).ok_or_else(Status::unauthorized)
             }
+            // Whoever shows a bad certificate is not nobody.
+            None if peer.is_some() => Err(Status::unauthorized()),
             None if is_public(parts.uri.path()) => Ok(anonymous()),
             None => Err(Status::unauthorized()),
+        }
+    }
+
+    fn strip(&self, headers: &mut HeaderMap) {
+        headers.remove(header::AUTHORIZATION);
+        if let Some(proxies) = &self.trust.front_proxies {
+            proxies.strip(headers);
         }
     }
 }

@@ -191,12 +191,14 @@ pub async fn answer(
     if is_extended {
         about["warnafter"] = (now.as_second() + PROJECTED_LIFETIME).into();
     }
+    let id = uuid::Uuid::new_v4().to_string();
+    crate::audit::annotate("authentication.kubernetes.io/issued-credential-id", format!("JTI={id}"));
     let claims = json!({
         "aud": wanted.audiences,
         "exp": expires.as_second(),
         "iat": now.as_second(),
         "iss": authority.issuer,
-        "jti": uuid::Uuid::new_v4().to_string(),
+        "jti": id,
         "kubernetes.io": about,
         "nbf": now.as_second(),
         "sub": format!("system:serviceaccount:{namespace}:{name}"),

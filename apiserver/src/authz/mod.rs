@@ -45,6 +45,7 @@ pub struct Authorizer {
     cluster_role_bindings: Follow<Objects>,
     compiled: RwLock<Option<Compiled>>,
     pods: Follow<PodsByNode>,
+    volumes: Follow<Objects>,
 }
 
 /// A policy and the versions of the objects that it was compiled from.
@@ -65,6 +66,7 @@ impl Authorizer {
             cluster_role_bindings: follow("clusterrolebindings"),
             compiled: RwLock::new(None),
             pods: Follow::new(kind("", "pods")),
+            volumes: Follow::new(kind("", "persistentvolumes")),
         })
     }
 
@@ -81,8 +83,8 @@ impl Authorizer {
             }
         }
         let policy = self.policy().await?;
-        if policy.allows(user, question) {
-            return Ok(allowed());
+        if let Some(origin) = policy.origin_of(user, question) {
+            return Ok(Decision { allowed: true, reason: format!("RBAC: allowed by {origin}") });
         }
         let complaints = policy.complaints(user, question.namespace);
         if !complaints.is_empty() {
@@ -135,7 +137,9 @@ impl Authorizer {
                 let is_allowed = node_rules().iter().any(|rule| rule.allows(question));
                 return Ok(if is_allowed { Ok(()) } else { Err(String::new()) });
             }
-            Verdict::IfReferenced(reference) => self.is_referenced(name, &reference).await?,
+            Verdict::IfReferenced(reference) => {
+                self.is_referenced(name, &reference).await? || self.is_for_volume(name, &reference).await?
+            }
             Verdict::IfVolumeIsClaimed(volume) => match self.claim_of(&volume).await? {
                 Some(claim) => self.is_referenced(name, &claim).await?,
                 None => false,
@@ -153,13 +157,32 @@ impl Authorizer {
         self.pods.ask(&self.registry, |pods| pods.refer(node, reference)).await
     }
 
+    /// Whether a Secret is needed for a volume that a pod on the node uses.
+    async fn is_for_volume(&self, node: &str, reference: &Reference) -> Result<bool, Status> {
+        if reference.resource != "secrets" {
+            return Ok(false);
+        }
+        let secret = (reference.namespace.clone(), reference.name.clone());
+        let volumes = self.volumes.ask(&self.registry, |volumes| volumes.all()).await?;
+        for volume in volumes.iter().filter(|volume| node::secrets_of_volume(volume).contains(&secret)) {
+            if self.is_referenced(node, &claim_reference(volume)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn claim_of(&self, volume: &str) -> Result<Option<Reference>, Status> {
         let volume = found_or_none(self.registry.get(kind("", "persistentvolumes"), "", volume).await)?;
-        Ok(volume.map(|volume| Reference {
-            resource: "persistentvolumeclaims",
-            namespace: volume.text(&["spec", "claimRef", "namespace"]).to_string(),
-            name: volume.text(&["spec", "claimRef", "name"]).to_string(),
-        }))
+        Ok(volume.map(|volume| claim_reference(&volume)))
+    }
+}
+
+fn claim_reference(volume: &Object) -> Reference {
+    Reference {
+        resource: "persistentvolumeclaims",
+        namespace: volume.text(&["spec", "claimRef", "namespace"]).to_string(),
+        name: volume.text(&["spec", "claimRef", "name"]).to_string(),
     }
 }
 

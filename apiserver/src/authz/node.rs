@@ -76,6 +76,11 @@ pub fn decide(node: &str, question: &Question<'_>) -> Verdict {
             "create" => named("serviceaccounts", question),
             _ => Verdict::Denied("can only create tokens for individual service accounts".into()),
         },
+        ("", "pods", "") => pod(node, question),
+        ("resource.k8s.io", "resourceclaims", "") => match question.verb {
+            "get" => named("resourceclaims", question),
+            _ => denied_other_than_get(),
+        },
         ("coordination.k8s.io", "leases", "") => lease(node, question),
         ("storage.k8s.io", "csinodes", "") => own("csinodes", node, question),
         ("", "nodes", "" | "status") => own_node(node, question),
@@ -92,6 +97,30 @@ fn named(resource: &'static str, question: &Question<'_>) -> Verdict {
     }
     let (namespace, name) = (question.namespace.to_string(), question.name.to_string());
     Verdict::IfReferenced(Reference { resource, namespace, name })
+}
+
+/// A kubelet reads its own pods; what it may create and delete is admission's to say.
+fn pod(node: &str, question: &Question<'_>) -> Verdict {
+    match question.verb {
+        "get" => named("pods", question),
+        "list" | "watch" if requires(question.fields, "spec.nodeName", node) => Verdict::Allowed,
+        // One pod by its name, as its own field selector.
+        "list" | "watch" if !question.name.is_empty() && !question.namespace.is_empty() => {
+            named("pods", question)
+        }
+        "list" | "watch" => {
+            Verdict::Denied("can only list/watch pods with spec.nodeName field selector".into())
+        }
+        _ => Verdict::ByRole,
+    }
+}
+
+/// Whether a field selector asks for exactly this value.
+fn requires(selector: &str, field: &str, value: &str) -> bool {
+    selector.split(',').any(|term| {
+        let wanted = term.strip_prefix(field).and_then(|rest| rest.strip_prefix('='));
+        wanted.is_some_and(|wanted| wanted.strip_prefix('=').unwrap_or(wanted) == value)
+    })
 }
 
 fn denied_other_than_get() -> Verdict {
@@ -147,6 +176,13 @@ pub fn references_of(pod: &Object) -> Vec<Reference> {
             });
         }
     };
+    add("pods", &Value::from(pod.name()));
+    for claim in pod.list(&["spec", "resourceClaims"]) {
+        add("resourceclaims", &claim["resourceClaimName"]);
+    }
+    for claim in pod.list(&["status", "resourceClaimStatuses"]) {
+        add("resourceclaims", &claim["resourceClaimName"]);
+    }
     add("serviceaccounts", pod.at(&["spec", "serviceAccountName"]).unwrap_or(&Value::Null));
     for secret in pod.list(&["spec", "imagePullSecrets"]) {
         add("secrets", &secret["name"]);
@@ -182,6 +218,27 @@ pub fn references_of(pod: &Object) -> Vec<Reference> {
         }
     }
     found
+}
+
+/// The Secrets that a kubelet needs for a volume, with their namespaces.
+pub fn secrets_of_volume(volume: &Object) -> Vec<(String, String)> {
+    let spec = volume.at(&["spec"]).unwrap_or(&Value::Null);
+    let claim_namespace = volume.text(&["spec", "claimRef", "namespace"]);
+    let csi = &spec["csi"];
+    let references =
+        ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"].map(|key| &csi[key]);
+    let plugins =
+        ["cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"].map(|key| &spec[key]["secretRef"]);
+    let of_reference = |reference: &Value| {
+        let text = |key: &str| reference[key].as_str().filter(|text| !text.is_empty());
+        Some((text("namespace").unwrap_or(claim_namespace).to_string(), text("name")?.to_string()))
+    };
+    let azure = &spec["azureFile"];
+    let azure = azure["secretName"].as_str().map(|name| {
+        let namespace = azure["secretNamespace"].as_str().unwrap_or(claim_namespace);
+        (namespace.to_string(), name.to_string())
+    });
+    references.into_iter().chain(plugins).filter_map(of_reference).chain(azure).collect()
 }
 
 fn items(value: &Value) -> &[Value] {
@@ -246,6 +303,28 @@ mod tests {
         assert!(!has("secrets", "other"));
         let verdict = decide("n1", &ask("get", "", "secrets", "a", "key"));
         assert!(matches!(verdict, Verdict::IfReferenced(reference) if references.contains(&reference)));
+    }
+
+    #[test]
+    fn a_kubelet_lists_the_pods_of_its_node() {
+        let list = |fields| decide("n1", &Question { fields, ..ask("list", "", "pods", "", "") });
+        assert_eq!(list("spec.nodeName=n1"), Verdict::Allowed);
+        assert_eq!(list("metadata.namespace!=a,spec.nodeName==n1"), Verdict::Allowed);
+        for fields in ["", "spec.nodeName=n2", "spec.nodeName!=n1", "spec.nodeName=n11"] {
+            assert!(matches!(list(fields), Verdict::Denied(_)), "{fields}");
+        }
+        assert!(matches!(decide("n1", &ask("get", "", "pods", "a", "web")), Verdict::IfReferenced(_)));
+    }
+
+    #[test]
+    fn a_volume_names_the_secrets_that_mounting_it_takes() {
+        let volume = Object::from_value(json!({"spec": {
+            "claimRef": {"namespace": "a", "name": "c"},
+            "csi": {"nodeStageSecretRef": {"namespace": "s", "name": "one"}},
+            "azureFile": {"secretName": "two"},
+        }}));
+        let pair = |one: &str, other: &str| (one.to_string(), other.to_string());
+        assert_eq!(secrets_of_volume(&volume.unwrap()), [pair("s", "one"), pair("a", "two")]);
     }
 
     #[test]

@@ -35,10 +35,17 @@ pub struct Sources {
 /// Rules by subject.
 #[derive(Default)]
 struct Grants {
-    users: HashMap<String, Vec<Arc<[Rule]>>>,
-    groups: HashMap<String, Vec<Arc<[Rule]>>>,
+    users: HashMap<String, Vec<Grant>>,
+    groups: HashMap<String, Vec<Grant>>,
     /// Bindings whose role is missing, with the subjects that miss it.
     dangling: Vec<(Subject, String)>,
+}
+
+/// What one binding gives one subject.
+struct Grant {
+    rules: Arc<[Rule]>,
+    /// The binding, as upstream's reasons name it.
+    origin: String,
 }
 
 #[derive(Default)]
@@ -69,13 +76,24 @@ impl Policy {
 
     /// Whether any rule allows it.
     pub fn allows(&self, user: &User, question: &Question<'_>) -> bool {
-        self.rules_of(user, question.namespace).any(|rule| rule.allows(question))
+        self.origin_of(user, question).is_some()
+    }
+
+    /// The binding that allows it, if any: `ClusterRoleBinding "admins" of ClusterRole "admin" to Group "ops"`.
+    pub fn origin_of(&self, user: &User, question: &Question<'_>) -> Option<&str> {
+        let mut grants = self.grants_of(user, question.namespace);
+        let grant = grants.find(|grant| grant.rules.iter().any(|rule| rule.allows(question)))?;
+        Some(&grant.origin)
     }
 
     /// Every rule that the user has in a namespace (empty: those for the whole cluster alone).
     pub fn rules_of<'a>(&'a self, user: &'a User, namespace: &str) -> impl Iterator<Item = &'a Rule> {
+        self.grants_of(user, namespace).flat_map(|grant| grant.rules.iter())
+    }
+
+    fn grants_of<'a>(&'a self, user: &'a User, namespace: &str) -> impl Iterator<Item = &'a Grant> {
         let namespaced = (!namespace.is_empty()).then(|| self.namespaces.get(namespace)).flatten();
-        std::iter::once(&self.cluster).chain(namespaced).flat_map(move |grants| grants.rules_of(user))
+        std::iter::once(&self.cluster).chain(namespaced).flat_map(move |grants| grants.of(user))
     }
 
     /// Why the user may have less than the bindings say: roles that do not exist.
@@ -123,20 +141,23 @@ impl Grants {
         for subject in
             binding.list(&["subjects"]).iter().filter_map(|subject| Subject::of(subject, namespace))
         {
-            match (rules, subject) {
-                (Some(rules), Subject::User(name)) => self.users.entry(name).or_default().push(rules.clone()),
-                (Some(rules), Subject::Group(name)) => {
-                    self.groups.entry(name).or_default().push(rules.clone())
-                }
-                (None, subject) => self.dangling.push((subject, not_found(reference))),
+            let (subject, shown) = subject;
+            let Some(rules) = rules else {
+                self.dangling.push((subject, not_found(reference)));
+                continue;
+            };
+            let grant = Grant { rules: rules.clone(), origin: origin(binding, reference, &shown) };
+            match subject {
+                Subject::User(name) => self.users.entry(name).or_default().push(grant),
+                Subject::Group(name) => self.groups.entry(name).or_default().push(grant),
             }
         }
     }
 
-    fn rules_of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Rule> {
+    fn of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Grant> {
         let own = self.users.get(&user.name).into_iter();
         let shared = user.groups.iter().filter_map(|group| self.groups.get(group));
-        own.chain(shared).flatten().flat_map(|rules| rules.iter())
+        own.chain(shared).flatten()
     }
 
     fn complaints(&self, user: &User) -> impl Iterator<Item = String> {
@@ -149,20 +170,33 @@ impl Grants {
 }
 
 impl Subject {
-    fn of(subject: &Value, namespace: &str) -> Option<Subject> {
+    /// The subject, and how upstream's reasons name it.
+    fn of(subject: &Value, namespace: &str) -> Option<(Subject, String)> {
         let name = subject["name"].as_str()?.to_string();
-        match subject["kind"].as_str()? {
-            "User" => Some(Subject::User(name)),
-            "Group" => Some(Subject::Group(name)),
+        let kind = subject["kind"].as_str()?;
+        match kind {
+            "User" => Some((Subject::User(name.clone()), format!("{kind} {name:?}"))),
+            "Group" => Some((Subject::Group(name.clone()), format!("{kind} {name:?}"))),
             "ServiceAccount" => {
                 let namespace =
                     subject["namespace"].as_str().filter(|text| !text.is_empty()).unwrap_or(namespace);
-                (!namespace.is_empty())
-                    .then(|| Subject::User(format!("system:serviceaccount:{namespace}:{name}")))
+                let user = format!("system:serviceaccount:{namespace}:{name}");
+                let shown = format!("{kind} {:?}", format!("{name}/{namespace}"));
+                (!namespace.is_empty()).then_some((Subject::User(user), shown))
             }
             _ => None,
         }
     }
+}
+
+/// A binding in upstream's words.
+fn origin(binding: &Object, reference: &Value, subject: &str) -> String {
+    let text = |key: &str| reference[key].as_str().unwrap_or_default();
+    let (kind, name) = match binding.namespace() {
+        "" => ("ClusterRoleBinding", binding.name().to_string()),
+        namespace => ("RoleBinding", format!("{}/{namespace}", binding.name())),
+    };
+    format!("{kind} {name:?} of {} {:?} to {subject}", text("kind"), text("name"))
 }
 
 /// A role's own rules and those that its aggregation rule gathers, whether or not they were written down yet.
@@ -255,6 +289,9 @@ mod tests {
         assert!(policy.allows(&ann, &get_pod("a")) && !policy.allows(&ann, &get_pod("b")));
         assert!(!policy.allows(&ann, &get_pod("")));
         assert!(policy.allows(&bob, &get_pod("b")) && policy.allows(&bob, &get_pod("")));
+        let origin = |user, namespace| policy.origin_of(user, &get_pod(namespace)).unwrap_or_default();
+        assert_eq!(origin(&ann, "a"), r#"RoleBinding "b/a" of ClusterRole "reader" to User "ann""#);
+        assert_eq!(origin(&bob, "a"), r#"ClusterRoleBinding "b" of ClusterRole "reader" to Group "ops""#);
     }
 
     #[test]

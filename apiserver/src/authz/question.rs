@@ -23,6 +23,8 @@ pub struct Question<'a> {
     pub name: &'a str,
     /// The path, when it is not about a resource.
     pub path: &'a str,
+    /// Which objects of a collection are meant, as a field selector's text; empty for all.
+    pub fields: &'a str,
 }
 
 impl<'a> From<&'a RequestInfo> for Question<'a> {
@@ -36,6 +38,7 @@ impl<'a> From<&'a RequestInfo> for Question<'a> {
             namespace: &info.namespace,
             name: &info.name,
             path: &info.path,
+            fields: &info.fields,
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
         &[
             allow(READ_DELETE, "certificates.k8s.io", "certificatesigningrequests"),
             allow(
-                "update",
+                "patch update",
                 "certificates.k8s.io",
                 "certificatesigningrequests/approval certificatesigningrequests/status",
             ),

@@ -9,6 +9,7 @@
 //! keeps two processes from making two CAs. File names are kubeadm's.
 
 mod certificate;
+mod clients;
 mod files;
 mod token_key;
 
@@ -19,11 +20,17 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rustls::{RootCertStore, server::WebPkiClientVerifier};
+use rustls::{
+    RootCertStore,
+    crypto::CryptoProvider,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 pub use certificate::Identity;
 use certificate::{Authority, Usage};
+use clients::AnyClient;
+pub use clients::ClientAuthority;
 pub use token_key::TokenKey;
 
 /// A certificate and its key, both PEM.
@@ -138,12 +145,16 @@ impl Pki {
         Ok(pki)
     }
 
-    /// TLS as the API server speaks it: client certificates are optional, and verified against the CA.
-    pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
-        self.server_config_with(&self.serving)
+    /// TLS as the API server speaks it: clients may show certificates, which are judged for each request. `authorities` are
+    /// named to clients as those whose certificates are of use.
+    pub fn server_config(&self, authorities: &[ClientAuthority]) -> Result<rustls::ServerConfig, PkiError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Arc::new(AnyClient::new(provider.clone(), authorities));
+        serving_config(provider, verifier, &self.serving)
     }
 
-    /// TLS for another server of this cluster, such as the kubelet's, with `pair` as its certificate.
+    /// TLS for another server of this cluster, such as the kubelet's, with `pair` as its certificate. Client certificates are
+    /// optional, and verified against the CA.
     pub fn server_config_with(&self, pair: &CertifiedPair) -> Result<rustls::ServerConfig, PkiError> {
         let tls = |reason: String| PkiError::Tls { what: "serving", reason };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -151,15 +162,7 @@ impl Pki {
             .allow_unauthenticated()
             .build()
             .map_err(|error| tls(error.to_string()))?;
-        let (chain, key) = parse(pair)?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| tls(error.to_string()))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|error| tls(error.to_string()))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        serving_config(provider, verifier, pair)
     }
 
     /// TLS towards kubelets: shows the kubelet-client certificate and trusts the cluster's CA alone.
@@ -272,6 +275,23 @@ impl Names {
             .chain(self.extra.clone())
             .chain(addresses)
     }
+}
+
+fn serving_config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    pair: &CertifiedPair,
+) -> Result<rustls::ServerConfig, PkiError> {
+    let tls = |reason: String| PkiError::Tls { what: "serving", reason };
+    let (chain, key) = parse(pair)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| tls(error.to_string()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| tls(error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 fn parse(pair: &CertifiedPair) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {

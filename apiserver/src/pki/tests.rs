@@ -96,7 +96,7 @@ fn processes_that_start_together_share_one_authority() {
 fn tls_accepts_the_certificates() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::load_or_create(dir.path(), &names("192.0.2.7")).unwrap();
-    pki.server_config().unwrap();
+    pki.server_config(&[ClientAuthority::from_pem(pki.ca_certificate()).unwrap()]).unwrap();
     pki.kubelet_client_config().unwrap();
     let serving = pki.kubelet_serving("lab1", &["192.0.2.7".parse().unwrap()]).unwrap();
     pki.server_config_with(&serving).unwrap();

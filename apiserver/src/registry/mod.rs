@@ -285,6 +285,11 @@ impl Registry {
         Ok(Some(Arc::new(old.deleted(revision))))
     }
 
+    /// Whether writing an object again as it is would change how it is stored.
+    pub(crate) async fn is_outdated(&self, entry: &Entry) -> Result<bool, Status> {
+        self.store.is_outdated(entry.key()).await.map_err(read_failed)
+    }
+
     /// Whether the store answers.
     pub(crate) async fn check_store(&self) -> Result<(), Status> {
         self.store.revision().await.map(drop).map_err(read_failed)

@@ -3,6 +3,7 @@
 use http::{Method, Uri};
 
 use super::Query;
+use crate::path::decoded;
 
 /// What a request is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct RequestInfo {
     pub rest: String,
     /// The path as it was sent.
     pub path: String,
+    /// The field selector of a request about a collection; empty for none.
+    pub fields: String,
 }
 
 impl RequestInfo {
@@ -91,6 +94,9 @@ impl RequestInfo {
             "delete" if is_collection => self.verb = "deletecollection",
             _ => {}
         }
+        if is_collection && matches!(self.verb, "list" | "watch" | "deletecollection") {
+            self.fields = query.get("fieldSelector").unwrap_or_default().to_string();
+        }
         if is_collection
             && matches!(self.verb, "list" | "watch" | "deletecollection")
             && let Some(name) = query.get("fieldSelector").and_then(only_name)
@@ -146,26 +152,6 @@ fn only_name(selector: &str) -> Option<String> {
         (field == "metadata.name").then(|| value.trim_start_matches('=').to_string())
     })?;
     crate::path::is_segment(&name).then_some(name)
-}
-
-/// A path segment without its percent-escapes; left as it is where they are malformed.
-fn decoded(segment: &str) -> String {
-    if !segment.contains('%') {
-        return segment.to_string();
-    }
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = tail.get(..2).filter(|_| *first == b'%').and_then(hex_byte);
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| segment.to_string())
-}
-
-fn hex_byte(digits: &[u8]) -> Option<u8> {
-    let text = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
-    u8::from_str_radix(text, 16).ok()
 }
 
 #[cfg(test)]

@@ -4,9 +4,15 @@
 mod info;
 mod options;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
+
+use crate::authn::Verdict;
 
 pub use info::RequestInfo;
 pub(crate) use options::FIELD_MANAGER_LIMIT;
@@ -55,6 +61,33 @@ impl User {
     }
 }
 
-/// The client's TLS certificate (DER), leaf first, as an extension of the request.
+/// The client's TLS certificates, as an extension of the request. That the client holds the key is certain; who vouches for
+/// it is the authenticator's to find out, and to remember here for the requests that follow.
 #[derive(Clone, Debug)]
-pub struct PeerCertificate(pub Vec<rustls_pki_types::CertificateDer<'static>>);
+pub struct PeerCertificate(Arc<Peer>);
+
+#[derive(Debug)]
+struct Peer {
+    chain: Vec<CertificateDer<'static>>,
+    verdict: Mutex<Option<Arc<Verdict>>>,
+}
+
+impl PeerCertificate {
+    /// The chain that a client has shown (DER), leaf first.
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> PeerCertificate {
+        PeerCertificate(Arc::new(Peer { chain, verdict: Mutex::default() }))
+    }
+
+    /// What the chain is good for: as it was found before, where that still holds.
+    pub(crate) fn verdict(
+        &self,
+        still_holds: impl FnOnce(&Verdict) -> bool,
+        find: impl FnOnce(&[CertificateDer<'static>]) -> Verdict,
+    ) -> Arc<Verdict> {
+        let mut known = self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.take().filter(|verdict| still_holds(verdict)) {
+            Some(verdict) => known.insert(verdict).clone(),
+            None => known.insert(Arc::new(find(&self.0.chain))).clone(),
+        }
+    }
+}

@@ -36,10 +36,27 @@ pub(super) fn validate(review: &Object, is_self: bool, local: Option<&str>) -> R
         let value = json!(review.text(&["spec", "resourceAttributes", "namespace"]));
         errors.push(FieldError::invalid("spec.resourceAttributes.namespace", &value, text));
     }
+    for kind in ["fieldSelector", "labelSelector"] {
+        errors.extend(selector_fault(review, kind));
+    }
     match errors.as_slice() {
         [] => Ok(()),
         errors => Err(Status::invalid(GROUP, review.kind(), "", errors)),
     }
+}
+
+/// A selector says something, and says it one way.
+fn selector_fault(review: &Object, kind: &str) -> Option<FieldError> {
+    let selector = review.at(&["spec", "resourceAttributes", kind]).filter(|selector| !selector.is_null())?;
+    let field = format!("spec.resourceAttributes.{kind}");
+    let has_raw = selector["rawSelector"].as_str().is_some_and(|text| !text.is_empty());
+    let has_requirements = selector["requirements"].as_array().is_some_and(|list| !list.is_empty());
+    let fault = match (has_raw, has_requirements) {
+        (true, true) => "must not specify requirements and rawSelector",
+        (false, false) => "requirements or rawSelector must be specified",
+        _ => return None,
+    };
+    Some(FieldError::invalid(&format!("{field}.rawSelector"), &selector["rawSelector"], fault))
 }
 
 /// The user that a review is about.
@@ -57,8 +74,29 @@ pub(super) fn subject(review: &Object) -> User {
     }
 }
 
+/// The field selector that a review asks about, as text; requirements that a selector cannot say are left out, which
+/// asks about more.
+pub(super) fn fields(review: &Object) -> String {
+    let selector = review.at(&["spec", "resourceAttributes", "fieldSelector"]).unwrap_or(&Value::Null);
+    if let Some(raw) = selector["rawSelector"].as_str() {
+        return raw.to_string();
+    }
+    let requirements = selector["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |requirement: &Value| {
+        let key = requirement["key"].as_str()?;
+        let [value] = requirement["values"].as_array()?.as_slice() else { return None };
+        let operator = match requirement["operator"].as_str()? {
+            "In" => "=",
+            "NotIn" => "!=",
+            _ => return None,
+        };
+        Some(format!("{key}{operator}{}", value.as_str()?))
+    };
+    requirements.iter().filter_map(text).collect::<Vec<_>>().join(",")
+}
+
 /// What a review asks.
-pub(super) fn question(review: &Object) -> Question<'_> {
+pub(super) fn question<'a>(review: &'a Object, fields: &'a str) -> Question<'a> {
     let is_resource = review.at(&["spec", "resourceAttributes"]).is_some_and(|value| !value.is_null());
     let attributes = if is_resource { "resourceAttributes" } else { "nonResourceAttributes" };
     let text = |field: &str| review.text(&["spec", attributes, field]);
@@ -71,6 +109,7 @@ pub(super) fn question(review: &Object) -> Question<'_> {
         namespace: text("namespace"),
         name: text("name"),
         path: text("path"),
+        fields,
     }
 }
 
@@ -118,10 +157,25 @@ mod tests {
     }
 
     #[test]
+    fn selectors_are_part_of_the_question() {
+        let requirement = json!({"key": "spec.nodeName", "operator": "In", "values": ["n1"]});
+        let of = |selector: Value| {
+            review(
+                json!({"user": "ann", "resourceAttributes": {"verb": "list", "resource": "pods", "fieldSelector": selector}}),
+            )
+        };
+        assert_eq!(fields(&of(json!({"requirements": [requirement]}))), "spec.nodeName=n1");
+        assert_eq!(fields(&of(json!({"rawSelector": "a=b"}))), "a=b");
+        assert_eq!(validate(&of(json!({"rawSelector": "a=b"})), false, None), Ok(()));
+        let both = of(json!({"rawSelector": "a=b", "requirements": [requirement]}));
+        assert_eq!(validate(&both, false, None).unwrap_err().code, 422);
+    }
+
+    #[test]
     fn the_question_is_read_as_it_stands() {
         let asked =
             review(json!({"user": "ann", "nonResourceAttributes": {"verb": "get", "path": "/metrics"}}));
-        let question = question(&asked);
+        let question = question(&asked, "");
         assert!(!question.is_resource);
         assert_eq!((question.verb, question.path), ("get", "/metrics"));
     }

@@ -134,7 +134,8 @@ impl Answers {
         let local = (info.resource == "localsubjectaccessreviews").then_some(info.namespace.as_str());
         access::validate(review, is_self, local)?;
         let subject = if is_self { user.clone() } else { access::subject(review) };
-        let decision = self.authorizer.decide(&subject, &access::question(review)).await?;
+        let fields = access::fields(review);
+        let decision = self.authorizer.decide(&subject, &access::question(review, &fields)).await?;
         let mut status = json!({"allowed": decision.allowed});
         if !decision.reason.is_empty() {
             status["reason"] = decision.reason.into();

@@ -67,8 +67,9 @@ async fn connection(state: Arc<State>, stream: TcpStream, address: SocketAddr, s
     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates();
-            let peer = chain
-                .map(|chain| PeerCertificate(chain.iter().map(|one| one.clone().into_owned()).collect()));
+            let peer = chain.map(|chain| {
+                PeerCertificate::new(chain.iter().map(|one| one.clone().into_owned()).collect())
+            });
             serve_http(state, stream, address, peer, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %address, "TLS handshake failed"),

@@ -198,7 +198,7 @@ impl State {
         trail: &Trail,
         class: &mut Option<Class>,
     ) -> Result<Response<Body>, Status> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let user = match parts.extensions.get::<Arc<User>>() {
             Some(user) => user.clone(),
             None => {
@@ -216,6 +216,7 @@ impl State {
             }
             false => user,
         };
+        self.hooks.authenticator.strip(&mut parts.headers);
         let request = Request::from_parts(parts, body);
         let turn = self.fairness.turn(&self.registry, &user, info, query, class).await;
         let _seat = match turn {

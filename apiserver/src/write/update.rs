@@ -66,8 +66,9 @@ async fn attempt(
     warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
     managed::keep_times_of_idle_writes(&mut object, old);
 
+    let is_idle = object == *old && !write.registry.is_outdated(entry).await?;
     let entry = match object {
-        _ if object == *old => entry.clone(),
+        _ if is_idle => entry.clone(),
         _ if write.dry_run => unstored(kind, write.namespace, write.name, &object, entry.revision())?,
         _ if deletion::is_due(kind, &object) => match write.registry.remove(kind, entry).await? {
             Some(removed) => {

@@ -44,7 +44,7 @@ impl Audited {
         let log_path = dir.path().join("audit.log");
         let settings = Settings { policy_file, log_path, limits: Limits::default() };
         let audit = Audit::open(&settings).unwrap();
-        let cluster = Cluster::start_as(Setup { audit: Some(audit.clone()) }).await;
+        let cluster = Cluster::start_as(Setup { audit: Some(audit.clone()), ..Setup::default() }).await;
         Audited { cluster, audit, dir }
     }
 

@@ -1,14 +1,15 @@
 //! A server with all the rules of a cluster: bootstrap objects, admission, allocation.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use apiserver::{
     ApiServer, Config, Limits,
     audit::Audit,
-    authn::TokenAuthority,
+    authn::{TokenAuthority, front_proxy::FrontProxies},
     bootstrap,
     cluster::{self, ClusterConfig},
-    pki::{Names, Pki},
+    encryption::{Encrypted, config::Providers},
+    pki::{ClientAuthority, Names, Pki},
     registry::Registry,
     request::User,
 };
@@ -27,6 +28,11 @@ const SERVICES: &str = "/api/v1/namespaces/default/services";
 #[derive(Default)]
 pub struct Setup {
     pub audit: Option<Arc<Audit>>,
+    pub token_file: Option<PathBuf>,
+    /// Whether the network is served with TLS.
+    pub tls: bool,
+    /// An EncryptionConfiguration.
+    pub encryption: Option<String>,
 }
 
 /// A cluster without nodes.
@@ -36,7 +42,7 @@ pub struct Cluster {
     pub store: Arc<dyn Store>,
     pub pki: Pki,
     stop: CancellationToken,
-    _dir: TempDir,
+    pub dir: TempDir,
 }
 
 impl Cluster {
@@ -47,7 +53,7 @@ impl Cluster {
     pub async fn start_as(setup: Setup) -> Cluster {
         let stop = CancellationToken::new();
         let store: Arc<dyn Store> = Arc::new(Embedded::in_memory().unwrap());
-        let registry = ApiServer::registry(store.clone(), false, &stop);
+        let registry = ApiServer::registry(encrypted(&store, &setup), false, &stop);
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::load_or_create(dir.path(), &Names::default()).unwrap();
         let config = ClusterConfig {
@@ -57,11 +63,17 @@ impl Cluster {
                 ports: "30000-32767".parse().unwrap(),
             },
             server_url: "https://192.0.2.7:6443".into(),
+            front_proxies: Some(FrontProxies::new(
+                ClientAuthority::from_pem(pki.front_proxy_ca_certificate()).unwrap(),
+            )),
+            token_file: setup.token_file,
         };
         let (hooks, extra) = cluster::hooks(&registry, &pki, &config).unwrap();
         bootstrap::run(&registry, &bootstrap_config(&pki)).await.unwrap();
+        let clients = ClientAuthority::from_pem(pki.ca_certificate()).unwrap();
+        let tls = setup.tls.then(|| Arc::new(pki.server_config(&[clients]).unwrap()));
         let config = Config {
-            tls: None,
+            tls,
             extra: Some(extra),
             audit: setup.audit,
             health: Health::default(),
@@ -70,7 +82,7 @@ impl Cluster {
             limits: Limits::default(),
         };
         let server = ApiServer::new(registry.clone(), hooks, config);
-        let cluster = Cluster { server, registry, store, pki, stop, _dir: dir };
+        let cluster = Cluster { server, registry, store, pki, stop, dir };
         cluster.service_account("default", "default").await;
         cluster
     }
@@ -94,6 +106,13 @@ impl Cluster {
     pub async fn service_account(&self, namespace: &str, name: &str) -> Value {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         self.admin().post(&path, &json!({"metadata": {"name": name}})).await.ok()
+    }
+}
+
+fn encrypted(store: &Arc<dyn Store>, setup: &Setup) -> Arc<dyn Store> {
+    match &setup.encryption {
+        Some(text) => Arc::new(Encrypted::new(store.clone(), Providers::parse(text).unwrap())),
+        None => store.clone(),
     }
 }
 

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod aggregation;
+mod at_rest;
 mod audit;
 mod bad_input;
 mod client;
 mod cluster;
 mod collections;
 mod conversion;
+mod credentials;
 mod custom_resources;
 mod deletion;
 mod documents;

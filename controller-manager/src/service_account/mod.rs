@@ -1,6 +1,8 @@
 //! Puts into every namespace what pods there take for granted: the ServiceAccount `default` and the ConfigMap
 //! `kube-root-ca.crt` with the cluster's CA.
 
+mod tokens;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use client::{ApiObject, Cache, ClientError, Next, ObjectKey, Reconcile, Runner, Tolerate, Writer, turn};
@@ -8,14 +10,18 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::ObjectMeta;
 
 use crate::Context;
+pub use tokens::TokenSigner;
 
 const ACCOUNT: &str = "default";
 const CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 const CA_KEY: &str = "ca.crt";
 const CA_DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
 
-/// Starts the controller.
-pub fn start(context: &mut Context, root_ca_pem: String) {
+/// Starts the controllers of accounts and, with a `signer`, of their Secrets.
+pub fn start(context: &mut Context, root_ca_pem: String, signer: Option<TokenSigner>) {
+    if let Some(signer) = signer {
+        tokens::start(context, signer, root_ca_pem.clone());
+    }
     let namespaces = context.cache::<Namespace>();
     let (accounts, config_maps) = (context.cache::<ServiceAccount>(), context.cache::<ConfigMap>());
     let controller = NamespaceFurniture {

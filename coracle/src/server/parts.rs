@@ -29,8 +29,11 @@ pub(super) async fn start(
     let reader = cluster.client("system:kube-controller-manager", &[]);
     let accounts = cluster.server.clone();
     let clients = Box::new(move |name: &str| controller_client(&accounts, name));
+    let token_key = cluster.pki.token_key();
     let config = controller_manager::Config {
         root_ca_pem: cluster.pki.ca_certificate().to_string(),
+        ca_key_pem: cluster.pki.ca_pair().key,
+        token_signer: Some(controller_manager::TokenSigner::new(move |claims| token_key.sign(claims))),
         cluster_cidr: settings.cluster_cidr.to_string(),
         ..controller_manager::Config::default()
     };
@@ -96,6 +99,11 @@ async fn container_runtime(settings: &Settings) -> Result<(Arc<dyn RuntimeServic
 
 /// A client in the name of a controller's service account, as upstream's controllers have one each.
 fn controller_client(server: &ApiServer, name: &str) -> kube::Client {
+    // This one is, as upstream, the controller manager itself: it makes what accounts prove themselves with.
+    if name == "tokens-controller" {
+        let user = User::new("system:kube-controller-manager", &["system:authenticated"]);
+        return client::connect::in_process(server.in_process(user));
+    }
     let user = format!("system:serviceaccount:kube-system:{name}");
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     client::connect::in_process(server.in_process(User::new(&user, &groups)))
