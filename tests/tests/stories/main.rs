@@ -10,6 +10,7 @@ mod command_line;
 mod crash;
 mod custom_resources;
 mod debugging;
+mod identity;
 mod interaction;
 mod kubectl_releases;
 mod kubelet_api;
