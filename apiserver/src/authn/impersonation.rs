@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::Status;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::{authz::Question, path::decoded, request::User};
 
@@ -31,11 +31,10 @@ pub(crate) struct Needed {
 
 /// What the headers say; `None` without any, 500 in upstream's words when there is everything but a user.
 pub(crate) fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Status> {
-    let text =
-        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_string();
-    let all = |name: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_string).collect()
-    };
+    // What is no text must not pass for nothing: the request would go on with the caller's own rights.
+    let shown = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let text = |name: &str| headers.get(name).map(shown).unwrap_or_default();
+    let all = |name: &str| headers.get_all(name).iter().map(shown).collect();
     let mut wanted = Wanted {
         name: text("impersonate-user"),
         uid: text("impersonate-uid"),
@@ -131,8 +130,6 @@ fn service_account(user: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -161,6 +158,14 @@ mod tests {
         let names: Vec<_> =
             wanted.questions().into_iter().map(|needed| (needed.resource, needed.name)).collect();
         assert_eq!(names, [("users", "ann".into()), ("groups", "dev".into()), ("groups", "ops".to_string())]);
+    }
+
+    #[test]
+    fn what_is_no_text_is_not_overlooked() {
+        let mut headers = HeaderMap::new();
+        headers.insert("impersonate-user", HeaderValue::from_bytes(b"ann\xff").unwrap());
+        let wanted = wanted(&headers).unwrap().unwrap();
+        assert_eq!(wanted.questions()[0].name, "ann\u{fffd}");
     }
 
     #[test]

@@ -21,7 +21,8 @@ use std::{
 
 use api::{Kind, Status, kinds};
 use async_trait::async_trait;
-use http::{HeaderMap, header, request::Parts};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use jiff::Timestamp;
 
 use crate::{
@@ -39,6 +40,9 @@ use token_file::TokenFile;
 /// Paths that answer without credentials.
 const PUBLIC: &[&str] =
     &["/healthz", "/livez", "/readyz", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks"];
+
+/// What a token begins with that is offered as a protocol of a WebSocket.
+const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// How many verified tokens are remembered.
 const REMEMBERED_TOKENS: usize = 4096;
@@ -187,7 +191,8 @@ impl Authenticate for Arc<Authenticator> {
         if let Some(user) = peer.and_then(|peer| self.user_of_peer(peer, &parts.headers, now)) {
             return Ok(user);
         }
-        match bearer_token(&parts.headers) {
+        let of_websocket = websocket_token(&parts.headers);
+        match bearer_token(&parts.headers).or(of_websocket.as_deref()) {
             Some(token) => {
                 let user = self.user_of_token(token, &[], now).await?;
                 user.map(|(user, _)| user).ok_or_else(Status::unauthorized)
@@ -201,6 +206,7 @@ impl Authenticate for Arc<Authenticator> {
 
     fn strip(&self, headers: &mut HeaderMap) {
         headers.remove(header::AUTHORIZATION);
+        strip_websocket_token(headers);
         if let Some(proxies) = &self.trust.front_proxies {
             proxies.strip(headers);
         }
@@ -225,6 +231,34 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
+/// The token that a browser, which cannot set `Authorization`, offers as a protocol of its WebSocket. As upstream: only
+/// beside a real protocol.
+fn websocket_token(headers: &HeaderMap) -> Option<String> {
+    let (tokens, others): (Vec<&str>, Vec<&str>) =
+        protocols(headers).partition(|protocol| protocol.starts_with(WEBSOCKET_TOKEN));
+    let [token] = tokens.as_slice() else { return None };
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.strip_prefix(WEBSOCKET_TOKEN)?).ok()?;
+    String::from_utf8(bytes).ok().filter(|token| !token.is_empty() && !others.is_empty())
+}
+
+/// Leaves the real protocols: the answer names one of them, and nobody is told the token.
+fn strip_websocket_token(headers: &mut HeaderMap) {
+    if !protocols(headers).any(|protocol| protocol.starts_with(WEBSOCKET_TOKEN)) {
+        return;
+    }
+    let others: Vec<&str> =
+        protocols(headers).filter(|protocol| !protocol.starts_with(WEBSOCKET_TOKEN)).collect();
+    match HeaderValue::from_str(&others.join(", ")) {
+        Ok(value) if !others.is_empty() => drop(headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value)),
+        _ => drop(headers.remove(header::SEC_WEBSOCKET_PROTOCOL)),
+    }
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).map(str::trim)
+}
+
 fn kind_of(resource: &str) -> &'static Kind {
     kinds::find("", "v1", resource).expect("tokens are bound to core kinds")
 }
@@ -243,6 +277,20 @@ mod tests {
         for path in ["/", "/api", "/metrics", "/healthzz", "/openapi/v2"] {
             assert!(!is_public(path), "{path}");
         }
+    }
+
+    #[test]
+    fn a_browser_offers_its_token_as_a_protocol() {
+        let mut headers = HeaderMap::new();
+        let offered = format!("v5.channel.k8s.io, {WEBSOCKET_TOKEN}{}", BASE64_URL_SAFE_NO_PAD.encode("abc"));
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
+        assert_eq!(websocket_token(&headers).as_deref(), Some("abc"));
+        strip_websocket_token(&mut headers);
+        assert_eq!(headers[header::SEC_WEBSOCKET_PROTOCOL], "v5.channel.k8s.io");
+        assert_eq!(websocket_token(&headers), None);
+        let alone = format!("{WEBSOCKET_TOKEN}{}", BASE64_URL_SAFE_NO_PAD.encode("abc"));
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, alone.parse().unwrap());
+        assert_eq!(websocket_token(&headers), None);
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Policy {
     }
 
     /// The binding that allows it, if any: `ClusterRoleBinding "admins" of ClusterRole "admin" to Group "ops"`.
-    pub fn origin_of(&self, user: &User, question: &Question<'_>) -> Option<&str> {
+    pub fn origin_of<'a>(&'a self, user: &'a User, question: &Question<'_>) -> Option<&'a str> {
         let mut grants = self.grants_of(user, question.namespace);
         let grant = grants.find(|grant| grant.rules.iter().any(|rule| rule.allows(question)))?;
         Some(&grant.origin)

@@ -57,7 +57,7 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
             allow("create delete get list patch update watch", "batch", "jobs"),
             allow("update", "batch", "cronjobs/status"),
             allow("update", "batch", "cronjobs/finalizers"),
-            allow("delete list", "core", "pods"),
+            allow("delete list watch", "core", "pods"),
             EVENTS,
         ],
     ),
@@ -83,6 +83,17 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
             allow("update", "apps extensions", "deployments/finalizers"),
             allow("create delete get list patch update watch", "apps extensions", "replicasets"),
             allow(READ_UPDATE, "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
+        "device-taint-eviction-controller",
+        &[
+            allow(READ_DELETE, "core", "pods"),
+            allow("patch update", "core", "pods/status"),
+            allow(READ, "resource.k8s.io", "resourceclaims"),
+            allow(READ, "resource.k8s.io", "resourceslices"),
+            allow(READ, "resource.k8s.io", "deviceclasses"),
             EVENTS,
         ],
     ),
@@ -260,6 +271,7 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
             allow("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
             allow("patch update", "core", "pods/status"),
             EVENTS,
+            allow("patch update", "resource.k8s.io", "resourceclaims/binding"),
         ],
     ),
     (
@@ -270,6 +282,16 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
     (
         "route-controller",
         &[allow("list watch", "core", "nodes"), allow("patch", "core", "nodes/status"), EVENTS],
+    ),
+    (
+        "selinux-warning-controller",
+        &[
+            EVENTS,
+            allow(READ, "core", "persistentvolumes"),
+            allow(READ, "core", "persistentvolumeclaims"),
+            allow(READ, "core", "pods"),
+            allow(READ, "storage.k8s.io", "csidrivers"),
+        ],
     ),
     ("service-account-controller", &[allow("create", "core", "serviceaccounts"), EVENTS]),
     (
@@ -313,6 +335,15 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
         &[
             allow(READ, "admissionregistration.k8s.io", "validatingadmissionpolicies"),
             allow("get patch update", "admissionregistration.k8s.io", "validatingadmissionpolicies/status"),
+            EVENTS,
+        ],
+    ),
+    (
+        "volumeattributesclass-protection-controller",
+        &[
+            allow(READ, "core", "persistentvolumeclaims"),
+            allow(READ, "core", "persistentvolumes"),
+            allow(READ_UPDATE, "storage.k8s.io", "volumeattributesclasses"),
             EVENTS,
         ],
     ),
