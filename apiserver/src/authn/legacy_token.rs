@@ -54,7 +54,7 @@ impl LegacyClaims {
         let held = BASE64_STANDARD.decode(secret.text(&["data", "token"])).unwrap_or_default();
         let (held, shown) = (digest(&SHA256, &held), digest(&SHA256, token.as_bytes()));
         let is_set_aside = secret.labels().is_some_and(|labels| labels.contains_key(INVALID_SINCE));
-        held.as_ref() == shown.as_ref() && !is_set_aside
+        !token.is_empty() && held.as_ref() == shown.as_ref() && !is_set_aside
     }
 }
 

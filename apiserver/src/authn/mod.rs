@@ -265,8 +265,6 @@ fn kind_of(resource: &str) -> &'static Kind {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
