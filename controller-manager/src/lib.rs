@@ -3,6 +3,7 @@
 //! One folder a controller: `plan.rs` decides (pure), `mod.rs` acts (thin). The shell that gives them their
 //! turns is [`client::Runner`]. [`run`] starts them all.
 
+mod bootstrap_token;
 mod certificates;
 mod cluster_role_aggregation;
 mod config;
@@ -78,6 +79,7 @@ pub async fn run(
     garbage_collector::start(&mut context);
     node_ipam::start(&mut context, pool);
     pod_gc::start(&mut context, terminated_pod_gc_threshold);
+    bootstrap_token::start(&mut context);
     certificates::start(&mut context, &root_ca_pem, &ca_key_pem);
     cluster_role_aggregation::start(&mut context);
     service_account::start(&mut context, root_ca_pem, token_signer);

@@ -194,3 +194,96 @@ async fn keys_are_published_for_those_who_verify_tokens() {
     let keys = account.get("/openid/v1/jwks").await.ok();
     assert_eq!(keys["keys"][0]["alg"], "ES256");
 }
+
+#[tokio::test]
+async fn a_review_names_the_binding_that_allows() {
+    let cluster = Cluster::start().await;
+    grant(&cluster, "ann", "list", "pods").await;
+    let asked = json!({"spec": {"user": "ann", "resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}});
+    let answer =
+        cluster.admin().post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &asked).await.ok();
+    assert_eq!(
+        answer["status"],
+        json!({"allowed": true, "reason": r#"RBAC: allowed by RoleBinding "ann-list-pods/default" of Role "list-pods" to User "ann""#})
+    );
+}
+
+#[tokio::test]
+async fn a_kubelet_sees_the_pods_of_its_node_alone() {
+    let cluster = Cluster::start().await;
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = node.into();
+        cluster.admin().post(PODS, &pod).await.ok();
+    }
+    let n1 = cluster.kubelet("n1");
+    n1.get(&format!("{PODS}/mine")).await.ok();
+    assert_eq!(n1.get(&format!("{PODS}/other")).await.code, 403);
+    let listed = n1.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.ok();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    let (code, _, message) = n1.get("/api/v1/pods").await.failure();
+    assert_eq!(code, 403);
+    assert!(message.ends_with("can only list/watch pods with spec.nodeName field selector"), "{message}");
+    let asked = json!({"spec": {"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": {
+        "verb": "list", "resource": "pods",
+        "fieldSelector": {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["n1"]}]},
+    }}});
+    let answer =
+        cluster.admin().post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &asked).await.ok();
+    assert_eq!(answer["status"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn a_request_for_a_certificate_says_who_asks_and_signers_say_who_approves() {
+    let cluster = Cluster::start().await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = |group: &str| {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let pem = parameters.serialize_request(&key).unwrap().pem().unwrap();
+        json!({
+            "metadata": {"generateName": "csr-"},
+            "spec": {
+                "request": base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pem),
+                "signerName": "kubernetes.io/kube-apiserver-client",
+                "usages": ["client auth"],
+                "username": "somebody-else",
+            },
+        })
+    };
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let (code, _, message) = cluster.admin().post(path, &request("system:masters")).await.failure();
+    assert_eq!(code, 403);
+    assert!(message.contains("signer with system:masters group is not allowed"), "{message}");
+    let mut made = cluster.admin().post(path, &request("dev")).await.ok();
+    assert_eq!(made["spec"]["username"], "admin");
+
+    // Whoever may write approvals still needs the signer.
+    let role = json!({
+        "metadata": {"name": "approver"},
+        "rules": [{"verbs": ["update"], "apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"]}],
+    });
+    let binding = |role: &str| {
+        json!({
+            "metadata": {"name": format!("ann-{}", role.replace(':', "-"))},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+        })
+    };
+    cluster.admin().post(&format!("{RBAC}/clusterroles"), &role).await.ok();
+    cluster.admin().post(&format!("{RBAC}/clusterrolebindings"), &binding("approver")).await.ok();
+    made["status"] = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "ByHand"}]});
+    let approval = format!("{path}/{}/approval", made["metadata"]["name"].as_str().unwrap());
+    let (code, _, message) = cluster.user("ann").put(&approval, &made).await.failure();
+    assert_eq!(code, 403);
+    assert!(
+        message.ends_with(
+            r#"user not permitted to approve requests with signerName "kubernetes.io/kube-apiserver-client""#
+        ),
+        "{message}"
+    );
+    let approver = "system:certificates.k8s.io:kube-apiserver-client-approver";
+    cluster.admin().post(&format!("{RBAC}/clusterrolebindings"), &binding(approver)).await.ok();
+    let approved = cluster.user("ann").put(&approval, &made).await.ok();
+    assert_eq!(approved["status"]["conditions"][0]["type"], "Approved");
+}
