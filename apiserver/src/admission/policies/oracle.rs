@@ -83,6 +83,7 @@ async fn answer(authorizer: &Authorizer, user: &User, question: &Question) -> Ve
         namespace: &question.namespace,
         name: &question.name,
         path: question.path.as_deref().unwrap_or_default(),
+        fields: "",
     };
     match authorizer.decide(account.as_ref().unwrap_or(user), &asked).await {
         Ok(decision) => {
