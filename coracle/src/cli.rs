@@ -299,7 +299,8 @@ mod tests {
                     --eviction-hard=memory.available<1Mi,nodefs.available<5% --eviction-max-pod-grace-period=-1 \
                     --eviction-soft=memory.available<10Mi --eviction-soft-grace-period=memory.available=1m30s \
                     --audit-policy-file /p.yaml --audit-log-path=/a.log --audit-log-maxage 1 --audit-log-maxbackup 2 \
-                    --audit-log-maxsize 3 --max-requests-inflight 7 --max-mutating-requests-inflight=5 --encryption-provider-config /e.yaml --token-auth-file=/t.csv \
+                    --audit-log-maxsize 3 --max-requests-inflight 7 --max-mutating-requests-inflight=5 \
+                    --encryption-provider-config /e.yaml --token-auth-file=/t.csv \
                     --requestheader-client-ca-file /f.pem --requestheader-allowed-names=a,b \
                     --requestheader-username-headers X-User --requestheader-uid-headers X-Uid \
                     --requestheader-group-headers X-Group --requestheader-extra-headers-prefix X-Extra-";
