@@ -1,6 +1,9 @@
 //! A small extension API server: it serves one kind, and believes what the API server's proxy says about users.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::TcpListener,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -18,7 +21,6 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use rustls::{RootCertStore, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 pub const GROUP_VERSION: &str = "wardle.example.com/v1";
@@ -27,6 +29,7 @@ pub const GROUP_VERSION: &str = "wardle.example.com/v1";
 pub struct Extension {
     pub port: u16,
     pub bundle: String,
+    #[allow(dead_code, reason = "stories look at the outcome")]
     pub seen: Seen,
 }
 
@@ -34,8 +37,16 @@ pub struct Extension {
 pub type Seen = Arc<Mutex<Vec<HeaderMap>>>;
 
 impl Extension {
-    /// A server at 127.0.0.1 with the name `wardle.default.svc`. It lets in whom `front_proxy_ca` (PEM) vouches for.
+    /// A server at 127.0.0.1.
+    #[allow(dead_code, reason = "stories have machines of their own")]
     pub async fn start(front_proxy_ca: &str) -> Extension {
+        Extension::on(TcpListener::bind("127.0.0.1:0").unwrap(), front_proxy_ca).await
+    }
+
+    /// A server at a socket with the name `wardle.default.svc`. It lets in whom `front_proxy_ca` (PEM) vouches for.
+    pub async fn on(listener: TcpListener, front_proxy_ca: &str) -> Extension {
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let made = rcgen::generate_simple_self_signed(["wardle.default.svc".to_string()]).unwrap();
         let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
         let mut roots = RootCertStore::empty();
@@ -49,7 +60,6 @@ impl Extension {
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Seen::default();
         let router = router(seen.clone());
@@ -155,7 +165,30 @@ async fn index() -> Response {
 }
 
 async fn schemas() -> Response {
-    answer(
-        json!({"openapi": "3.0.0", "info": {"title": "wardle", "version": "1"}, "components": {"schemas": {}}}),
-    )
+    let kind = json!({"group": "wardle.example.com", "version": "v1", "kind": "Flunder"});
+    let flunder = json!({
+        "type": "object",
+        "description": "Something that flunds.",
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": {
+                "type": "object",
+                "description": "What it flunds.",
+                "properties": {"size": {"type": "integer"}},
+            },
+        },
+        "x-kubernetes-group-version-kind": [kind],
+    });
+    answer(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "wardle", "version": "1"},
+        "paths": {
+            "/apis/wardle.example.com/v1/namespaces/{namespace}/flunders": {
+                "get": {"x-kubernetes-action": "list", "x-kubernetes-group-version-kind": kind},
+            },
+        },
+        "components": {"schemas": {"wardle.v1.Flunder": flunder}},
+    }))
 }

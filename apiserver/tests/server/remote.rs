@@ -1,6 +1,9 @@
 //! A server of the users' own, for the tests of those who call one: TLS, JSON in and JSON out.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::TcpListener,
+    sync::{Arc, Mutex},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::{BodyExt, Full};
@@ -8,7 +11,6 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 /// A running server. It remembers what it was asked.
@@ -20,8 +22,19 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// A server at 127.0.0.1 that is also `hook.default.svc`. What `answer` makes of a request's JSON is sent back.
+    /// A server at 127.0.0.1.
+    #[allow(dead_code, reason = "stories have machines of their own")]
     pub async fn start(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Remote {
+        Remote::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer).await
+    }
+
+    /// A server at a socket that is also `hook.default.svc`. What `answer` makes of a request's JSON is sent back.
+    pub async fn on(
+        listener: TcpListener,
+        answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
+    ) -> Remote {
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let names = ["127.0.0.1".to_string(), "hook.default.svc".to_string()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
@@ -33,7 +46,6 @@ impl Remote {
             .with_single_cert(vec![made.cert.der().clone()], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (noted, answer) = (asked.clone(), Arc::new(answer));
@@ -68,11 +80,13 @@ impl Remote {
     }
 
     /// A `clientConfig` with its address.
+    #[allow(dead_code, reason = "stories call it by its Service")]
     pub fn client(&self, path: &str) -> Value {
         json!({"url": format!("https://127.0.0.1:{}{path}", self.port), "caBundle": self.bundle})
     }
 
     /// What it was asked so far, in order.
+    #[allow(dead_code, reason = "stories look at the outcome")]
     pub fn asked(&self) -> Vec<Value> {
         self.asked.lock().unwrap().clone()
     }

@@ -16,6 +16,7 @@ mod kubectl_releases;
 mod kubelet_api;
 mod node_pressure;
 mod other_runtime;
+mod own_servers;
 mod own_users;
 mod pod_images;
 mod pods;
