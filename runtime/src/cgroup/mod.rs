@@ -254,8 +254,7 @@ impl Cgroup {
         while let Some(directory) = pending.pop() {
             let Ok(list) = fs::read_to_string(directory.join("cgroup.procs")) else { continue };
             found.extend(list.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
-            let below = fs::read_dir(&directory)?.flatten().map(|entry| entry.path());
-            pending.extend(below.filter(|path| path.is_dir()));
+            pending.extend(groups_in(&directory)?);
         }
         Ok(found)
     }
@@ -323,19 +322,31 @@ fn is_memory_pair(one: &Setting, other: &Setting) -> bool {
 
 /// `false` when the kernel says that somebody is still in there.
 fn remove_tree(directory: &Path) -> io::Result<bool> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return Err(error),
-    };
+    // Most groups have none below them, and the kernel removes one with all the files that it shows in it.
+    if remove_directory(directory)? {
+        return Ok(true);
+    }
     let mut gone = true;
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() {
-            gone &= remove_tree(&path)?;
+    for below in groups_in(directory)? {
+        gone &= remove_tree(&below)?;
+    }
+    Ok(gone && remove_directory(directory)?)
+}
+
+/// The groups right below one; none when that is not there. The kernel tells with their names which of its many entries
+/// they are.
+fn groups_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut groups = Vec::new();
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(groups),
+        entries => entries?,
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            groups.push(entry.path());
         }
     }
-    Ok(gone & remove_directory(directory)?)
+    Ok(groups)
 }
 
 /// `false` when something is in it.
