@@ -11,6 +11,11 @@ const config = new k8s.KubeConfig();
 config.loadFromDefault();
 const core = config.makeApiClient(k8s.CoreV1Api);
 const namespace = 'default';
+// What never comes is a failure that says so.
+setTimeout(() => {
+  console.error('waited in vain for a minute');
+  process.exit(1);
+}, 60_000).unref();
 
 /** Resolves with the first object for which `event` fires and `fits` says so. */
 const seen = (informer, event, fits) =>
