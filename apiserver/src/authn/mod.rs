@@ -86,7 +86,7 @@ pub struct Authenticator {
 
 /// The claims of tokens that this cluster has signed.
 enum AnyClaims {
-    Bound(Claims),
+    Bound(Box<Claims>),
     Legacy(LegacyClaims),
 }
 
@@ -155,7 +155,9 @@ impl Authenticator {
         }
         let json = self.key.verify(token)?;
         let legacy = || LegacyClaims::from_json(&json).map(AnyClaims::Legacy);
-        let claims = Arc::new(Claims::from_json(&json).map(AnyClaims::Bound).or_else(legacy)?);
+        let claims = Arc::new(
+            Claims::from_json(&json).map(|claims| AnyClaims::Bound(Box::new(claims))).or_else(legacy)?,
+        );
         let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
         if verified.len() >= REMEMBERED_TOKENS {
             verified.clear();

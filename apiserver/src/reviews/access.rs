@@ -56,7 +56,7 @@ fn selector_fault(review: &Object, kind: &str) -> Option<FieldError> {
         (false, false) => "requirements or rawSelector must be specified",
         _ => return None,
     };
-    Some(FieldError::invalid(&format!("{field}.rawSelector"), &selector["rawSelector"], fault))
+    Some(FieldError::invalid(format!("{field}.rawSelector"), &selector["rawSelector"], fault))
 }
 
 /// The user that a review is about.
