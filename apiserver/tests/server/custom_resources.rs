@@ -406,8 +406,11 @@ async fn a_definitions_status_is_a_subresource_and_definitions_go_as_a_collectio
     status["status"]["conditions"].as_array_mut().unwrap().push(mine);
     let updated = server.put(&path, &status).await.ok();
     assert_eq!(condition(&updated, "Mine"), "True");
+    // It may be gone before anybody looks, so the watch begins before.
+    let since = updated["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = server.watch(&format!("{DEFINITIONS}?watch=true&resourceVersion={since}")).await;
     server.delete(&format!("{DEFINITIONS}?labelSelector=test%3Done")).await.ok();
-    server.definition_is("it is gone", |event| event["type"] == "DELETED").await;
+    while watch.event().await.unwrap()["type"] != "DELETED" {}
     assert!(server.get(DEFINITIONS).await.ok()["items"].as_array().unwrap().is_empty());
 }
 
