@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { Writable, PassThrough } from 'node:stream';
 import { createRequire } from 'node:module';
 
-const k8s = createRequire(`${process.env.NODE_PACKAGES}/`)('@kubernetes/client-node');
+const k8s = await import(createRequire(`${process.env.NODE_PACKAGES}/`).resolve('@kubernetes/client-node'));
 
 const config = new k8s.KubeConfig();
 config.loadFromDefault();
@@ -13,9 +13,9 @@ const core = config.makeApiClient(k8s.CoreV1Api);
 const namespace = 'default';
 // What never comes is a failure that says so.
 setTimeout(() => {
-  console.error('waited in vain for a minute');
+  console.error('waited in vain for three minutes');
   process.exit(1);
-}, 60_000).unref();
+}, 180_000).unref();
 
 /** Resolves with the first object for which `event` fires and `fits` says so. */
 const seen = (informer, event, fits) =>

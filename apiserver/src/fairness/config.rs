@@ -19,6 +19,9 @@ use super::{
 };
 use crate::request::{RequestInfo, User};
 
+/// How many queues a level has at most.
+const MOST_QUEUES: usize = 4096;
+
 /// Everything that decides about a request.
 pub(super) struct Config {
     /// In the order in which they are asked.
@@ -191,8 +194,9 @@ fn discipline(level: &Object) -> Option<Discipline> {
     };
     Some(match level.text(&["spec", "limited", "limitResponse", "type"]) {
         "Queue" => Discipline::Queue {
-            queues: number("queues", 64),
-            hand: number("handSize", 8),
+            // Queues are made at once; beyond this many one more makes no collision rarer.
+            queues: number("queues", 64).min(MOST_QUEUES),
+            hand: number("handSize", 8).min(MOST_QUEUES),
             length: number("queueLengthLimit", 50),
         },
         _ => Discipline::Reject,

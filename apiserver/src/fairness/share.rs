@@ -32,7 +32,8 @@ pub(super) fn bounds(claims: &[Claim], total: u32) -> Vec<Bounds> {
     let of = |claim: &Claim| {
         let nominal = nominal(claim);
         let percent = |percent: u32| (f64::from(nominal) * f64::from(percent) / 100.0).round() as u32;
-        let upper = claim.borrowing_percent.map_or(all, |limit| (nominal + percent(limit)).min(all));
+        let upper =
+            claim.borrowing_percent.map_or(all, |limit| nominal.saturating_add(percent(limit)).min(all));
         Bounds { nominal, lower: nominal - percent(claim.lendable_percent).min(nominal), upper }
     };
     claims.iter().map(of).collect()
@@ -108,6 +109,7 @@ mod tests {
             ]
         );
         assert_eq!(bounds(&[claim(0, 0, None)], 600), [Bounds::default()]);
+        assert_eq!(bounds(&[claim(1, 0, Some(i32::MAX as u32))], 600)[0].upper, 600);
     }
 
     #[test]

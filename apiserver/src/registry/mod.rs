@@ -239,13 +239,20 @@ impl Registry {
         let key = key::key(kind, namespace, name)?;
         let value = self.encoded(kind, object).await?;
         // Whoever deletes the definition waits for those who create while they may.
-        let _creation = self.kinds.creation(kind).await?;
+        let creation = self.kinds.creation(kind).await?;
         let lifetime = (kind.storage == "events").then_some(EVENT_LIFETIME);
-        let revision = self
-            .store
-            .create(&key, value.clone(), lifetime)
-            .await
-            .map_err(|error| write_failed(error, kind, name))?;
+        let created = if kind.custom.is_some() {
+            // The leave lasts as long as the write, also when nobody waits for the answer any more.
+            let (store, key, value) = (self.store.clone(), key.clone(), value.clone());
+            let write = async move {
+                let _creation = creation;
+                store.create(&key, value, lifetime).await
+            };
+            tokio::spawn(write).await.map_err(Status::internal)?
+        } else {
+            self.store.create(&key, value.clone(), lifetime).await
+        };
+        let revision = created.map_err(|error| write_failed(error, kind, name))?;
         self.wrote(kind, revision).await?;
         let created = KeyValue { key: key.into(), value, create_revision: revision, mod_revision: revision };
         Entry::unindexed(kind, &created).map(Arc::new)

@@ -219,7 +219,7 @@ impl State {
         self.hooks.authenticator.strip(&mut parts.headers);
         let request = Request::from_parts(parts, body);
         let turn = self.fairness.turn(&self.registry, &user, info, query, class).await;
-        let _seat = match turn {
+        let seat = match turn {
             Turn::Now(seat) => seat,
             Turn::Never(refusal) => return Ok(refusal),
         };
@@ -231,8 +231,11 @@ impl State {
         if let Some((group, version)) = aggregation::addressed(&info.path)
             && let Some(service) = self.aggregation.find(&self.registry, group, version).await?
         {
+            // Its answer may begin only with its first event; until then it is the other server that counts it.
+            let _seat = (info.verb != "watch").then_some(seat);
             return self.aggregation.carry_on(&self.registry, &service, &user, request).await;
         }
+        let _seat = seat;
         match info.is_resource {
             true => verbs::serve(self, info, query, &user, request).await,
             false => paths::serve(self, info, query, &user, request).await,

@@ -168,7 +168,11 @@ impl Listing<'_> {
     async fn stored_page(&self, revision: Revision, after: Option<&str>) -> Result<Page, Status> {
         let prefix = self.prefix();
         let limit = self.options.limit;
-        let chunk = if limit > 0 && self.selection.is_everything() { CHUNK.min(limit + 1) } else { CHUNK };
+        let chunk = if limit > 0 && self.selection.is_everything() {
+            CHUNK.min(limit.saturating_add(1))
+        } else {
+            CHUNK
+        };
         let mut after = after.map(|after| self.key_prefix() + after);
         let mut found = Vec::new();
         let mut count = None;

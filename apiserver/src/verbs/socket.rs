@@ -4,6 +4,7 @@
 //! that keep the connection alive and end it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::Status;
 use axum::body::Body;
@@ -16,8 +17,8 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Mutex,
+    time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::registry::Registry;
 
@@ -25,6 +26,8 @@ use crate::registry::Registry;
 const MAGIC: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Longer frames nobody has a reason to send.
 const LONGEST: u64 = 4096;
+/// How long a client may take to read the end.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
@@ -83,34 +86,24 @@ pub(super) fn carried(
 async fn serve(connection: impl AsyncRead + AsyncWrite, opcode: u8, body: Body) {
     let (reader, writer) = io::split(connection);
     let writer = Mutex::new(writer);
-    let gone = CancellationToken::new();
-    let sending = gone.run_until_cancelled(send(&writer, opcode, body));
-    let listening = async {
-        let heard = listen(reader, &writer).await;
-        gone.cancel();
-        heard
+    let ended = tokio::select! {
+        sent = send(&writer, opcode, body) => sent,
+        heard = listen(reader, &writer) => heard,
     };
-    tokio::pin!(listening);
-    tokio::select! {
-        sent = sending => {
-            if let Some(Err(error)) = sent {
-                tracing::debug!(%error, "a watch over WebSocket broke");
-            }
-        }
-        heard = &mut listening => {
-            if let Err(error) = heard {
-                tracing::debug!(%error, "a watch over WebSocket broke");
-            }
-        }
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a watch over WebSocket broke");
     }
-    let mut writer = writer.lock().await;
+    let mut writer = writer.into_inner();
     // 1000: everything has been said.
     let farewell = async {
         writer.write_all(&frame(CLOSE, &1000_u16.to_be_bytes())).await?;
         writer.shutdown().await
     };
-    if let Err(error) = farewell.await {
-        tracing::trace!(%error, "the client has gone before its watch");
+    // A client that does not read has no claim to it.
+    match timeout(FAREWELL, farewell).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::trace!(%error, "the client has gone before its watch"),
+        Err(_) => tracing::trace!("the client did not read to the end of its watch"),
     }
 }
 
