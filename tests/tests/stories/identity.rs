@@ -51,9 +51,9 @@ fn certificate(cluster: &Cluster, name: &str, subject: &str) -> String {
 fn a_certificate_by_request_makes_a_user_with_the_roles_of_its_groups() {
     let cluster = Cluster::start();
     let files = certificate(&cluster, "ann", "/O=dev/O=ops/CN=ann");
-    let as_ann = |words: &str| {
-        cluster.kubectl(&format!("--client-certificate={files}.crt --client-key={files}.key {words}"))
-    };
+    let credentials = format!("--client-certificate={files}.crt --client-key={files}.key");
+    cluster.kubectl(&format!("config set-credentials ann {credentials}")).ok();
+    let as_ann = |words: &str| cluster.kubectl(&format!("--user=ann {words}"));
     let who: Value = serde_json::from_str(&as_ann("auth whoami -o json").ok()).unwrap();
     assert_eq!(who["status"]["userInfo"]["username"], "ann");
     assert_eq!(
