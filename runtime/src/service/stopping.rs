@@ -19,14 +19,17 @@ impl Shared {
     /// Sends the stop signal of a container, so that it arrives. Ends when it has, which may be never.
     pub(super) async fn ask_to_stop(&self, container: &Container) -> Result<(), Error> {
         let signal = container.record.stop_signal;
+        // Looked at before it is asked: in between it may get its handler, and what it was asked is lost all the same.
+        // Rather does it hear twice.
+        let deaf = match container.state() {
+            ContainerState::Running(started) if is_deaf(started.pid, signal) => Some(started.pid),
+            _ => None,
+        };
         self.signal(container, signal).await?;
         failpoint::reach("stop.asked");
-        let ContainerState::Running(started) = container.state() else { return Ok(()) };
-        if !is_deaf(started.pid, signal) {
-            return Ok(());
-        }
+        let Some(pid) = deaf else { return Ok(()) };
         let (mut pause, longest) = LOOK_AGAIN;
-        while is_deaf(started.pid, signal) {
+        while is_deaf(pid, signal) {
             tokio::time::sleep(pause).await;
             pause = longest.min(pause * 2);
         }
