@@ -65,7 +65,8 @@ pub fn go_duration(duration: Duration) -> String {
     }
 }
 
-/// Reads a duration as Go writes it: numbers with units, such as `1h30m` or `1.5s`; none below zero.
+/// Reads a duration as Go writes it: numbers with units, such as `1h30m` or `1.5s`; none below zero, nor more than Go's
+/// 64 bits of nanoseconds.
 pub fn parse_go_duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, f64); 7] =
         [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
@@ -81,7 +82,8 @@ pub fn parse_go_duration(text: &str) -> Option<Duration> {
         let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
         seconds += number.parse::<f64>().ok()? * factor;
         if after.is_empty() {
-            return Duration::try_from_secs_f64(seconds).ok();
+            let is_held = |read: &Duration| i64::try_from(read.as_nanos()).is_ok();
+            return Duration::try_from_secs_f64(seconds).ok().filter(is_held);
         }
         rest = after;
     }
@@ -132,7 +134,8 @@ mod tests {
             [read("1m30s"), read("1.5h"), read("90s"), read("20ms"), read("0")],
             [Some(90_000), Some(5_400_000), Some(90_000), Some(20), Some(0)]
         );
-        for wrong in ["", "90", "1m30", "-1s", "1d", "s", "1.2.3s"] {
+        assert_eq!(read("2562047h"), Some(9_223_369_200_000));
+        for wrong in ["", "90", "1m30", "-1s", "1d", "s", "1.2.3s", "2562048h", "99999999999999h"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }
