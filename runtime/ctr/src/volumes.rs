@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::fchown;
 use runtime::image::Image;
@@ -65,20 +66,65 @@ fn fill_one(root: &OwnedFd, volume: &Volume, folder: &Path) -> Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
         source => source?,
     };
+    if volume.source.exists() {
+        return copy_into(&volume.source, &source);
+    }
     // It appears whole: a container that shares the volume may come at any time.
     let unfinished = folder.join("volume");
     fs::create_dir(&unfinished)?;
-    let target = open_in(fs::File::open(folder)?, Path::new("volume"), flags, 0, Links::Refused)?;
-    tree::copy_content(&source, &target, Manner { owner: Owner::Kept, is_here: false })?;
-    let status = fstat(&source)?;
-    fchown(&target, Some(status.st_uid.into()), Some(status.st_gid.into()))?;
-    fchmod(&target, Mode::from_bits_truncate(status.st_mode & 0o7777))?;
+    copy_into(&unfinished, &source)?;
     fs::create_dir_all(volume.source.parent().unwrap_or(Path::new("/")))?;
-    match fs::rename(&unfinished, &volume.source) {
+    match renameat2(AT_FDCWD, &unfinished, AT_FDCWD, &volume.source, RenameFlags::RENAME_NOREPLACE) {
         // Somebody else was faster.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-            Ok(fs::remove_dir_all(&unfinished)?)
-        }
+        Err(nix::Error::EEXIST) => Ok(fs::remove_dir_all(&unfinished)?),
+        // A file system that cannot tell.
+        Err(nix::Error::EINVAL) => Ok(fs::rename(&unfinished, &volume.source)?),
         result => Ok(result?),
+    }
+}
+
+/// Makes an empty directory like another one. It stays the same directory: a container that runs may see it.
+fn copy_into(place: &Path, source: &OwnedFd) -> Result<()> {
+    let target = OwnedFd::from(fs::File::open(place)?);
+    tree::copy_content(source, &target, Manner { owner: Owner::Kept, is_here: false })?;
+    let status = fstat(source)?;
+    fchown(&target, Some(status.st_uid.into()), Some(status.st_gid.into()))?;
+    Ok(fchmod(&target, Mode::from_bits_truncate(status.st_mode & 0o7777))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+    use crate::definition::Spread;
+
+    #[test]
+    fn an_empty_volume_that_somebody_may_have_mounted_stays_the_same_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let at = |path: &str| top.path().join(path);
+        for path in ["image/data", "folder", "volumes/known"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::write(at("image/data/file"), "of image").unwrap();
+        fs::set_permissions(at("image/data"), fs::Permissions::from_mode(0o751)).unwrap();
+        let root = OwnedFd::from(fs::File::open(at("image")).unwrap());
+        let known = fs::metadata(at("volumes/known")).unwrap().ino();
+        for name in ["known", "new"] {
+            let volume = Volume {
+                name: Some(name.to_owned()),
+                anonymous: false,
+                source: at("volumes").join(name),
+                target: "/data".to_owned(),
+                read_only: false,
+                no_copy: false,
+                propagation: Spread::default(),
+            };
+            fill_one(&root, &volume, &at("folder")).unwrap();
+            assert_eq!(fs::read_to_string(volume.source.join("file")).unwrap(), "of image");
+            assert_eq!(fs::metadata(&volume.source).unwrap().mode() & 0o7777, 0o751);
+        }
+        assert_eq!(fs::metadata(at("volumes/known")).unwrap().ino(), known);
+        assert!(is_empty(&at("folder")));
     }
 }
