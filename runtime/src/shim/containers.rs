@@ -85,6 +85,13 @@ pub enum News {
 }
 
 impl Forked {
+    /// Whether it may go on: its start has not failed, and whoever waits for its end is still there, and would have
+    /// ended it otherwise.
+    pub fn is_wanted(&self) -> bool {
+        let is_forsaken = self.role == (Role::Exec { detached: false }) && self.waiting.is_none();
+        self.failure.is_none() && !is_forsaken
+    }
+
     /// Hears what the process has told since.
     pub fn listen(&mut self) -> io::Result<News> {
         let Some(channel) = &self.channel else { return Ok(News::Nothing) };
@@ -99,10 +106,14 @@ impl Forked {
                 Ok(News::Executed)
             }
             ([b'T', ..], Some(terminal)) => Ok(News::Terminal(terminal)),
-            ([b'P', pid @ ..], Some(pidfd)) => {
+            ([b'T', ..], None) => without_descriptor(self.pid),
+            ([b'P', pid @ ..], pidfd) => {
                 let pid = std::str::from_utf8(pid).ok().and_then(|pid| pid.parse().ok());
                 let pid = pid.ok_or_else(|| io::Error::other("a process told no number"))?;
-                Ok(News::Succeeded(Child { pid, pidfd }))
+                match pidfd {
+                    Some(pidfd) => Ok(News::Succeeded(Child { pid, pidfd })),
+                    None => without_descriptor(pid),
+                }
             }
             ([b'W', warning @ ..], _) => Ok(News::Warning(String::from_utf8_lossy(warning).into_owned())),
             ([b'D', steps @ ..], _) => {
@@ -111,6 +122,12 @@ impl Forked {
             ([_, message @ ..], _) => Ok(News::Failed(String::from_utf8_lossy(message).into_owned())),
         }
     }
+}
+
+/// The shim had no room for what came with the message: without it, the process that it was for cannot be served.
+fn without_descriptor(pid: i32) -> io::Result<News> {
+    process::kill_child(pid)?;
+    Ok(News::Failed("too many open files".to_owned()))
 }
 
 /// Starts the first process of a container; tells its number, and where it tells how it fares.
@@ -433,4 +450,78 @@ pub fn ran_out_of_memory(groups: &Membership) -> bool {
     let file: Option<PathBuf> = groups.out_of_memory_file();
     let content = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
     out_of_memory_kills_in(&content) > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    fn forked(pid: i32, role: Role, channel: Option<OwnedFd>) -> Forked {
+        Forked {
+            pid,
+            role,
+            channel,
+            terminal: None,
+            attached: Vec::new(),
+            failure: None,
+            warnings: Vec::new(),
+            steps: Vec::new(),
+            waiting: None,
+        }
+    }
+
+    #[test]
+    fn only_what_has_not_failed_and_somebody_waits_for_goes_on() {
+        let waiting = |role, waiting, failure: Option<&str>| {
+            let failure = failure.map(str::to_owned);
+            Forked { waiting, failure, ..forked(1, role, None) }.is_wanted()
+        };
+        for role in [Role::First("main".into()), Role::Exec { detached: true }] {
+            assert!(waiting(role.clone(), None, None));
+            assert!(!waiting(role, Some(7), Some("too many open files")));
+        }
+        let watched = Role::Exec { detached: false };
+        assert!(waiting(watched.clone(), Some(7), None));
+        assert!(!waiting(watched, None, None));
+    }
+
+    /// What the shim makes of a message that comes without its descriptor, and how the process has ended.
+    fn heard(message: impl FnOnce(u32) -> String) -> (News, Option<i32>) {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let (channel, theirs) = channel().unwrap();
+        socket::send(&theirs, message(child.id()).as_bytes(), &[]).unwrap();
+        let mut forked = forked(child.id() as i32, Role::Exec { detached: true }, Some(channel));
+        (forked.listen().unwrap(), child.wait().unwrap().signal())
+    }
+
+    #[test]
+    fn a_process_whose_descriptor_the_shim_has_no_room_for_is_killed() {
+        let terminal = heard(|_| "T".to_owned());
+        let successor = heard(|pid| format!("P{pid}"));
+        for (news, signal) in [terminal, successor] {
+            assert!(matches!(news, News::Failed(reason) if reason == "too many open files"));
+            assert_eq!(signal, Some(libc::SIGKILL));
+        }
+    }
+
+    #[test]
+    fn nobody_else_than_a_child_is_killed_by_its_number() {
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 1000 & echo $!; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).unwrap();
+        let grandchild: i32 = line.trim().parse().unwrap();
+        process::kill_child(grandchild).unwrap();
+        let grandchild = nix::unistd::Pid::from_raw(grandchild);
+        nix::sys::signal::kill(grandchild, nix::sys::signal::Signal::SIGKILL).expect("it is alive");
+        // Its parent has buried it, which no killed process does.
+        assert_eq!(child.wait().unwrap().signal(), None);
+    }
 }

@@ -411,19 +411,17 @@ impl Shim {
     fn succeeded(&mut self, position: usize, child: Child) {
         let forked = &mut self.processes[position];
         forked.pid = child.pid;
-        match &forked.role {
-            // Whoever asked for it has left, and would have ended it had it been known.
-            Role::Exec { detached: false } if forked.waiting.is_none() => {
-                if let Err(error) = process::pidfd_signal(&child.pidfd, libc::SIGKILL) {
-                    self.complain(format!("failed to kill a process: {error}"));
-                }
-            }
-            Role::Exec { .. } => {}
-            Role::First(name) => {
-                if let Some(container) = self.containers.get_mut(name) {
-                    container.pidfd = child.pidfd;
-                }
-            }
+        let killed = match forked.is_wanted() {
+            true => Ok(()),
+            false => process::pidfd_signal(&child.pidfd, libc::SIGKILL),
+        };
+        if let Role::First(name) = &forked.role
+            && let Some(container) = self.containers.get_mut(name)
+        {
+            container.pidfd = child.pidfd;
+        }
+        if let Err(error) = killed {
+            self.complain(format!("failed to kill a process: {error}"));
         }
     }
 

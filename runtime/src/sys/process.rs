@@ -147,6 +147,19 @@ pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     }
 }
 
+/// Kills a child by its number, for want of a handle; whoever is not a child that waits to be reaped is left alone.
+pub fn kill_child(pid: i32) -> io::Result<()> {
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let pid = nix::unistd::Pid::from_raw(pid);
+    // Nobody else gets its number before it is reaped, which is up to us.
+    let asked = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT);
+    match asked {
+        Err(nix::Error::ECHILD) => Ok(()),
+        asked => Ok(asked.and_then(|_| kill(pid, Signal::SIGKILL))?),
+    }
+}
+
 /// Joins namespaces of the process behind a pidfd, or the one namespace behind its file.
 pub fn join_namespaces(of: impl AsFd, namespaces: libc::c_int) -> io::Result<()> {
     // SAFETY: only numbers are passed.
