@@ -84,10 +84,10 @@ impl Links {
         }
     }
 
-    /// Whether the caller's network namespace has a link of this name. Takes no lock of the kernel's that others wait
-    /// for.
+    /// Whether the caller's network namespace has a link of this name; one that cannot be asked for may be there. Takes
+    /// no lock of the kernel's that others wait for.
     pub fn is_there(name: &str) -> bool {
-        nix::net::if_::if_nametoindex(name).is_ok()
+        !matches!(nix::net::if_::if_nametoindex(name), Err(nix::errno::Errno::ENODEV))
     }
 
     /// Makes sure that a bridge is there, up, and has `address`; returns its index.
@@ -233,4 +233,23 @@ fn tolerate(result: Result<(), rtnetlink::Error>, errno: i32) -> Result<(), rtne
 
 fn is(error: &rtnetlink::Error, errno: i32) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    use super::*;
+
+    #[test]
+    fn only_a_link_that_the_kernel_does_not_know_is_gone() {
+        assert!(Links::is_there("lo"));
+        assert!(!Links::is_there("no-such-link"));
+        // Without a descriptor nobody can be asked.
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        let is_there = Links::is_there("no-such-link");
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(is_there);
+    }
 }
