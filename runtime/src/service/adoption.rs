@@ -33,18 +33,21 @@ pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<(), RuntimeError> {
     let adopting = entries.into_iter().map(|entry| async move {
         let id = entry.file_name().to_string_lossy().into_owned();
         let adopted = adopt_sandbox(shared, &id, PodDirectory(entry.path())).await;
-        adopted.inspect_err(|error| tracing::error!(sandbox = id, %error, "a pod cannot be adopted")).is_ok()
+        let failed =
+            adopted.inspect_err(|error| tracing::error!(sandbox = id, %error, "a pod cannot be adopted"));
+        failed.is_err().then_some(id)
     });
-    let adopted = futures::future::join_all(adopting).await;
-    if adopted.contains(&false) {
+    let failed: Vec<String> = futures::future::join_all(adopting).await.into_iter().flatten().collect();
+    if failed.is_empty() {
+        forget_orphans(shared)?;
+        remove_unknown_groups(shared).await;
+    } else {
         // What seems to be nobody's may be theirs.
-        tracing::warn!("nothing is cleaned up before all pods have been adopted");
-        return Ok(());
+        tracing::warn!("no layer and no control group is cleaned up before all pods have been adopted");
     }
-    forget_orphans(shared)?;
-    remove_unknown_groups(shared).await;
     if let Some(network) = &shared.config.network {
-        let live = shared.live_sandboxes();
+        let mut live = shared.live_sandboxes();
+        live.extend(failed);
         if let Err(error) = network.retain(&live).await {
             tracing::warn!(%error, "failed to free the addresses of pods that are gone");
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cri::RuntimeService;
 use cri::v1::*;
 
+use crate::survival::shim_of;
 use crate::world::in_world;
 
 #[test]
@@ -56,6 +57,55 @@ fn pods_have_addresses_and_reach_each_other() {
             assert!(Instant::now() < deadline, "{noted} addresses are noted: {links}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        network.cleanup().await.unwrap();
+        world
+    });
+}
+
+#[test]
+fn one_pod_that_cannot_be_read_keeps_no_address_of_others_taken() {
+    in_world(|world| async move {
+        let addresses = world.directory.path().join("addresses");
+        let network = net::PodNetwork::new(net::Config {
+            bridge: "coracle0".into(),
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            state_dir: addresses.clone(),
+        });
+        let network = Arc::new(network.unwrap());
+        let world = world.with_network(network.clone()).await;
+        let runtime_config =
+            RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() }) };
+        let request = UpdateRuntimeConfigRequest { runtime_config: Some(runtime_config) };
+        world.runtime.update_runtime_config(request).await.unwrap();
+        let (bad, gone) = (world.sandbox().await, world.sandbox().await);
+        let noted = |sandbox: &str| {
+            let notes = std::fs::read_dir(&addresses).unwrap().flatten();
+            notes
+                .filter_map(|note| std::fs::read_to_string(note.path()).ok())
+                .any(|note| note.contains(sandbox))
+        };
+        assert!(noted(&bad) && noted(&gone));
+        let pods = world.config.state.join("pods");
+        let (config, aside) = (pods.join(&bad).join("config.pb"), pods.join(&bad).join("config.aside"));
+        let world = world
+            .restart_after(|_| {
+                let shim = shim_of(&gone);
+                nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
+                std::fs::remove_dir_all(pods.join(&gone)).unwrap();
+                std::fs::rename(&config, &aside).unwrap();
+                // What the system refuses to read.
+                std::fs::create_dir(&config).unwrap();
+            })
+            .await;
+        assert!(noted(&bad) && !noted(&gone));
+        let world = world
+            .restart_after(|_| {
+                std::fs::remove_dir(&config).unwrap();
+                std::fs::rename(&aside, &config).unwrap();
+            })
+            .await;
+        let request = RemovePodSandboxRequest { pod_sandbox_id: bad };
+        world.runtime.remove_pod_sandbox(request).await.unwrap();
         network.cleanup().await.unwrap();
         world
     });
