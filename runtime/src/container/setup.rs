@@ -10,7 +10,8 @@
 //! A process that joins a pid namespace where others live already: those with CAP_SYS_PTRACE see through it, by
 //! `/proc/<pid>/root` and by its descriptors, and may take its rights over. It goes in there only when the node's tree
 //! is out of sight, no descriptor of the shim is open, and it may do no more than its program (and, without
-//! no_new_privs, load its filter).
+//! no_new_privs, load its filter). This holds from Linux 6.18 on: before, a child that makes the container's procfs is
+//! in there for a moment with the node's tree and CAP_SYS_ADMIN.
 
 use std::path::{Path, PathBuf};
 

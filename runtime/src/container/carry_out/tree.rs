@@ -1,5 +1,10 @@
 //! What the container sees: its root with the kernel's file systems, devices and volumes in it. Every place is found
 //! by the kernel below the open root, and every mount is attached to an open place.
+//!
+//! That nobody in a shared pid namespace gets at the node by a process of ours (see [`crate::container::setup`]) needs
+//! Linux 6.18, where a procfs can be made from outside. On older kernels a child makes it in there, and while it lives,
+//! those with CAP_SYS_PTRACE may take it over: it holds no descriptor but its channel and no capability but the one
+//! that it needs, but the node's tree is its root.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -44,11 +49,16 @@ fn procfs_of(namespace: &OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// What it takes to make a procfs.
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
 /// The same, made by a child that lives no longer than that.
 fn procfs_of_child() -> io::Result<OwnedFd> {
     let (ours, theirs) = socket::message_pair()?;
     let Some(child) = process::fork(0, None)? else {
-        let made = Filesystem::open(c"proc").and_then(|procfs| procfs.mount(PROTECTED));
+        let narrowed = process::close_from(3, &theirs)
+            .and_then(|()| process::set_capabilities(CAP_SYS_ADMIN, CAP_SYS_ADMIN, 0));
+        let made = narrowed.and_then(|()| Filesystem::open(c"proc")?.mount(PROTECTED));
         let sent = made.and_then(|procfs| socket::send(&theirs, b"P", &[procfs]));
         process::exit_now(if sent.is_ok() { 0 } else { 1 })
     };
