@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cri::v1::*;
 use cri::{EventStream, RuntimeService};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use runtime::{Config, Runtime, ShimCommand};
 use sha2::{Digest, Sha256};
 
@@ -24,22 +25,16 @@ pub struct World {
     pub directory: Directory,
 }
 
-/// Where a test works: its own, or another process's.
-pub enum Directory {
-    Own(tempfile::TempDir),
-    Other(PathBuf),
-}
+/// Where a test works.
+pub struct Directory(PathBuf);
 
 impl Directory {
     pub fn path(&self) -> &Path {
-        match self {
-            Directory::Own(directory) => directory.path(),
-            Directory::Other(path) => path,
-        }
+        &self.0
     }
 }
 
-/// Runs a test in namespaces of its own, and afterwards looks for what it left.
+/// Runs a test in namespaces of its own, and afterwards looks for what it left. One that fails leaves nothing either.
 pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: needs root");
@@ -56,11 +51,18 @@ pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
     // Threads made from here on are in these namespaces too.
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     executor.block_on(async {
-        let directory = Directory::Own(tempfile::tempdir().unwrap());
+        let directory = tempfile::tempdir().unwrap();
         let group = format!("/coracle-test-{}", std::process::id());
         let before = Census::take(&places(directory.path(), &group));
-        let world = test(World::new(directory, group).await).await;
-        world.assert_nothing_is_left(&before).await;
+        let world = World::new(Directory(directory.path().to_owned()), group).await;
+        let config = world.config.clone();
+        let story = async { test(world).await.assert_nothing_is_left(&before).await };
+        if let Err(panic) = AssertUnwindSafe(story).catch_unwind().await {
+            if let Err(error) = runtime::reset(&config).await {
+                eprintln!("failed to clean up after a failed test: {error}");
+            }
+            resume_unwind(panic);
+        }
     });
 }
 
@@ -102,7 +104,7 @@ impl World {
 
     /// A second server in the directory of a first.
     pub async fn in_directory(directory: PathBuf, group: String) -> World {
-        World::with(Directory::Other(directory), group).await
+        World::with(Directory(directory), group).await
     }
 
     async fn with(directory: Directory, cgroup_parent: String) -> World {
@@ -159,7 +161,7 @@ impl World {
 
     async fn assert_nothing_is_left(self, before: &Census) {
         let places = self.places();
-        let World { runtime, config, directory: _directory } = self;
+        let World { runtime, config, directory: _ } = self;
         for sandbox in runtime.list_pod_sandbox(Default::default()).await.unwrap().items {
             runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.id }).await.unwrap();
         }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -24,7 +25,7 @@ pub struct Done {
     pub err: String,
 }
 
-/// Runs a test in namespaces of its own, and afterwards looks for what it left.
+/// Runs a test in namespaces of its own, and afterwards looks for what it left. One that fails leaves nothing either.
 pub fn in_world(test: impl FnOnce(&World)) {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: needs root");
@@ -40,7 +41,13 @@ pub fn in_world(test: impl FnOnce(&World)) {
         World { directory: tempfile::tempdir().unwrap(), group: format!("/ctr-test-{}", std::process::id()) };
     let archive = busybox_archive(world.path());
     world.ok(&["import", archive.to_str().unwrap()]);
-    test(&world);
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(&world))) {
+        let reset = world.run(&["reset"]);
+        if reset.code != 0 {
+            eprintln!("failed to clean up after a failed test: {reset:?}");
+        }
+        resume_unwind(panic);
+    }
     world.ok(&["reset"]);
     assert_eq!(self::mounts(), mounts, "mounts are left");
     let here = world.path().to_str().unwrap();

@@ -208,8 +208,6 @@ fn host_of(server: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn basic(username: &str, password: &str) -> Option<Credentials> {
@@ -238,10 +236,14 @@ mod tests {
     }
 
     /// A helper that does this after it was told the server. Named by its folder: PATH belongs to all tests.
+    ///
+    /// Another process writes it: a child that a test beside this one forks meanwhile would hold it open for writing.
     fn helper(folder: &Path, body: &str) -> std::path::PathBuf {
         let path = folder.join("docker-credential-test");
-        std::fs::write(&path, format!("#!/bin/sh\nread server\n{body}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let script = folder.join("script");
+        std::fs::write(&script, format!("#!/bin/sh\nread server\n{body}\n")).unwrap();
+        let installed = std::process::Command::new("install").arg("-m755").args([&script, &path]).status();
+        assert!(installed.unwrap().success());
         path
     }
 
