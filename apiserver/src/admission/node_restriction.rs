@@ -4,7 +4,10 @@ use api::{Object, Status};
 use serde_json::{Map, Value};
 
 use super::{forbidden, what};
-use crate::hooks::{Attributes, Operation};
+use crate::{
+    authz::references_of,
+    hooks::{Attributes, Operation},
+};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const RESERVED_PREFIX: &str = "node-restriction.kubernetes.io/";
@@ -116,7 +119,12 @@ fn refuse_references(node: &str, pod: &Object) -> Option<String> {
     if has_volume("clusterTrustBundle") {
         return refuse("clustertrustbundles");
     }
-    (!pod.list(&["spec", "resourceClaims"]).is_empty()).then(|| refuse("resourceclaims")).flatten()
+    if !pod.list(&["spec", "resourceClaims"]).is_empty() {
+        return refuse("resourceclaims");
+    }
+    // Whatever the authorizer would let the node read because of the pod.
+    let references = references_of(pod);
+    references.iter().find(|reference| reference.resource != "pods").and_then(|other| refuse(other.resource))
 }
 
 fn refuse_foreign(node: &str, pod: &Object, verb: &str) -> Option<String> {
@@ -131,8 +139,14 @@ fn refuse_pod_status(node: &str, object: Option<&Object>, old: Option<&Object>) 
             "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
         ));
     }
-    let changed = object.is_some_and(|object| object.labels() != old.labels());
-    changed.then(|| format!("node {node:?} cannot update labels through pod status"))
+    let object = object?;
+    if object.labels() != old.labels() {
+        return Some(format!("node {node:?} cannot update labels through pod status"));
+    }
+    // A node may read the claims that are named there.
+    let claims = ["status", "resourceClaimStatuses"];
+    let is_same = object.list(&claims) == old.list(&claims);
+    (!is_same).then(|| format!("node {node:?} cannot update resource claim statuses"))
 }
 
 fn refuse_node(
@@ -215,6 +229,12 @@ mod tests {
         assert!(refuse_pod_status("n1", Some(&pod("n2")), Some(&pod("n2"))).is_some());
         let relabelled = object(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n1"}}));
         assert!(refuse_pod_status("n1", Some(&relabelled), Some(&pod("n1"))).is_some());
+        let mut claiming = pod("n1");
+        claiming.set(&["status", "resourceClaimStatuses"], json!([{"name": "a", "resourceClaimName": "b"}]));
+        assert_eq!(
+            refuse_pod_status("n1", Some(&claiming), Some(&pod("n1"))).as_deref(),
+            Some(r#"node "n1" cannot update resource claim statuses"#)
+        );
     }
 
     #[test]
@@ -237,6 +257,27 @@ mod tests {
         let env = json!({"containers": [{"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {}}}]}]});
         let refused = mirror(json!([owner]), env);
         assert_eq!(refused.as_deref(), Some(r#"node "n1" can not create pods that reference configmaps"#));
+        let of_volume = |mut volume: Value| {
+            volume["name"] = "v".into();
+            mirror(json!([owner]), json!({"volumes": [volume]})).unwrap_or_default()
+        };
+        let secret = json!({"secretRef": {"name": "s"}});
+        for volume in [
+            json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "s"}}}),
+            json!({"azureFile": {"secretName": "s"}}),
+            json!({"cephfs": secret}),
+            json!({"flexVolume": secret}),
+            json!({"iscsi": secret}),
+            json!({"rbd": secret}),
+            json!({"scaleIO": secret}),
+            json!({"storageos": secret}),
+        ] {
+            let refused = of_volume(volume.clone());
+            assert_eq!(refused, r#"node "n1" can not create pods that reference secrets"#, "{volume}");
+        }
+        let refused = of_volume(json!({"ephemeral": {"volumeClaimTemplate": {}}}));
+        assert_eq!(refused, r#"node "n1" can not create pods that reference persistentvolumeclaims"#);
+        assert_eq!(of_volume(json!({"hostPath": {"path": "/"}})), "");
     }
 
     #[test]

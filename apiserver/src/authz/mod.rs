@@ -28,6 +28,7 @@ use crate::{
     request::{RequestInfo, User},
 };
 pub use node::node_of;
+pub(crate) use node::references_of;
 use node::{Reference, Verdict};
 pub(crate) use policy::aggregated;
 pub use policy::{Policy, Sources};
