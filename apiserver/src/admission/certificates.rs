@@ -3,9 +3,8 @@
 
 use api::{Object, Status};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use serde_json::{Value, json};
-use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
+use x509_parser::{certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer};
 
 use super::forbidden;
 use crate::{
@@ -109,12 +108,22 @@ fn refuse_subject(attributes: &Attributes<'_>, object: &Object) -> Option<String
     if !is_new || object.text(&["spec", "signerName"]) != CLIENT_SIGNER {
         return None;
     }
-    let pem = BASE64_STANDARD.decode(object.text(&["spec", "request"])).ok()?;
-    let request = CertificateSigningRequestDer::from_pem_slice(&pem).ok()?;
-    let (_, request) = X509CertificationRequest::from_der(&request).ok()?;
+    match organizations(object.text(&["spec", "request"])) {
+        None => Some("the certificate signing request cannot be parsed".into()),
+        Some(organizations) => organizations
+            .iter()
+            .any(|name| name == MASTERS)
+            .then(|| format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")),
+    }
+}
+
+/// The groups that a request asks for, read as the signer reads it; `None` where not all of them can be read.
+fn organizations(request: &str) -> Option<Vec<String>> {
+    let pem = BASE64_STANDARD.decode(request).ok()?;
+    let (_, block) = parse_x509_pem(&pem).ok()?;
+    let (_, request) = X509CertificationRequest::from_der(&block.contents).ok()?;
     let subject = &request.certification_request_info.subject;
-    let asks = subject.iter_organization().filter_map(|name| name.as_str().ok()).any(|name| name == MASTERS);
-    asks.then(|| format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"))
+    subject.iter_organization().map(|name| Some(name.as_str().ok()?.to_string())).collect()
 }
 
 #[cfg(test)]
@@ -137,7 +146,7 @@ mod tests {
         }
     }
 
-    fn request(signer: &str, organization: &str) -> Object {
+    fn request(signer: &str, organization: impl Into<rcgen::DnValue>) -> Object {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
         let key = rcgen::KeyPair::generate().unwrap();
@@ -180,5 +189,18 @@ mod tests {
         );
         assert_eq!(refuse_subject(&attributes, &request(CLIENT_SIGNER, "devs")), None);
         assert_eq!(refuse_subject(&attributes, &request("example.com/s", MASTERS)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        let user = User::default();
+        let attributes = attributes(&user, "certificatesigningrequests", "");
+        let hidden = rcgen::string::TeletexString::try_from(MASTERS).unwrap();
+        let hidden = request(CLIENT_SIGNER, rcgen::DnValue::TeletexString(hidden));
+        let mut nonsense = request(CLIENT_SIGNER, "devs");
+        nonsense.set(&["spec", "request"], BASE64_STANDARD.encode("nonsense"));
+        for unreadable in [hidden, nonsense] {
+            assert!(refuse_subject(&attributes, &unreadable).unwrap().contains("cannot be parsed"));
+        }
     }
 }

@@ -152,10 +152,12 @@ pub(super) fn end(request: &CertificateSigningRequest, expires: Option<Timestamp
         decided.filter(|condition| matches!(condition.type_.as_str(), "Approved" | "Denied" | "Failed"));
     let decided =
         decided.filter_map(|condition| condition.last_update_time.as_ref()).map(|time| time.0).max();
-    let by_stage = match stage(request) {
-        Stage::Pending => created + KEPT_PENDING,
-        Stage::Approved | Stage::Done => decided.unwrap_or(created) + KEPT_DECIDED,
+    let (since, kept) = match stage(request) {
+        Stage::Pending => (created, KEPT_PENDING),
+        Stage::Approved | Stage::Done => (decided.unwrap_or(created), KEPT_DECIDED),
     };
+    // Conditions carry whatever time a client wrote into them.
+    let by_stage = since.checked_add(kept).unwrap_or(Timestamp::MAX);
     Some(expires.map_or(by_stage, |expires| expires.min(by_stage)))
 }
 
@@ -231,6 +233,9 @@ mod tests {
         let approved = object(json!({"conditions": condition}));
         assert_eq!((stage(&approved), end(&approved, None)), (Stage::Approved, at("2026-01-01T06:00:00Z")));
         assert_eq!(end(&approved, at("2026-01-01T05:30:00Z")), at("2026-01-01T05:30:00Z"));
+        let late =
+            json!([{"type": "Denied", "status": "True", "lastUpdateTime": Timestamp::MAX.to_string()}]);
+        assert_eq!(end(&object(json!({"conditions": late})), None), Some(Timestamp::MAX));
         let failed = object(json!({"conditions": [{"type": "Failed", "status": "True"}]}));
         assert_eq!(stage(&failed), Stage::Done);
     }

@@ -5,6 +5,7 @@ use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
     pem::parse_x509_pem,
     prelude::FromDer,
+    x509::AttributeTypeAndValue,
 };
 
 /// What is in a request.
@@ -42,9 +43,16 @@ impl Request {
             public_key: info.subject_pki.raw.to_vec(),
             ..Request::default()
         };
-        let texts =
-            |name: &x509_parser::x509::AttributeTypeAndValue<'_>| name.as_str().ok().map(str::to_string);
-        request.common_name = info.subject.iter_common_name().find_map(texts).unwrap_or_default();
+        // What is not read here others may read differently, and the certificate would still carry it.
+        if info.subject.iter_attributes().any(|part| part.as_str().is_err()) {
+            return Err("unable to parse csr: the subject has a part that is no plain text".into());
+        }
+        let texts = |part: &AttributeTypeAndValue<'_>| part.as_str().ok().map(str::to_string);
+        let mut common_names = info.subject.iter_common_name().filter_map(texts);
+        request.common_name = common_names.next().unwrap_or_default();
+        if common_names.next().is_some() {
+            return Err("unable to parse csr: the subject has more than one common name".into());
+        }
         request.organizations = info.subject.iter_organization().filter_map(texts).collect();
         for extension in parsed.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(names) = extension {
@@ -77,5 +85,38 @@ impl Request {
         };
         self.alternative_names.push((tag, content.to_vec()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, string::TeletexString};
+
+    use super::*;
+
+    fn read(parts: Vec<(DnType, DnValue)>) -> Result<Request, String> {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        for (sort, text) in parts {
+            parameters.distinguished_name.push(sort, text);
+        }
+        let key = KeyPair::generate().unwrap();
+        Request::from_pem(parameters.serialize_request(&key).unwrap().pem().unwrap().as_bytes())
+    }
+
+    #[test]
+    fn a_subject_that_can_be_read_in_two_ways_is_refused() {
+        let masters = TeletexString::try_from("system:masters").unwrap();
+        let hidden = vec![
+            (DnType::CommonName, DnValue::from("ann")),
+            (DnType::OrganizationName, DnValue::TeletexString(masters)),
+        ];
+        assert!(read(hidden).unwrap_err().contains("no plain text"));
+        // The same attribute under another name, so that the writer lets it stand twice.
+        let again = DnType::CustomDnType(vec![2, 5, 4, 3]);
+        let twice = vec![(DnType::CommonName, DnValue::from("ann")), (again, DnValue::from("root"))];
+        assert!(read(twice).unwrap_err().contains("more than one common name"));
+        let plain = read(vec![(DnType::CommonName, DnValue::from("ann"))]).unwrap();
+        assert_eq!(plain.common_name, "ann");
     }
 }
