@@ -1,13 +1,14 @@
 //! Secrets of type `kubernetes.io/service-account-token`: fills in the token of the account that they name, and removes
 //! those whose account is gone.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use client::{Cache, ClientError, Next, ObjectKey, Reconcile, Runner, Tolerate, Writer, turn};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{Secret, ServiceAccount},
 };
+use kube::Api;
 use serde_json::{Value, json};
 
 use crate::Context;
@@ -16,6 +17,8 @@ const TYPE: &str = "kubernetes.io/service-account-token";
 const NAME: &str = "kubernetes.io/service-account.name";
 const UID: &str = "kubernetes.io/service-account.uid";
 const CLAIM: &str = "kubernetes.io/serviceaccount";
+/// When to look again while the news of an account is still under way.
+const LAG: Duration = Duration::from_secs(1);
 
 /// Signs claims with the key that the API server trusts. Whoever starts the controllers holds the key.
 #[derive(Clone)]
@@ -79,6 +82,11 @@ impl Reconcile for Tokens {
             Action::Nothing => turn::describe("a token", "there"),
             Action::Delete => {
                 turn::describe("no Secret without its account", "the account is gone");
+                // The account may be newer than what is known of it here.
+                let account = self.account(&key.namespace, name).await?;
+                if plan(&secret, account.as_ref(), &self.root_ca_pem) != Action::Delete {
+                    return Ok(Next::After(LAG));
+                }
                 self.writer.delete(&*secret).await?;
             }
             Action::Fill { with_token } => {
@@ -96,6 +104,16 @@ impl Reconcile for Tokens {
 }
 
 impl Tokens {
+    /// The account as the server has it.
+    async fn account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ClientError> {
+        // The name is what somebody wrote into an annotation, and becomes part of a path.
+        let can_be_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        if !name.bytes().all(can_be_a_name) {
+            return Ok(None);
+        }
+        Api::namespaced(self.writer.client().clone(), namespace).get_opt(name).await
+    }
+
     fn filled(&self, secret: &Secret, account: &ServiceAccount, with_token: bool) -> Option<Secret> {
         let mut filled = secret.clone();
         let uid = account.metadata.uid.clone().unwrap_or_default();
