@@ -5,13 +5,13 @@
 
 use api::Status;
 use axum::body::Body;
-use daemon::proxy::{ForwardError, forward};
+use daemon::proxy::{ForwardError, forward, upgrade_protocol};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 
 use super::{Aggregation, Service};
 use crate::{
-    answer,
+    answer, audit,
     hooks::PeerAddress,
     registry::Registry,
     remote::{self, Failure},
@@ -68,7 +68,9 @@ impl Aggregation {
         let response = answered.map_err(|error| {
             Status::new(503, "ServiceUnavailable", format!("error trying to reach service: {error}"))
         })?;
-        Ok(response.map(Body::new))
+        let mut response = response.map(Body::new);
+        response.extensions_mut().insert(audit::Foreign);
+        Ok(response)
     }
 }
 
@@ -115,6 +117,12 @@ fn prepare(request: &mut Request<Body>, service: &Service, user: &User) -> Resul
 
 /// Says who the user is, and forgets what the client said about it.
 fn identify(headers: &mut HeaderMap, user: &User) -> Result<(), String> {
+    // What the client lists there is taken out on the way; that must not be what is said here.
+    let is_upgrade = upgrade_protocol(headers).is_some();
+    headers.remove(header::CONNECTION);
+    if is_upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
     let is_claim = |name: &HeaderName| {
         let name = name.as_str();
         matches!(name, "authorization" | USER | UID | GROUP)
@@ -158,6 +166,9 @@ fn escaped(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hyper::{server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+
     use super::*;
 
     #[test]
@@ -189,5 +200,34 @@ mod tests {
                 "x-remote-user: jane",
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_client_cannot_take_out_who_it_is() {
+        let (near, far) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            let told = service_fn(|request: Request<Incoming>| async move {
+                let text = |name: &str| {
+                    request.headers().get(name).cloned().unwrap_or(HeaderValue::from_static("-"))
+                };
+                let mut response = Response::new(Body::empty());
+                for name in [USER, GROUP, "upgrade"] {
+                    let saw = HeaderName::try_from(format!("saw-{name}")).unwrap();
+                    response.headers_mut().insert(saw, text(name));
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            });
+            http1::Builder::new().serve_connection(TokioIo::new(far), told).await
+        });
+        let mut request = Request::get("/apis")
+            .header("connection", "X-Remote-User, X-Remote-Group, Upgrade")
+            .header("upgrade", "SPDY/3.1")
+            .body(Body::empty())
+            .unwrap();
+        identify(request.headers_mut(), &User::new("jane", &["devs"])).unwrap();
+        let response = forward(request, async { Ok(near) }).await.unwrap();
+        assert_eq!(response.headers()["saw-x-remote-user"], "jane");
+        assert_eq!(response.headers()["saw-x-remote-group"], "devs");
+        assert_eq!(response.headers()["saw-upgrade"], "SPDY/3.1");
     }
 }

@@ -160,9 +160,17 @@ impl Target {
         let is_full =
             limits.max_megabytes > 0 && *size > 0 && *size + length > limits.max_megabytes * MEGABYTE;
         if is_full {
-            let failed = |source| LogError { what: "put aside", path: path.clone(), source };
-            *file = put_aside(path, limits, Timestamp::now()).map_err(failed)?;
-            *size = 0;
+            let now = Timestamp::now();
+            match put_aside(path, now) {
+                Ok(new) => {
+                    (*file, *size) = (new, 0);
+                    clear(path, limits, now);
+                }
+                // A file that is too long is better than an event that is lost.
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "the audit log cannot be put aside")
+                }
+            }
         }
         file.write_all(line).map_err(|source| LogError { what: "write", path: path.clone(), source })?;
         *size += length;
@@ -174,19 +182,32 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Makes the file a backup, begins a new one and removes the backups that are too many or too old.
-fn put_aside(path: &Path, limits: &Limits, now: Timestamp) -> io::Result<File> {
-    std::fs::rename(path, path.with_file_name(backup_name(path, now)))?;
-    let file = open(path)?;
+/// Makes the file a backup and begins a new one.
+fn put_aside(path: &Path, now: Timestamp) -> io::Result<File> {
+    match std::fs::rename(path, path.with_file_name(backup_name(path, now))) {
+        // Somebody else has put it aside already.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open(path),
+        Err(error) => Err(error),
+        Ok(()) => open(path),
+    }
+}
+
+/// Removes the backups that are too many or too old. What stays behind harms no event: the next time will do.
+fn clear(path: &Path, limits: &Limits, now: Timestamp) {
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        names.extend(entry?.file_name().into_string());
-    }
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "the backups of the audit log cannot be listed");
+            return;
+        }
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     for name in superseded(path, names, limits, now) {
-        std::fs::remove_file(folder.join(name))?;
+        if let Err(error) = std::fs::remove_file(folder.join(&name)) {
+            tracing::warn!(%error, name, "a backup of the audit log cannot be removed");
+        }
     }
-    Ok(file)
 }
 
 /// `audit-2026-01-02T03-04-05.678.log`, as upstream's are called.
@@ -254,6 +275,29 @@ mod tests {
         target.write(&line).unwrap();
         let files: Vec<_> = std::fs::read_dir(dir.path().join("logs")).unwrap().collect();
         assert_eq!(files.len(), 2);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), line.len() as u64);
+    }
+
+    #[test]
+    fn a_line_is_written_though_backups_make_trouble() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("logs");
+        let path = folder.join("audit.log");
+        let limits = Limits { max_megabytes: 1, max_backups: 1, ..Limits::default() };
+        let mut target = Target::open(&path, limits).unwrap();
+        // A backup that is no file cannot be removed as one.
+        std::fs::create_dir(folder.join("audit-2020-01-01T00-00-00.000.log")).unwrap();
+        let line = [b"x".repeat(700 << 10), b"\n".to_vec()].concat();
+        target.write(&line).unwrap();
+        target.write(&line).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), line.len() as u64);
+        // Nowhere to begin a new file: the present one goes on.
+        std::fs::rename(&folder, dir.path().join("away")).unwrap();
+        target.write(&line).unwrap();
+        let present = dir.path().join("away/audit.log");
+        assert_eq!(std::fs::metadata(&present).unwrap().len(), 2 * line.len() as u64);
+        std::fs::create_dir(&folder).unwrap();
+        target.write(&line).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), line.len() as u64);
     }
 

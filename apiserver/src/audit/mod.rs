@@ -14,9 +14,8 @@ mod trail;
 use std::{path::PathBuf, sync::Arc};
 
 pub use log::{Limits, LogError};
-pub(crate) use trail::Trail;
 pub use trail::annotate;
-pub(crate) use trail::saw_body;
+pub(crate) use trail::{Foreign, Trail, saw_body};
 
 use event::Event;
 use policy::Policy;

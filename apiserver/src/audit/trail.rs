@@ -55,6 +55,10 @@ pub(crate) fn saw_body(body: &Bytes) {
     }
 }
 
+/// The mark of an answer that another server gives, whose body passes through and is nobody's business here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foreign;
+
 /// The trail of one request. Without an audit log it is only the request's id.
 pub(crate) struct Trail {
     id: HeaderValue,
@@ -73,6 +77,8 @@ struct Record {
     /// Unknown until it is known who asks.
     verdict: Option<Verdict>,
     annotations: usize,
+    /// Whether the last event has been written.
+    is_complete: bool,
 }
 
 impl Trail {
@@ -92,6 +98,7 @@ impl Trail {
                     event: received(&id, info, request),
                     verdict: None,
                     annotations: 0,
+                    is_complete: false,
                 }),
             })
         });
@@ -161,13 +168,16 @@ impl Trail {
         if recorder.is_long && response.status().as_u16() < 300 {
             let event = recorder.record().at(Stage::ResponseStarted);
             recorder.write(event).await;
-            return response.map(|body| Body::new(Followed { body, recorder: recorder.clone() }));
+            return response.map(|body| Body::new(Followed { body, _recorder: recorder.clone() }));
         }
-        if verdict.level == Level::RequestResponse {
+        // Proxies and logs pass on what others say, as long as it is not this server that refuses.
+        let is_foreign =
+            response.extensions().get::<Foreign>().is_some() || recorder.is_long && failure.is_none();
+        if !is_foreign && verdict.level == Level::RequestResponse {
             response = recorder.copy_body(response, &verdict).await;
         }
         let event = recorder.record().at(Stage::ResponseComplete);
-        recorder.write(event).await;
+        recorder.write_last(event).await;
         response
     }
 
@@ -180,7 +190,7 @@ impl Trail {
             record.event.response_status = status(500, Some(&Status::new(500, "InternalError", message)));
             record.at(Stage::Panic)
         };
-        recorder.write(event).await;
+        recorder.write_last(event).await;
     }
 
     fn annotate(&self, key: String, value: String) {
@@ -226,6 +236,12 @@ impl Recorder {
         }
     }
 
+    /// The same for the last event. Whoever hangs up while it waits leaves it to the end of the recorder.
+    async fn write_last(&self, event: Option<Event>) {
+        self.write(event).await;
+        self.record().is_complete = true;
+    }
+
     /// Whoever was not let in is written down as nobody.
     async fn unauthenticated(
         &self,
@@ -241,7 +257,7 @@ impl Recorder {
             record.event.response_status = status(response.status().as_u16(), failure);
             record.at(Stage::ResponseStarted)
         };
-        self.write(event).await;
+        self.write_last(event).await;
         response
     }
 
@@ -267,6 +283,25 @@ impl Recorder {
     }
 }
 
+/// The end of a long answer, or of a request whose client has hung up.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let record = self.record.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if record.is_complete {
+            return;
+        }
+        if record.event.response_status.is_null() {
+            // In upstream's words.
+            let message = "Connection closed early";
+            record.event.response_status =
+                json!({"metadata": {}, "status": "Success", "message": message, "code": 200});
+        }
+        if let Some(event) = record.at(Stage::ResponseComplete) {
+            self.audit.write_now(&event);
+        }
+    }
+}
+
 impl Record {
     /// The event of a stage, unless the policy leaves it out.
     fn at(&self, stage: Stage) -> Option<Event> {
@@ -278,10 +313,10 @@ impl Record {
     }
 }
 
-/// The body of a long answer; its end completes the trail.
+/// The body of a long answer; its end is that of the recorder.
 struct Followed {
     body: Body,
-    recorder: Arc<Recorder>,
+    _recorder: Arc<Recorder>,
 }
 
 impl http_body::Body for Followed {
@@ -301,15 +336,6 @@ impl http_body::Body for Followed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        let event = self.recorder.record().at(Stage::ResponseComplete);
-        if let Some(event) = event {
-            self.recorder.audit.write_now(&event);
-        }
     }
 }
 
@@ -465,6 +491,64 @@ mod tests {
         request.extensions_mut().insert(PeerAddress("198.51.100.1:80".parse().unwrap()));
         assert_eq!(sources(&request), ["192.0.2.1", "192.0.2.2", "198.51.100.1"]);
         assert_eq!(sources(&Request::new(Body::empty())), ["127.0.0.1"]);
+    }
+
+    /// What a request to `/version` leaves behind when this happens to its trail.
+    async fn stages<F: Future<Output = ()>>(
+        happens: impl FnOnce(Arc<Trail>, RequestInfo) -> F,
+    ) -> Vec<Value> {
+        let dir = tempfile::tempdir().unwrap();
+        let policy_file = dir.path().join("policy.yaml");
+        let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse}]\n\
+                      omitStages: [RequestReceived]\n";
+        std::fs::write(&policy_file, policy).unwrap();
+        let log_path = dir.path().join("audit.log");
+        let limits = super::super::Limits::default();
+        let settings = super::super::Settings { policy_file, log_path: log_path.clone(), limits };
+        let audit = Audit::open(&settings).unwrap();
+        let request = Request::get("/version").body(Body::empty()).unwrap();
+        let query = crate::request::Query::of(request.uri()).unwrap();
+        let info = RequestInfo::read(request.method(), request.uri(), &query);
+        let trail = Trail::begin(Some(&audit), &info, &request);
+        trail.authenticated(&User::new("ann", &[]), &info).await;
+        happens(trail, info).await;
+        audit.flushed().await;
+        let text = std::fs::read_to_string(log_path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_leaves_one_event() {
+        let events = stages(|trail, _| async move { drop(trail) }).await;
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0]["stage"], "ResponseComplete");
+        assert_eq!(events[0]["responseStatus"]["message"], "Connection closed early");
+    }
+
+    #[tokio::test]
+    async fn an_answer_leaves_one_event_and_so_does_a_panic() {
+        let events = stages(|trail, info| async move {
+            drop(trail.answered(&info, Response::new(Body::from(r#"{"a": 1}"#)), None).await);
+        });
+        let events = events.await;
+        assert_eq!((events.len(), &events[0]["stage"]), (1, &json!("ResponseComplete")));
+        assert_eq!(events[0]["responseObject"], json!({"a": 1}));
+        let events = stages(|trail, _| async move { trail.panicked("ouch").await }).await;
+        assert_eq!((events.len(), &events[0]["stage"]), (1, &json!("Panic")));
+    }
+
+    #[tokio::test]
+    async fn what_another_server_answers_is_not_collected() {
+        let events = stages(|trail, info| async move {
+            // A body that never ends.
+            let endless = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+            let mut response = Response::new(Body::from_stream(endless));
+            response.extensions_mut().insert(Foreign);
+            drop(trail.answered(&info, response, None).await);
+        });
+        let events = events.await;
+        assert_eq!((events.len(), &events[0]["stage"]), (1, &json!("ResponseComplete")));
+        assert_eq!(events[0]["responseStatus"]["code"], 200);
     }
 
     #[test]
