@@ -177,6 +177,10 @@ impl Admission {
                 limits::validate(attributes, object, &limits)?;
                 warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
+            ("", "pods", "resize") => {
+                let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
+                limits::validate(attributes, object, &limits)?;
+            }
             ("", "pods", "ephemeralcontainers") => {
                 warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
@@ -221,7 +225,7 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Status> {
         let Some(object) = object else { return Ok(()) };
-        if attributes.namespace.is_empty() || !attributes.subresource.is_empty() {
+        if attributes.namespace.is_empty() || !matches!(attributes.subresource, "" | "resize") {
             return Ok(());
         }
         let quotas = self.of_namespace(&self.quotas, registry, attributes.namespace).await?;
