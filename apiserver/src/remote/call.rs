@@ -22,6 +22,8 @@ use crate::registry::Registry;
 
 /// How long an answer may be.
 const MAX_ANSWER: usize = 32 << 20;
+/// How much of what it says about an error is passed on, in bytes, as upstream.
+const MAX_ERROR_TEXT: usize = 2048;
 /// How long a connection is kept that nobody needs.
 const IDLE: Duration = Duration::from_secs(60);
 /// How many of them are kept for one server.
@@ -196,7 +198,7 @@ fn refusal(code: StatusCode, bytes: &Bytes) -> String {
     if let ("Status", Some(message)) =
         (status["kind"].as_str().unwrap_or_default(), status["message"].as_str())
     {
-        return message.to_string();
+        return cut(message).to_string();
     }
     let text = String::from_utf8_lossy(bytes);
     match code.as_u16() {
@@ -209,9 +211,14 @@ fn refusal(code: StatusCode, bytes: &Bytes) -> String {
         429 => "the server has received too many requests and has asked us to try again later".into(),
         503 => "the server is currently unable to handle the request".into(),
         504 => "the server was unable to return a response in the time allotted, but may still be processing the request".into(),
-        500.. => format!("an error on the server ({:?}) has prevented the request from succeeding", text.trim()),
+        500.. => format!("an error on the server ({:?}) has prevented the request from succeeding", cut(&text).trim()),
         code => format!("the server responded with the status code {code} but did not return more information"),
     }
+}
+
+/// As much of a text as is told.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_ERROR_TEXT)]
 }
 
 #[cfg(test)]
@@ -235,6 +242,10 @@ mod tests {
             "failed to call webhook: the server could not find the requested resource"
         );
         assert_eq!(said(403, r#"{"kind": "Status", "message": "no"}"#), "failed to call webhook: no");
+        let long = "é".repeat(4000).leak();
+        assert!(said(500, long).len() < 2200);
+        let status = format!(r#"{{"kind": "Status", "message": "a{long}"}}"#).leak();
+        assert_eq!(said(403, status).len(), "failed to call webhook: ".len() + 2047);
         assert_eq!(said(200, ""), "failed to call webhook: unexpected end of JSON input");
     }
 }
