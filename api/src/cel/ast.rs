@@ -1,6 +1,6 @@
 //! What an expression consists of.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
 
@@ -53,7 +53,7 @@ pub(super) enum Node {
         target: Option<Box<Expr>>,
         arguments: Vec<Expr>,
         /// The pattern among the arguments, compiled, where it stands there as it is.
-        pattern: Option<Arc<Regex>>,
+        pattern: OnceLock<Arc<Regex>>,
     },
     /// Items, and whether each is there only if an optional has a value.
     List(Vec<(Expr, bool)>),

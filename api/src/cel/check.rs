@@ -77,7 +77,8 @@ impl Checker {
             Node::Map(entries) => {
                 let (mut keys, mut values) = (Vec::new(), Vec::new());
                 for (key, value, _) in entries {
-                    keys.push(self.type_of(key));
+                    let kind = self.type_of(key);
+                    keys.push(self.key(key.at, kind));
                     values.push(self.type_of(value));
                 }
                 let one = |kinds: Vec<Type>| kinds.into_iter().reduce(common).unwrap_or(Type::Dyn).into();
@@ -150,6 +151,19 @@ impl Checker {
             }
         };
         if is_optional { Type::Optional(found.into()) } else { found }
+    }
+
+    /// The type of a map's keys. Were a map one, a type could be twice as large as the one that it is made of, again
+    /// and again.
+    fn key(&mut self, at: usize, kind: Type) -> Type {
+        let name = match kind {
+            Type::Dyn | Type::Bool | Type::Int | Type::Uint | Type::Double | Type::Text(_) => return kind,
+            Type::List(..) => "list".into(),
+            Type::Map(..) => "map".into(),
+            Type::Optional(_) => "optional_type".into(),
+            other => other.to_string(),
+        };
+        self.mistake(at, format!("unsupported key type: {name}"))
     }
 
     /// The messages of mutations: `Object`, whose fields are `Object.field` in turn, and `JSONPatch`.
@@ -254,7 +268,7 @@ impl Checker {
                 }
                 LoopKind::SortBy => Type::List(value.into(), size),
                 LoopKind::Map | LoopKind::TransformList => Type::List(body.into(), size),
-                LoopKind::TransformMap => Type::Map(first.into(), body.into(), size),
+                LoopKind::TransformMap => Type::Map(checker.key(at, first).into(), body.into(), size),
                 LoopKind::OptMap => Type::Optional(body.into()),
                 LoopKind::OptFlatMap => body,
             }

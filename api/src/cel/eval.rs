@@ -24,7 +24,7 @@ pub(super) struct Run<'a> {
     /// In tenths, as looking at a character costs a tenth.
     tenths: u64,
     /// How much memory may still be taken.
-    memory: usize,
+    pub(super) memory: usize,
     /// Patterns that were computed.
     patterns: HashMap<Arc<str>, Arc<Regex>>,
     /// What `variables` stands for.
@@ -112,7 +112,7 @@ impl<'a> Run<'a> {
                 self.eval(if condition { yes } else { no })
             }
             Node::Call { function, target, arguments, pattern } => {
-                self.call(function, target.as_deref(), arguments, pattern.as_ref())
+                self.call(function, target.as_deref(), arguments, pattern.get())
             }
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
@@ -152,6 +152,7 @@ impl<'a> Run<'a> {
         let value = self.eval(of)?;
         self.spend(1)?;
         match value {
+            Value::Variables => Ok(Value::Bool(self.lazy.as_ref().is_some_and(|lazy| lazy.has(field)))),
             Value::Optional(inner) => Ok(Value::Bool(inner.is_some_and(|v| v.field(field).is_some()))),
             Value::Map(_) | Value::JsonMap(..) => {
                 Ok(Value::Bool(value.field(field).is_some_and(|value| !matches!(value, Value::Null))))
@@ -319,18 +320,12 @@ impl<'a> Run<'a> {
                 _ => Failure::error("no such overload"),
             };
         }
-        // With one variable a map is its keys; with two a list is indices and items.
-        let steps: Vec<(Value<'a>, Value<'a>)> = match (range.items(), range.entries()) {
-            (Some(items), _) => items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| (Value::Int(index as i64), item.clone()))
-                .collect(),
-            (_, Some(entries)) if inner.second.is_some() => entries,
-            (_, Some(entries)) => entries.into_iter().map(|(key, _)| (Value::Null, key)).collect(),
-            _ => return Failure::error("no such overload"),
-        };
-        Steps { inner, run: self }.take(steps)
+        match range {
+            Value::List(_) | Value::JsonList(..) | Value::Map(_) | Value::JsonMap(..) => {
+                Steps { inner, run: self }.take(&range)
+            }
+            _ => Failure::error("no such overload"),
+        }
     }
 }
 
@@ -368,18 +363,20 @@ impl<'a> Steps<'_, '_, 'a> {
         }
     }
 
-    fn take(mut self, steps: Vec<(Value<'a>, Value<'a>)>) -> Answer<'a> {
+    /// Goes through the range step by step: what is not reached costs neither time nor memory.
+    fn take(mut self, range: &Value<'a>) -> Answer<'a> {
         let body = &self.inner.body;
         self.run.spend(1)?;
+        let (steps, count) = (range.steps(self.inner.second.is_some()), range.size().unwrap_or(0));
         if !matches!(self.inner.kind, LoopKind::All | LoopKind::Exists | LoopKind::ExistsOne) {
-            self.run.make_room_for(steps.len())?;
+            self.run.make_room_for(count)?;
         }
         match self.inner.kind {
             LoopKind::All | LoopKind::Exists => {
                 let deciding = self.inner.kind == LoopKind::Exists;
                 let mut failure = None;
-                for step in &steps {
-                    match self.truth(body, step) {
+                for step in steps {
+                    match self.truth(body, &step) {
                         Ok(found) if found == deciding => return Ok(Value::Bool(deciding)),
                         Ok(_) => {}
                         Err(failure) if failure.is_final() => return Err(failure),
@@ -390,45 +387,45 @@ impl<'a> Steps<'_, '_, 'a> {
             }
             LoopKind::ExistsOne => {
                 let mut count = 0;
-                for step in &steps {
-                    count += usize::from(self.truth(body, step)?);
+                for step in steps {
+                    count += usize::from(self.truth(body, &step)?);
                 }
                 Ok(Value::Bool(count == 1))
             }
             LoopKind::Filter => {
                 let mut kept = Vec::new();
-                for step in &steps {
-                    if self.truth(body, step)? {
-                        kept.push(step.1.clone());
+                for step in steps {
+                    if self.truth(body, &step)? {
+                        kept.push(step.1);
                     }
                 }
                 Ok(Value::list(kept))
             }
             LoopKind::Map | LoopKind::TransformList => {
-                let mut made = Vec::with_capacity(steps.len());
-                for step in &steps {
-                    if self.is_meant(step)? {
-                        made.push(self.step(body, step)?);
+                let mut made = Vec::with_capacity(count);
+                for step in steps {
+                    if self.is_meant(&step)? {
+                        made.push(self.step(body, &step)?);
                     }
                 }
                 Ok(Value::list(made))
             }
             LoopKind::TransformMap => {
                 let mut made = BTreeMap::new();
-                for step in &steps {
-                    if self.is_meant(step)? {
+                for step in steps {
+                    if self.is_meant(&step)? {
                         let Some(key) = step.0.as_key() else {
                             return Failure::error("unsupported key type");
                         };
-                        made.insert(key, self.step(body, step)?);
+                        made.insert(key, self.step(body, &step)?);
                     }
                 }
                 Ok(Value::Map(Arc::new(made)))
             }
             LoopKind::SortBy => {
-                let mut keyed = Vec::with_capacity(steps.len());
-                for step in &steps {
-                    keyed.push((self.step(body, step)?, step.1.clone()));
+                let mut keyed = Vec::with_capacity(count);
+                for step in steps {
+                    keyed.push((self.step(body, &step)?, step.1));
                 }
                 keyed.sort_by(|(one, _), (other, _)| one.compare(other).unwrap_or(std::cmp::Ordering::Equal));
                 Ok(Value::list(keyed.into_iter().map(|(_, value)| value).collect()))

@@ -46,16 +46,16 @@ fn spend_by_size(run: &mut Run<'_>, function: &str, values: &[Value<'_>]) -> Res
         "check" => run.spend(authority::CHECK_COST - 1),
         // Every item of one with every item of the other.
         "sets.contains" | "sets.intersects" | "sets.equivalent" | "distinct" => {
-            let limit = run.left() + 1;
             let size = |value: &Value<'_>| value.size().unwrap_or(1) as u64;
-            let product = match values {
-                [one, other] => {
-                    let all = size(one).saturating_mul(other.weight(limit) - 1);
-                    all.min(size(other).saturating_mul(one.weight(limit) - 1))
-                }
-                [one] => size(one).saturating_mul(one.weight(limit) - 1),
-                _ => sizes.saturating_mul(sizes),
+            let times = |times: u64, value: &Value<'_>, bound: u64| match times {
+                0 => 0,
+                _ => times.saturating_mul(value.weight(bound / times + 2) - 1),
             };
+            let product = least(run.left() + 1, |bound| match values {
+                [one, other] => times(size(one), other, bound).min(times(size(other), one, bound)),
+                [one] => times(size(one), one, bound),
+                _ => sizes.saturating_mul(sizes),
+            });
             run.spend(product.saturating_add(10))
         }
         "@in" | "indexOf" | "lastIndexOf"
@@ -68,8 +68,9 @@ fn spend_by_size(run: &mut Run<'_>, function: &str, values: &[Value<'_>]) -> Res
         "@in" => Ok(()),
         // Upstream looks at the sizes alone; what is inside is compared, too.
         "_==_" | "_!=_" => {
-            let limit = run.left() + 1;
-            let inside = values.iter().map(|value| value.weight(limit)).min().unwrap_or(1);
+            let inside = least(run.left() + 1, |bound| {
+                values.iter().map(|value| value.weight(bound)).min().unwrap_or(1)
+            });
             run.spend_tenths(sizes.max(inside - 1))
         }
         "matches" | "find" | "findAll" => {
@@ -77,6 +78,19 @@ fn spend_by_size(run: &mut Run<'_>, function: &str, values: &[Value<'_>]) -> Res
             run.spend((size(0) + 1).div_ceil(10).saturating_mul(size(1).div_ceil(4).max(1)))
         }
         _ => run.spend_tenths(sizes),
+    }
+}
+
+/// A least measure, up to `limit`. `measure` looks at all it is the least of, so it is told how far to go, and
+/// further only while the least is beyond that: what is much larger than the least is never looked at in full.
+pub(super) fn least(limit: u64, measure: impl Fn(u64) -> u64) -> u64 {
+    let mut bound = 64.min(limit);
+    loop {
+        let found = measure(bound);
+        if found < bound || bound >= limit {
+            return found;
+        }
+        bound = bound.saturating_mul(4).min(limit);
     }
 }
 

@@ -133,6 +133,20 @@ impl Program {
         self.expr.mentions(variable)
     }
 
+    /// Whether `variables` is used other than to ask for one of them by its name. Only names tell beforehand which
+    /// variables an expression needs, and how deep its evaluation goes.
+    pub fn passes_variables_on(&self) -> bool {
+        let is_variables = |expr: &Expr| matches!(&expr.node, ast::Node::Ident(name) if name == "variables");
+        let (mut all, mut named) = (0, 0);
+        self.expr.visit(&mut |part| {
+            all += usize::from(is_variables(part));
+            if let ast::Node::Select { of, .. } | ast::Node::Has { of, .. } = &part.node {
+                named += usize::from(is_variables(of));
+            }
+        });
+        all != named
+    }
+
     /// How many levels the evaluation goes down, given how much each of `variables` takes that it names.
     pub fn height(&self, variables: &dyn Fn(&str) -> usize) -> usize {
         let mut below = 0;
@@ -191,6 +205,7 @@ impl Program {
         spent: &mut u64,
     ) -> Result<Value<'a>, Failure> {
         let mut run = eval::Run::new(variables.given(), limit.min(CALL_LIMIT));
+        run.memory = variables.memory();
         run.lazy = Some(variables.clone());
         let result = run.eval(&self.expr);
         *spent = spent.saturating_add(run.spent());

@@ -1,8 +1,6 @@
 //! Tokens to an expression. Macros become nodes of their own here.
 
-use std::sync::Arc;
-
-use regex::Regex;
+use std::sync::{Arc, OnceLock};
 
 use super::{
     Mistake, Value,
@@ -13,6 +11,8 @@ use super::{
 
 /// How long an expression may be, in characters, as upstream.
 const SIZE_LIMIT: usize = 100_000;
+/// How many patterns may stand in an expression: each is compiled, and kept.
+const MOST_PATTERNS: usize = 100;
 
 /// Parses an expression.
 pub(super) fn parse(source: &str) -> Result<Expr, Mistake> {
@@ -25,7 +25,7 @@ pub(super) fn parse(source: &str) -> Result<Expr, Mistake> {
     let mut parser = Parser { tokens, next: 0, depth: 0 };
     let expr = parser.expression()?;
     match parser.peek() {
-        Token::End => Ok(expr),
+        Token::End => compile_patterns(&expr).map(|()| expr),
         _ => parser.unexpected("<EOF>"),
     }
 }
@@ -335,20 +335,43 @@ fn named_call(
     target: Option<Box<Expr>>,
     arguments: Vec<Expr>,
 ) -> Result<Expr, Mistake> {
-    let pattern = match (function.as_str(), arguments.as_slice()) {
-        ("matches" | "find" | "findAll", [argument, ..]) if target.is_some() => constant_pattern(argument)?,
-        ("matches", [_, argument]) => constant_pattern(argument)?,
-        _ => None,
-    };
-    Expr::new(at, Node::Call { function, target, arguments, pattern })
+    Expr::new(at, Node::Call { function, target, arguments, pattern: OnceLock::new() })
 }
 
-/// A pattern that stands in the expression is compiled with it, and refused with it.
-fn constant_pattern(argument: &Expr) -> Result<Option<Arc<Regex>>, Mistake> {
-    let Node::Literal(Value::Text(text)) = &argument.node else { return Ok(None) };
-    match library::constant_regex(text) {
-        Ok(regex) => Ok(Some(Arc::new(regex))),
-        Err(_) => Err(Mistake { at: argument.at, what: "invalid matches argument".into() }),
+/// Patterns that stand in an expression are compiled with it, and refused with it.
+fn compile_patterns(expr: &Expr) -> Result<(), Mistake> {
+    let mut count = 0;
+    expr.visit(&mut |part| count += usize::from(constant_pattern(part).is_some()));
+    if count > MOST_PATTERNS {
+        let what =
+            format!("an expression may have at most {MOST_PATTERNS} constant patterns, this one has {count}");
+        return Err(Mistake { at: expr.at, what });
+    }
+    let mut result = Ok(());
+    expr.visit(&mut |part| {
+        if let (Some((at, text)), Node::Call { pattern, .. }, Ok(())) =
+            (constant_pattern(part), &part.node, &result)
+        {
+            match library::constant_regex(text) {
+                Ok(regex) => drop(pattern.set(Arc::new(regex))),
+                Err(_) => result = Err(Mistake { at, what: "invalid matches argument".into() }),
+            }
+        }
+    });
+    result
+}
+
+/// The pattern of a call that stands there as it is, and where.
+fn constant_pattern(expr: &Expr) -> Option<(usize, &str)> {
+    let Node::Call { function, target, arguments, .. } = &expr.node else { return None };
+    let argument = match (function.as_str(), arguments.as_slice()) {
+        ("matches" | "find" | "findAll", [argument, ..]) if target.is_some() => argument,
+        ("matches", [_, argument]) => argument,
+        _ => return None,
+    };
+    match &argument.node {
+        Node::Literal(Value::Text(text)) => Some((argument.at, text)),
+        _ => None,
     }
 }
 

@@ -166,13 +166,13 @@ impl Out<'_, '_> {
             }
             return self.push("]");
         }
-        if let Some(entries) = value.entries() {
+        if matches!(value, Value::Map(_) | Value::JsonMap(..)) {
             self.push("{")?;
-            for (index, (key, value)) in entries.iter().enumerate() {
+            for (index, (key, value)) in value.steps(true).enumerate() {
                 self.push(if index > 0 { ", " } else { "" })?;
-                self.push_value(key)?;
+                self.push_value(&key)?;
                 self.push(": ")?;
-                self.push_value(value)?;
+                self.push_value(&value)?;
             }
             return self.push("}");
         }

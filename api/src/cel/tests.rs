@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -222,4 +224,132 @@ fn what_is_told_of_mistakes_has_an_end() {
     assert!(told.ends_with(" more errors were truncated"));
     let long = holds(&"x".repeat(200_000)).unwrap_err();
     assert!(long.contains("expression code point size exceeds limit: size: 200000, limit 100000"));
+}
+
+#[test]
+fn too_many_patterns_are_refused_before_any_is_compiled() {
+    let many = |pattern: &str, count: usize| vec![format!("'a'.matches('{pattern}')"); count].join(" || ");
+    assert_eq!(holds(&many("a", 100)), Ok(true));
+    let error = holds(&many("(", 101)).unwrap_err();
+    assert!(error.contains("at most 100 constant patterns, this one has 101"), "{error}");
+    let error = holds("'a'.matches('(a{100}){100}')").unwrap_err();
+    assert!(error.contains("invalid matches argument"), "{error}");
+}
+
+#[test]
+fn a_type_does_not_grow_with_every_use_as_a_key() {
+    let nested = (0..60).fold("true".to_string(), |body, _| format!("cel.bind(x, {{x: x}}, {body})"));
+    let error = holds(&format!("cel.bind(x, [1], {nested})")).unwrap_err();
+    assert!(error.contains("unsupported key type: list\n"), "{error}");
+    let error = holds("{{1: 2}: 1}.size() == 1").unwrap_err();
+    assert!(error.contains("unsupported key type: map\n"), "{error}");
+    assert!(holds("{null: 1}.size() == 1").unwrap_err().contains("unsupported key type: null"));
+    assert_eq!(holds("{1: 1, 'a': 2, true: 3, dyn(2u): 4}.size() == 4"), Ok(true));
+}
+
+#[test]
+fn what_has_another_size_is_not_looked_at() {
+    let json = json!({"any": vec![vec![1; 1000]; 1000], "items": vec!["a"; 100]});
+    // A million values are in there.
+    assert_eq!(run("self.items.all(x, self.any != [1])", &json), Ok("Bool(true)".into()));
+    assert_eq!(run("self.items.all(x, !sets.contains([], self.any))", &json), Ok("Bool(true)".into()));
+    assert_eq!(run("self.items.all(x, !sets.intersects(self.any, []))", &json), Ok("Bool(true)".into()));
+    assert_eq!(run("sets.equivalent([], []) && !sets.equivalent([], [1])", &json), Ok("Bool(true)".into()));
+    assert!(run("sets.contains(self.any, self.any)", &json).is_err());
+    assert_eq!(
+        holds("{'a': 1, 2: [3]} == {2: [3], 'a': 1} && {'a': 1} != {'b': 1} && [[1]] != [[2]]"),
+        Ok(true)
+    );
+    assert_eq!(
+        holds("self.any == {'deep': [1, 'two']} && self.labels != {} && self.any != self.items"),
+        Ok(true)
+    );
+}
+
+#[test]
+fn the_least_of_several_measures_is_found_without_the_others() {
+    let (small, large) = (Value::list(vec![Value::Null; 100]), Value::list(vec![Value::Null; 1 << 20]));
+    let looked = std::cell::Cell::new(0);
+    let least = functions::least(1 << 19, |bound| {
+        let weights = [small.weight(bound), large.weight(bound)];
+        looked.set(looked.get() + weights.iter().sum::<u64>());
+        weights[0].min(weights[1])
+    });
+    assert_eq!(least, 101);
+    assert!(looked.get() < 1_000, "{}", looked.get());
+    assert_eq!(functions::least(1 << 19, |bound| large.weight(bound)), 1 << 19);
+}
+
+#[test]
+fn keys_have_a_weight_too() {
+    let json = json!({"a".repeat(6400): 1});
+    assert_eq!(Value::from_json(&json, &Type::Dyn).weight(1_000), 102);
+    let map = Value::Map(Arc::new([(value::Key::Text("a".repeat(6400)), Value::Int(1))].into()));
+    assert_eq!(map.weight(1_000), 102);
+}
+
+#[test]
+fn a_loop_pays_for_the_steps_it_takes_and_no_others() {
+    let json = json!({"items": vec!["a"; 100_000], "labels": {"x": "1", "y": "2"}});
+    // The inner loop ends with its first step; all steps of each would be two thousand million.
+    let source = "self.items.filter(x, true).slice(0, 20000).all(x, self.items.exists(y, y == 'a'))";
+    let started = std::time::Instant::now();
+    assert_eq!(run(source, &json), Ok("Bool(true)".into()));
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+    let source = "self.labels.exists(k, k == 'y') && self.labels.transformMap(k, v, v + k) == {'x': '1x', 'y': '2y'} \
+        && {'a': 1}.all(k, v, k == 'a' && v == 1) && {'a': 1}.map(k, k) == ['a'] \
+        && [5, 6].transformList(i, v, i + v) == [5, 7] && [3, 1, 2].sortBy(x, -x) == [3, 2, 1]";
+    assert_eq!(run(source, &json), Ok("Bool(true)".into()));
+    assert_eq!(run("dyn(1).all(x, true)", &json), Err("no such overload".into()));
+}
+
+fn lazily(programs: &[(&str, &str)], source: &str) -> Result<String, Failure> {
+    let compiled = |source: &str| compile(source, &[("variables", Type::Dyn)]).unwrap();
+    let programs: Vec<(String, Program)> =
+        programs.iter().map(|(name, source)| (name.to_string(), compiled(source))).collect();
+    let lazy = Rc::new(Lazy::new(programs.into(), Vec::new()));
+    let result = compiled(source).run_lazily(&lazy, CALL_LIMIT, &mut 0);
+    result.map(|value| format!("{value:?}"))
+}
+
+#[test]
+fn variables_that_go_in_a_circle_come_to_an_end() {
+    let circle = [("a", "variables.b"), ("b", "dyn(variables).a")];
+    let failure = lazily(&circle, "variables.a").unwrap_err().to_string();
+    assert!(failure.contains("a depends on itself"), "{failure}");
+    assert_eq!(lazily(&circle, "has(variables.a) && !has(variables.c)"), Ok("Bool(true)".into()));
+}
+
+#[test]
+fn variables_are_passed_on_by_name_only() {
+    let passes = |source: &str| {
+        compile(source, &[("variables", Type::Dyn), ("a", Type::Dyn)]).unwrap().passes_variables_on()
+    };
+    for source in ["variables.a + variables.b", "has(variables.a)", "variables.?a.hasValue()", "a.variables"]
+    {
+        assert!(!passes(source), "{source}");
+    }
+    for source in ["dyn(variables).a", "cel.bind(v, variables, v.a)", "[variables]", "variables['a']"] {
+        assert!(passes(source), "{source}");
+    }
+}
+
+#[test]
+fn variables_share_the_memory_of_an_evaluation() {
+    let text = "x".repeat(30_000);
+    let source =
+        format!("[1, 2, 3].map(i, ['{text}'].map(t, 'y'.replace('y', t)).join().split('')).flatten()");
+    let names: Vec<String> = (0..40).map(|index| format!("v{index}")).collect();
+    let programs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), source.as_str())).collect();
+    assert!(lazily(&programs, "variables.v0.size() == 90000").is_ok());
+    let compiled = |source: &str| compile(source, &[("variables", Type::Dyn)]).unwrap();
+    let programs = programs.iter().map(|(name, source)| (name.to_string(), compiled(source))).collect();
+    let lazy = Rc::new(Lazy::new(programs, Vec::new()));
+    let runs = names.iter().map(|name| {
+        let program = compiled(&format!("variables.{name}.size()"));
+        program.run_lazily(&lazy, CALL_LIMIT, &mut 0).map(drop)
+    });
+    let results: Vec<Result<(), Failure>> = runs.collect();
+    assert_eq!(results[0], Ok(()));
+    assert_eq!(results[39], Err(Failure::TooExpensive));
 }

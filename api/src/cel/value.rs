@@ -80,6 +80,14 @@ pub enum Key {
 }
 
 impl Key {
+    /// How many bytes of text it has.
+    fn len(&self) -> usize {
+        match self {
+            Key::Text(text) => text.len(),
+            Key::Bool(_) | Key::Int(_) => 0,
+        }
+    }
+
     /// The key as a value.
     pub(super) fn value(&self) -> Value<'static> {
         match self {
@@ -153,25 +161,26 @@ impl<'a> Value<'a> {
     }
 
     /// How much there is to look at, at most `limit`: one for every value, and one for every so many characters.
-    pub(super) fn weight(&self, limit: u64) -> u64 {
+    pub(crate) fn weight(&self, limit: u64) -> u64 {
         const CHARACTERS: u64 = 64;
         let mut weight = 1;
-        let mut add = |value: &Value<'_>| {
+        let mut add = |value: &Value<'_>, key: usize| {
+            weight += key as u64 / CHARACTERS;
             weight += value.weight(limit.saturating_sub(weight));
             weight < limit
         };
         match self {
             Value::Text(text) => weight += text.len() as u64 / CHARACTERS,
             Value::Bytes(bytes) => weight += bytes.len() as u64 / CHARACTERS,
-            Value::List(items) => drop(items.iter().all(add)),
+            Value::List(items) => drop(items.iter().all(|item| add(item, 0))),
             Value::JsonList(items, item) => {
-                items.iter().all(|json| add(&Value::from_json(json, item)));
+                items.iter().all(|json| add(&Value::from_json(json, item), 0));
             }
-            Value::Map(map) => drop(map.values().all(add)),
+            Value::Map(map) => drop(map.iter().all(|(key, value)| add(value, key.len()))),
             Value::JsonMap(map, _) => {
-                map.values().all(|json| add(&Value::from_json(json, &DYN)));
+                map.iter().all(|(key, json)| add(&Value::from_json(json, &DYN), key.len()));
             }
-            Value::Optional(Some(inner)) => drop(add(inner)),
+            Value::Optional(Some(inner)) => drop(add(inner, 0)),
             _ => {}
         }
         weight.min(limit.max(1))
@@ -188,18 +197,29 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The keys of a map and what stands there.
-    pub(super) fn entries(&self) -> Option<Vec<(Value<'a>, Value<'a>)>> {
+    /// What a loop goes through, one after the other: indices and items of a list; keys of a map and what stands
+    /// there, or nothing and the keys where `has_two` is not set. Nothing where there is nothing to go through.
+    pub(super) fn steps(&self, has_two: bool) -> Box<dyn Iterator<Item = (Value<'a>, Value<'a>)> + '_> {
+        let index = |index: usize| Value::Int(index as i64);
+        let key = |key: &'a str| Value::Text(Text::Borrowed(key));
         match self {
-            Value::Map(map) => Some(map.iter().map(|(key, value)| (key.value(), value.clone())).collect()),
-            Value::JsonMap(map, kind) => Some(
-                map.iter()
-                    .map(|(key, json)| {
-                        (Value::Text(Text::Borrowed(key)), Value::from_json(json, value_type(kind, key)))
-                    })
-                    .collect(),
-            ),
-            _ => None,
+            Value::List(items) => {
+                Box::new(items.iter().enumerate().map(move |(at, item)| (index(at), item.clone())))
+            }
+            Value::JsonList(items, kind) => {
+                let item = |json: &'a Json| Value::from_json(json, kind);
+                Box::new(items.iter().enumerate().map(move |(at, json)| (index(at), item(json))))
+            }
+            Value::Map(map) if has_two => {
+                Box::new(map.iter().map(|(key, value)| (key.value(), value.clone())))
+            }
+            Value::Map(map) => Box::new(map.keys().map(|key| (Value::Null, key.value()))),
+            Value::JsonMap(map, kind) if has_two => {
+                let value = |name: &str, json: &'a Json| Value::from_json(json, value_type(kind, name));
+                Box::new(map.iter().map(move |(name, json)| (key(name), value(name, json))))
+            }
+            Value::JsonMap(map, _) => Box::new(map.keys().map(move |name| (Value::Null, key(name)))),
+            _ => Box::new(std::iter::empty()),
         }
     }
 
@@ -270,22 +290,14 @@ impl<'a> Value<'a> {
             (Int(_) | Uint(_) | Double(_) | Quantity(_) | Semver(_), _) => {
                 self.compare(other) == Some(Ordering::Equal)
             }
-            _ => match (self.items(), other.items()) {
-                (Some(one), Some(other)) => {
-                    one.len() == other.len()
-                        && one.iter().zip(other.iter()).all(|(one, other)| one.equals(other))
-                }
-                (None, None) => match (self.entries(), other.entries()) {
-                    (Some(one), Some(entries)) => {
-                        one.len() == entries.len()
-                            && one
-                                .iter()
-                                .all(|(key, value)| other.get(key).is_some_and(|other| value.equals(&other)))
-                    }
-                    _ => false,
-                },
-                _ => false,
-            },
+            (List(_) | JsonList(..), List(_) | JsonList(..)) if self.size() == other.size() => {
+                let (one, other) = (self.steps(false), other.steps(false));
+                one.zip(other).all(|((_, one), (_, other))| one.equals(&other))
+            }
+            (Map(_) | JsonMap(..), Map(_) | JsonMap(..)) if self.size() == other.size() => {
+                self.steps(true).all(|(key, value)| other.get(&key).is_some_and(|other| value.equals(&other)))
+            }
+            _ => false,
         }
     }
 

@@ -25,6 +25,8 @@ use crate::cel::{self, HEIGHT_LIMIT, Program, Type};
 pub const BUDGET: u64 = 10_000_000;
 /// How much its match conditions may cost of that.
 const CONDITIONS_BUDGET: u64 = 2_500_000;
+/// How many variables a policy may have: each is compiled with all those before it in sight.
+const MOST_VARIABLES: usize = 1_000;
 
 /// A policy, ready to decide.
 #[derive(Debug)]
@@ -91,6 +93,9 @@ impl Scope {
         let mut types = names.types(&self.object);
         types.push(("variables", environment::variables_type(&self.known)));
         let program = cel::compile(expression.trim(), &types)?;
+        if program.passes_variables_on() {
+            return Err("variables can only be asked for by name".into());
+        }
         let height = self.height(&program);
         self.deepest.set(self.deepest.get().max(height));
         match height > HEIGHT_LIMIT {
@@ -101,6 +106,9 @@ impl Scope {
 
     /// Compiles a variable, and makes it known.
     pub fn add(&mut self, name: &str, expression: &str) -> Result<Program, String> {
+        if self.known.len() >= MOST_VARIABLES {
+            return Err(format!("there are more than {MOST_VARIABLES} variables"));
+        }
         let program = self.compile(expression);
         let (kind, height) = match &program {
             Ok(program) => (program.result().clone(), self.height(program)),

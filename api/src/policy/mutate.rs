@@ -65,7 +65,7 @@ impl Mutation {
                 Object::from_value(patched).ok_or("JSON Patch: the result is no object")?
             }
             false => {
-                let made = value.to_json().and_then(Object::from_value);
+                let made = to_json(value)?.and_then(Object::from_value);
                 let configuration = made.ok_or("unexpected evaluation result of type, expect Object")?;
                 if configuration.at(&["metadata", "managedFields"]).is_some() {
                     return Err("managedFields must not be set in ApplyConfiguration".into());
@@ -86,9 +86,18 @@ impl Mutation {
     }
 }
 
+/// The value as JSON. What a value holds several times over is held once in memory, but written out each time.
+fn to_json(value: &Value<'_>) -> Result<Option<Json>, String> {
+    const MOST: u64 = 1 << 19;
+    match value.weight(MOST) < MOST {
+        true => Ok(value.to_json()),
+        false => Err("the result is too large".into()),
+    }
+}
+
 /// The operations of a JSON patch. What is optional and was left out is not there.
 fn operations(value: &Value<'_>) -> Result<Json, String> {
-    let made = value.to_json();
+    let made = to_json(value)?;
     let Some(Json::Array(items)) = made else {
         return Err("type mismatch: JSONPatchType.expression should evaluate to array".into());
     };

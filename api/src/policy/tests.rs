@@ -249,3 +249,44 @@ fn a_chain_of_variables_is_as_deep_as_they_are_together() {
     let message = messages(spec, 1, Json::Null).remove(0);
     assert!(message.contains("recursion limit") || message.contains("no such key"), "{message}");
 }
+
+#[test]
+fn variables_are_asked_for_by_name() {
+    let spec = |variable: &str, rule: &str| {
+        json!({"variables": [{"name": "b", "expression": "1"}, {"name": "a", "expression": variable}],
+            "validations": [{"expression": rule}]})
+    };
+    assert!(messages(spec("variables.b", "has(variables.a) && variables.a == 1"), 1, Json::Null).is_empty());
+    for variable in ["dyn(variables).a", "cel.bind(v, variables, v.b)"] {
+        let mut scope = Scope::new(Names::default(), Type::Dyn);
+        assert!(scope.add("b", "1").is_ok());
+        let why = scope.add("a", variable).unwrap_err();
+        assert_eq!(why, "variables can only be asked for by name");
+        // Who names what did not compile hears that it is not there.
+        assert!(messages(spec(variable, "variables.a == 1"), 1, Json::Null)[0].contains("no such key: a"));
+    }
+}
+
+#[test]
+fn there_are_so_many_variables_and_no_more() {
+    let mut scope = Scope::new(Names::default(), Type::Dyn);
+    for index in 0..MOST_VARIABLES {
+        assert!(scope.add(&format!("v{index}"), "1").is_ok());
+    }
+    assert_eq!(scope.add("one", "1").unwrap_err(), "there are more than 1000 variables");
+}
+
+#[test]
+fn what_a_mutation_makes_is_not_too_large() {
+    let twice = |inner: &str| {
+        let around = (0..35).fold(inner.to_string(), |body, _| format!("cel.bind(x, [x, x], {body})"));
+        format!("cel.bind(x, [1], {around})")
+    };
+    let configuration =
+        twice("Object{spec: Object.spec{template: x}}").replace("template: x", "template: dyn(x)");
+    for mutation in
+        [apply(&configuration), json_patch(&twice("[JSONPatch{op: 'add', path: '/spec/x', value: x}]"))]
+    {
+        assert_eq!(mutated(json!([mutation])).unwrap_err(), "the result is too large");
+    }
+}
