@@ -210,10 +210,23 @@ pub(crate) fn equivalents(kinds: &Kinds, attributes: &Attributes<'_>) -> Vec<&'s
     kinds.all().into_iter().filter(is_other).collect()
 }
 
-/// Whether a request is about the configuration of admission itself, which no webhook and no policy may get hold
-/// of: nobody could repair it.
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// Whether a request is about the configuration of admission itself, which no webhook may get hold of: nobody could
+/// repair it.
 pub(crate) fn is_exempt(kind: &Kind) -> bool {
-    kind.group == "admissionregistration.k8s.io"
+    kind.group == GROUP
+}
+
+/// Whether a request is about policies, which no policy may get hold of. Webhooks are as any other object to them.
+pub(crate) fn is_exempt_from_policies(kind: &Kind) -> bool {
+    const POLICIES: [&str; 4] = [
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+    ];
+    kind.group == GROUP && POLICIES.contains(&kind.plural)
 }
 
 /// An operation as rules and reviews write it.
@@ -296,6 +309,20 @@ mod tests {
         }
         let criteria = webhook(json!([rule("", "v1", &["pods"])]), json!({}));
         assert_eq!(seen_as(&criteria, "/v1/pods", Operation::Delete), None);
+    }
+
+    #[test]
+    fn policies_are_for_webhooks_but_not_for_policies() {
+        let kinds = kinds::KINDS.iter().filter(|kind| kind.group == GROUP);
+        let (mut policies, mut others) = (0, 0);
+        for kind in kinds {
+            assert!(is_exempt(kind), "{}", kind.plural);
+            let is_policy = kind.plural.contains("policies") || kind.plural.contains("policybindings");
+            assert_eq!(is_exempt_from_policies(kind), is_policy, "{}", kind.plural);
+            *if is_policy { &mut policies } else { &mut others } += 1;
+        }
+        assert!(policies >= 4 && others >= 2, "{policies} {others}");
+        assert!(!is_exempt_from_policies(kinds::find("", "v1", "pods").unwrap()));
     }
 
     #[test]

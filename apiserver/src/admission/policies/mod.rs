@@ -144,7 +144,7 @@ impl Policies {
 
     /// The policies that could be meant at all.
     async fn bound(&self, followed: &Followed, asked: &Asked<'_>) -> Result<Vec<Bound>, Status> {
-        match matching::is_exempt(asked.attributes.kind) {
+        match matching::is_exempt_from_policies(asked.attributes.kind) {
             true => Ok(Vec::new()),
             false => followed.bound(asked.registry).await,
         }
