@@ -113,14 +113,12 @@ impl Definitions {
     /// Empties a definition in a task of its own: what cannot be deleted, or takes long, keeps no other waiting.
     fn begin_to_empty(&self, crd: &Object) {
         let uid = crd.uid().to_string();
-        if !self.emptying.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone()) {
-            return;
-        }
+        let Some(turn) = Turn::take(&self.emptying, &uid) else { return };
         let emptying = Emptying { registry: self.registry.clone(), name: crd.name().to_string(), uid };
-        let (under_way, stop) = (self.emptying.clone(), self.registry.stop().clone());
+        let stop = self.registry.stop().clone();
         self.registry.tasks().spawn(async move {
+            let _turn = turn;
             stop.run_until_cancelled(emptying.run()).await;
-            under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&emptying.uid);
         });
     }
 
@@ -157,6 +155,25 @@ impl Definitions {
         for storage in outdated {
             self.registry.forget(storage).await;
         }
+    }
+}
+
+/// The right to empty a definition, which one task has at a time. It ends with the task, however that ends.
+struct Turn {
+    taken: Arc<Mutex<HashSet<String>>>,
+    uid: String,
+}
+
+impl Turn {
+    fn take(taken: &Arc<Mutex<HashSet<String>>>, uid: &str) -> Option<Turn> {
+        let is_free = taken.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_string());
+        is_free.then(|| Turn { taken: taken.clone(), uid: uid.to_string() })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.uid);
     }
 }
 
@@ -254,5 +271,23 @@ fn gone_is_fine(result: Result<(), Status>) -> Result<(), Status> {
     match result {
         Err(status) if status.code == 404 => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_ends_with_a_panic_too() {
+        let taken = Arc::default();
+        let turn = Turn::take(&taken, "1").unwrap();
+        assert!(Turn::take(&taken, "1").is_none());
+        let panicked = std::thread::spawn(move || {
+            let _turn = turn;
+            panic!("while it is emptied");
+        });
+        assert!(panicked.join().is_err());
+        assert!(Turn::take(&taken, "1").is_some());
     }
 }
