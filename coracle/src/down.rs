@@ -155,6 +155,10 @@ pub(crate) fn down(args: &DownArgs) -> Result<()> {
 pub(crate) fn reset(args: &DownArgs) -> Result<()> {
     checks::root("removing a cluster")?;
     let place = Place::new(&args.place)?;
+    // Before anything is stopped for nothing.
+    for dir in [&place.run_dir, &place.data_dir] {
+        find(dir)?;
+    }
     let mut progress = Progress::new();
     stop_server(&place, &mut progress)?;
     progress.step("Removing pods, images and control groups");
@@ -227,9 +231,6 @@ fn pidfd(pid: Pid) -> Result<Option<OwnedFd>> {
 /// Removes a folder, whatever its name leads through, and nothing that is mounted in it.
 fn remove(dir: &Path) -> Result<()> {
     let Some(real) = unmount_below(dir)? else { return Ok(()) };
-    if real.parent().is_none() {
-        bail!("will not remove {}", dir.display());
-    }
     match std::fs::remove_dir_all(&real) {
         // The folder is a disk of its own: it is empty now, and stays.
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) && is_empty(&real) => {}
@@ -248,10 +249,7 @@ fn is_empty(dir: &Path) -> bool {
 /// Unmounts everything below a folder, which is a pod's, put there by the kubelet or the runtime. Tells where the
 /// folder really is; `None` when it is nowhere.
 fn unmount_below(dir: &Path) -> Result<Option<PathBuf>> {
-    let real = match dir.canonicalize() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        found => found.with_context(|| format!("cannot find {}", dir.display()))?,
-    };
+    let Some(real) = find(dir)? else { return Ok(None) };
     let table = std::fs::read("/proc/thread-self/mountinfo").context("cannot read the mount table")?;
     // Deepest first.
     for point in mounts_below(&table, &real).into_iter().rev() {
@@ -260,6 +258,18 @@ fn unmount_below(dir: &Path) -> Result<Option<PathBuf>> {
             Err(Errno::EINVAL | Errno::ENOENT) => {}
             unmounted => unmounted.with_context(|| format!("cannot unmount {}", point.display()))?,
         }
+    }
+    Ok(Some(real))
+}
+
+/// Where a folder really is, which must not be the root of everything; `None` when it is nowhere.
+fn find(dir: &Path) -> Result<Option<PathBuf>> {
+    let real = match dir.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        found => found.with_context(|| format!("cannot find {}", dir.display()))?,
+    };
+    if real.parent().is_none() {
+        bail!("will not remove {}", dir.display());
     }
     Ok(Some(real))
 }
@@ -286,6 +296,8 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use nix::mount::{MsFlags, mount};
+
     use super::*;
 
     #[test]
@@ -313,16 +325,41 @@ mod tests {
         assert_eq!(unescape(b"odd\\9\\04"), Path::new("odd\\9\\04"));
     }
 
-    #[test]
-    fn what_is_mounted_in_a_folder_outlives_it() {
+    /// Whether this thread has mounts of its own now, which takes root.
+    fn has_own_mounts() -> bool {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: needs root");
-            return;
+            return false;
         }
-        use nix::mount::{MsFlags, mount};
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        true
+    }
+
+    #[test]
+    fn the_root_is_refused_before_anything_is_unmounted() {
+        if !has_own_mounts() {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        let mounts = || std::fs::read("/proc/thread-self/mountinfo").unwrap();
+        let before = mounts();
+        for root in [Path::new("/"), &link] {
+            let refused = unmount_below(root).unwrap_err().to_string();
+            assert_eq!(refused, format!("will not remove {}", root.display()));
+        }
+        assert!(before == mounts());
+    }
+
+    #[test]
+    fn what_is_mounted_in_a_folder_outlives_it() {
+        if !has_own_mounts() {
+            return;
+        }
+        let none = None::<&str>;
         let top = tempfile::tempdir().unwrap();
         let (outside, real, link) =
             (top.path().join("outside"), top.path().join("real"), top.path().join("link"));
