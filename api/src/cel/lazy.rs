@@ -61,7 +61,7 @@ impl<'a> Lazy<'a> {
             other => other,
         });
         // Those that it has asked for itself are part of what it took.
-        self.memory.set(free.saturating_sub(before - run.memory));
+        self.memory.set(free.saturating_sub(before.saturating_sub(run.memory)));
         self.known.borrow_mut().insert(name.to_string(), result.clone());
         result
     }
