@@ -1,8 +1,9 @@
-//! What every long-running process shares: logs, metrics, health, taking and forwarding connections.
+//! What every long-running process shares: logs, metrics, health, names of hosts, taking and forwarding connections.
 
 pub mod health;
 pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod proxy;
+pub mod resolve;
 pub mod tls;

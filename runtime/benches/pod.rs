@@ -41,15 +41,7 @@ fn main() {
 
 /// How long pods on the network take to start alone, and while as many others are being removed.
 async fn beside_ends(world: World) -> World {
-    let network = net::PodNetwork::new(net::Config {
-        bridge: "coracle0".into(),
-        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-        state_dir: world.directory.path().join("state-of-addresses"),
-    });
-    let world = world.with_network(std::sync::Arc::new(network.unwrap())).await;
-    let network_config = Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() });
-    let request = UpdateRuntimeConfigRequest { runtime_config: Some(RuntimeConfig { network_config }) };
-    world.runtime.update_runtime_config(request).await.unwrap();
+    let world = world.with_pod_network().await;
     start(&world).await;
     let mut alone = Vec::new();
     let mut doomed = Vec::new();

@@ -26,7 +26,7 @@ pub const BUDGET: u64 = 10_000_000;
 /// How much its match conditions may cost of that.
 const CONDITIONS_BUDGET: u64 = 2_500_000;
 /// How many variables a policy may have: each is compiled with all those before it in sight.
-const MOST_VARIABLES: usize = 1_000;
+pub(crate) const MOST_VARIABLES: usize = 1_000;
 
 /// A policy, ready to decide.
 #[derive(Debug)]

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::admission_rules::{self, validate_conditions, validate_expression};
 use super::check::{Faults, Field};
-use super::{admission_rules, label_selector};
+use super::label_selector;
 use crate::{
-    FieldError, FieldErrorKind, Object,
+    FieldError, Object,
     cel::Type,
     name,
-    policy::{Names, Scope},
+    policy::{MOST_VARIABLES, Names, Scope},
 };
 
 /// What a denial may have as its reason.
@@ -118,7 +119,7 @@ fn validate_policy(
         let names = Names { params: spec.get("paramKind").is_set(), authorizer: true, mutations: false };
         let mut scope = Scope::new(names, Type::Dyn);
         validate_variables(&spec.get("variables"), &mut scope, &mut faults);
-        validate_conditions(&spec.get("matchConditions"), &scope, &mut faults);
+        validate_conditions(&spec.get("matchConditions"), &|text| scope.compile(text), &mut faults);
         validate_rules(&spec, &scope, &mut faults);
     }
     faults.0
@@ -161,8 +162,9 @@ fn validate_match(resources: &Field, needs_rules: bool, faults: &mut Faults) {
 }
 
 fn validate_variables(variables: &Field, scope: &mut Scope, faults: &mut Faults) {
+    faults.at_most(variables, MOST_VARIABLES);
     let mut names = BTreeSet::new();
-    for variable in variables.items() {
+    for variable in variables.items().take(MOST_VARIABLES) {
         let (name, expression) = (variable.get("name"), variable.get("expression"));
         if faults.must_be_given(&name) {
             if !is_identifier(name.text()) {
@@ -186,50 +188,6 @@ fn is_identifier(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn validate_conditions(conditions: &Field, scope: &Scope, faults: &mut Faults) {
-    const MOST: usize = 64;
-    if conditions.len() > MOST {
-        let why = format!("must have at most {MOST} items");
-        let count = conditions.len().to_string();
-        faults.0.push(FieldError::new(FieldErrorKind::TooMany, &conditions.path, count, why));
-    }
-    let mut names = BTreeSet::new();
-    for condition in conditions.items() {
-        let name = condition.get("name");
-        if faults.must_be_given(&name) {
-            faults.keeps(&name, name::qualified_name);
-            if !names.insert(name.text()) {
-                faults.duplicate(&name);
-            }
-        }
-        validate_expression(&condition.get("expression"), scope, "bool", faults);
-    }
-}
-
-/// An expression with a result of a kind.
-fn validate_expression(expression: &Field, scope: &Scope, wanted: &str, faults: &mut Faults) {
-    if expression.text().trim().is_empty() {
-        return faults.required(expression, "");
-    }
-    match scope.compile(expression.text()) {
-        Err(why) => faults.invalid(expression, format!("compilation failed: {why}")),
-        Ok(program) if !fits(program.result(), wanted) => {
-            faults.invalid(expression, format!("must evaluate to {wanted}"));
-        }
-        Ok(_) => {}
-    }
-}
-
-fn fits(kind: &Type, wanted: &str) -> bool {
-    match kind {
-        Type::Dyn => true,
-        Type::Bool => wanted == "bool",
-        Type::Text(_) => wanted.contains("string"),
-        Type::Null => wanted.contains("null"),
-        _ => false,
-    }
-}
-
 fn validate_validations(spec: &Field, scope: &Scope, faults: &mut Faults) {
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
@@ -237,7 +195,7 @@ fn validate_validations(spec: &Field, scope: &Scope, faults: &mut Faults) {
         faults.required(&annotations, "validations or auditAnnotations must be specified");
     }
     for validation in validations.items() {
-        validate_expression(&validation.get("expression"), scope, "bool", faults);
+        validate_expression(&validation.get("expression"), &|text| scope.compile(text), "bool", faults);
         faults.one_of(&validation.get("reason"), &REASONS);
         let message = validation.get("message");
         if message.is_set() && message.text().trim().is_empty() {
@@ -249,7 +207,7 @@ fn validate_validations(spec: &Field, scope: &Scope, faults: &mut Faults) {
         }
         let made = validation.get("messageExpression");
         if made.is_set() {
-            validate_expression(&made, scope, "string", faults);
+            validate_expression(&made, &|text| scope.compile(text), "string", faults);
         }
     }
     validate_annotations(&annotations, scope, faults);
@@ -269,7 +227,12 @@ fn validate_annotations(annotations: &Field, scope: &Scope, faults: &mut Faults)
                 faults.duplicate(&key);
             }
         }
-        validate_expression(&annotation.get("valueExpression"), scope, "string or null", faults);
+        validate_expression(
+            &annotation.get("valueExpression"),
+            &|text| scope.compile(text),
+            "string or null",
+            faults,
+        );
     }
 }
 

@@ -2,12 +2,9 @@
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
-use serde_json::json;
-
 use super::check::{Faults, Field};
 use crate::{
-    FieldError,
-    cel::{self, Type},
+    cel::{self, Program, Type},
     name,
 };
 
@@ -16,7 +13,7 @@ const SCOPES: [&str; 3] = ["*", "Cluster", "Namespaced"];
 const MOST_CONDITIONS: usize = 64;
 
 /// What a condition may look at.
-pub static CONDITION_VARIABLES: LazyLock<[(&'static str, Type); 4]> = LazyLock::new(|| {
+static CONDITION_VARIABLES: LazyLock<[(&'static str, Type); 4]> = LazyLock::new(|| {
     [("object", Type::Dyn), ("oldObject", Type::Dyn), ("request", Type::Dyn), ("authorizer", Type::Dyn)]
 });
 
@@ -85,54 +82,60 @@ fn validate_resources(resources: &Field, faults: &mut Faults) {
     }
 }
 
-/// The `matchConditions` of a webhook.
-pub fn validate_conditions(conditions: &Field, faults: &mut Faults) {
-    if conditions.len() > MOST_CONDITIONS {
-        let why = format!("must have at most {MOST_CONDITIONS} items");
-        let count = conditions.len().to_string();
-        faults.0.push(FieldError::new(crate::FieldErrorKind::TooMany, &conditions.path, count, why));
-    }
+/// What makes a program of an expression, or says why it cannot be one.
+pub type Compile<'a> = &'a dyn Fn(&str) -> Result<Program, String>;
+
+/// The `matchConditions` of a webhook or a policy.
+pub fn validate_conditions(conditions: &Field, compile: Compile<'_>, faults: &mut Faults) {
+    faults.at_most(conditions, MOST_CONDITIONS);
     let mut names = BTreeSet::new();
     for condition in conditions.items() {
         let name = condition.get("name");
-        match name.text() {
-            "" => faults.required(&name, ""),
-            text => {
-                if let Err(why) = name::qualified_name(text) {
-                    faults.invalid(&name, why);
-                }
-                if !names.insert(text) {
-                    faults.duplicate(&name);
-                }
+        if faults.must_be_given(&name) {
+            faults.keeps(&name, name::qualified_name);
+            if !names.insert(name.text()) {
+                faults.duplicate(&name);
             }
         }
-        validate_expression(&condition.get("expression"), faults);
+        validate_expression(&condition.get("expression"), compile, "bool", faults);
     }
 }
 
-fn validate_expression(expression: &Field, faults: &mut Faults) {
-    let text = expression.text().trim();
-    if text.is_empty() {
+/// A condition of a webhook as a program.
+pub fn compile_condition(expression: &str) -> Result<Program, String> {
+    cel::compile(expression.trim(), &*CONDITION_VARIABLES)
+}
+
+/// An expression with a result of a kind.
+pub fn validate_expression(expression: &Field, compile: Compile<'_>, wanted: &str, faults: &mut Faults) {
+    if expression.text().trim().is_empty() {
         return faults.required(expression, "");
     }
-    match cel::compile(text, &*CONDITION_VARIABLES) {
+    match compile(expression.text()) {
         Err(why) => faults.invalid(expression, format!("compilation failed: {why}")),
-        Ok(program) if !matches!(program.result(), Type::Bool | Type::Dyn) => {
-            faults.0.push(FieldError::invalid(
-                &expression.path,
-                &json!(expression.text()),
-                "must evaluate to bool",
-            ));
+        Ok(program) if !fits(program.result(), wanted) => {
+            faults.invalid(expression, format!("must evaluate to {wanted}"));
         }
         Ok(_) => {}
     }
 }
 
+fn fits(kind: &Type, wanted: &str) -> bool {
+    match kind {
+        Type::Dyn => true,
+        Type::Bool => wanted == "bool",
+        Type::Text(_) => wanted.contains("string"),
+        Type::Null => wanted.contains("null"),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::FieldError;
 
     fn faults(rule: Value) -> Vec<String> {
         let mut good =

@@ -143,6 +143,14 @@ impl Faults {
         self.0.push(FieldError::new(FieldErrorKind::NotFound, &field.path, value, ""));
     }
 
+    /// A list may have so many items.
+    pub fn at_most(&mut self, list: &Field, most: usize) {
+        if list.len() > most {
+            let (count, detail) = (list.len().to_string(), format!("must have at most {most} items"));
+            self.0.push(FieldError::new(FieldErrorKind::TooMany, &list.path, count, detail));
+        }
+    }
+
     /// A text that is given must keep to a rule.
     pub fn keeps(&mut self, field: &Field, rule: fn(&str) -> Result<(), String>) {
         if !field.text().is_empty()

@@ -233,11 +233,7 @@ fn validate_columns(columns: &Field, faults: &mut Faults) {
 
 fn validate_selectable(fields: &Field, schema: &Field, faults: &mut Faults) {
     const MOST: usize = 8;
-    if fields.len() > MOST {
-        let detail = format!("must have at most {MOST} items");
-        let count = fields.len().to_string();
-        faults.0.push(FieldError::new(crate::FieldErrorKind::TooMany, &fields.path, count, detail));
-    }
+    faults.at_most(fields, MOST);
     let mut seen = BTreeSet::new();
     let props = Props::read(schema.value).ok();
     for field in fields.items() {

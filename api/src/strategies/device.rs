@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::check::{Faults, Field, same};
 use super::fill::Fill;
 use super::pod_spec;
-use crate::{FieldError, FieldErrorKind, Object, name};
+use crate::{FieldError, Object, name};
 
 /// Upstream's limits of lists.
 const MOST_REQUESTS: usize = 32;
@@ -42,7 +42,7 @@ impl crate::Strategy for ResourceClaim {
         let mut faults = Faults::new();
         let (status, before) = (Field::at(object, &["status"]), Field::at(old, &["status"]));
         let (allocation, reserved) = (status.get("allocation"), status.get("reservedFor"));
-        at_most(&reserved, MOST_RESERVATIONS, &mut faults);
+        faults.at_most(&reserved, MOST_RESERVATIONS);
         let mut users = HashSet::new();
         for user in reserved.items() {
             faults.must_be_given(&user.get("resource"));
@@ -102,7 +102,7 @@ impl crate::Strategy for DeviceClass {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
         validate_selectors(&spec.get("selectors"), &mut faults);
-        at_most(&spec.get("config"), MOST_CONFIGURATIONS, &mut faults);
+        faults.at_most(&spec.get("config"), MOST_CONFIGURATIONS);
         spec.get("config").items().for_each(|config| validate_configuration(&config, &mut faults));
         faults.keeps(&spec.get("extendedResourceName"), name::qualified_name);
         faults.0
@@ -174,7 +174,7 @@ fn set_request_defaults(request: &mut Map<String, Value>) {
 
 fn validate_claim(devices: &Field, faults: &mut Faults) {
     let (requests, constraints) = (devices.get("requests"), devices.get("constraints"));
-    at_most(&requests, MOST_REQUESTS, faults);
+    faults.at_most(&requests, MOST_REQUESTS);
     let mut names = HashSet::new();
     for request in requests.items() {
         let name = request.get("name");
@@ -187,7 +187,7 @@ fn validate_claim(devices: &Field, faults: &mut Faults) {
         }
         validate_request(&request, faults);
     }
-    at_most(&constraints, MOST_CONSTRAINTS, faults);
+    faults.at_most(&constraints, MOST_CONSTRAINTS);
     for constraint in constraints.items() {
         validate_request_names(&constraint.get("requests"), &names, faults);
         match (constraint.get("matchAttribute").is_set(), constraint.get("distinctAttribute").is_set()) {
@@ -196,7 +196,7 @@ fn validate_claim(devices: &Field, faults: &mut Faults) {
             (false, true) => validate_attribute(&constraint.get("distinctAttribute"), faults),
         }
     }
-    at_most(&devices.get("config"), MOST_CONFIGURATIONS, faults);
+    faults.at_most(&devices.get("config"), MOST_CONFIGURATIONS);
     for config in devices.get("config").items() {
         validate_request_names(&config.get("requests"), &names, faults);
         validate_configuration(&config, faults);
@@ -216,7 +216,7 @@ fn validate_request(request: &Field, faults: &mut Faults) {
         }
         (true, false) => validate_wish(&exactly, faults),
         (false, true) => {
-            at_most(&alternatives, MOST_ALTERNATIVES, faults);
+            faults.at_most(&alternatives, MOST_ALTERNATIVES);
             let mut names = HashSet::new();
             for alternative in alternatives.items() {
                 let name = alternative.get("name");
@@ -249,7 +249,7 @@ fn validate_wish(wish: &Field, faults: &mut Faults) {
 }
 
 fn validate_selectors(selectors: &Field, faults: &mut Faults) {
-    at_most(selectors, MOST_SELECTORS, faults);
+    faults.at_most(selectors, MOST_SELECTORS);
     for selector in selectors.items() {
         let cel = selector.get("cel");
         if !cel.is_set() {
@@ -333,7 +333,7 @@ fn validate_place(spec: &Field, faults: &mut Faults) {
 }
 
 fn validate_devices(devices: &Field, faults: &mut Faults) {
-    at_most(devices, MOST_DEVICES, faults);
+    faults.at_most(devices, MOST_DEVICES);
     let mut names = HashSet::new();
     for device in devices.items() {
         let name = device.get("name");
@@ -370,14 +370,6 @@ fn validate_toleration(toleration: &Field, faults: &mut Faults) {
     }
     if !toleration.get("effect").text().is_empty() {
         faults.one_of(&toleration.get("effect"), &["NoExecute", "NoSchedule"]);
-    }
-}
-
-fn at_most(list: &Field, most: usize, faults: &mut Faults) {
-    if list.len() > most {
-        let detail = format!("must have at most {most} items");
-        let error = FieldError::new(FieldErrorKind::TooMany, &list.path, list.len().to_string(), detail);
-        faults.0.push(error);
     }
 }
 

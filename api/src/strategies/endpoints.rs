@@ -70,7 +70,7 @@ impl crate::Strategy for EndpointSlice {
         let kind = Field::at(object, &["addressType"]);
         faults.must_be_one_of(&kind, &["FQDN", "IPv4", "IPv6"]);
         let endpoints = Field::at(object, &["endpoints"]);
-        too_many(&endpoints, MOST_ENDPOINTS, &mut faults);
+        faults.at_most(&endpoints, MOST_ENDPOINTS);
         for endpoint in endpoints.items() {
             validate_endpoint(&endpoint, kind.text(), &mut faults);
         }
@@ -87,7 +87,7 @@ fn validate_endpoint(endpoint: &Field, kind: &str, faults: &mut Faults) {
     if addresses.is_empty() {
         faults.required(&addresses, "must contain at least 1 address");
     }
-    too_many(&addresses, MOST_ADDRESSES, faults);
+    faults.at_most(&addresses, MOST_ADDRESSES);
     for address in addresses.items() {
         match kind {
             "IPv4" if address.text().parse::<std::net::Ipv4Addr>().is_err() => {
@@ -106,7 +106,7 @@ fn validate_endpoint(endpoint: &Field, kind: &str, faults: &mut Faults) {
 }
 
 fn validate_ports(list: &Field, faults: &mut Faults) {
-    too_many(list, MOST_PORTS, faults);
+    faults.at_most(list, MOST_PORTS);
     let mut names = std::collections::HashSet::new();
     for port in list.items() {
         let name = port.get("name");
@@ -116,13 +116,5 @@ fn validate_ports(list: &Field, faults: &mut Faults) {
         }
         ports::validate_number(&port.get("port"), faults);
         faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
-    }
-}
-
-fn too_many(list: &Field, most: usize, faults: &mut Faults) {
-    if list.len() > most {
-        let kind = crate::FieldErrorKind::TooMany;
-        let detail = format!("must have at most {most} items");
-        faults.0.push(FieldError::new(kind, &list.path, list.len().to_string(), detail));
     }
 }

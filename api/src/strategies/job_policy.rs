@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::check::{Faults, Field};
-use crate::{FieldError, FieldErrorKind, name};
+use crate::{FieldError, name};
 
 const MOST_RULES: usize = 20;
 const MOST_CODES: usize = 255;
@@ -22,7 +22,7 @@ pub fn validate_failure(spec: &Field, faults: &mut Faults) {
         faults.invalid(&restart, "only \"Never\" is supported when podFailurePolicy is specified");
     }
     let rules = policy.get("rules");
-    at_most(&rules, MOST_RULES, faults);
+    faults.at_most(&rules, MOST_RULES);
     let pod = spec.get("template").get("spec");
     let lists = ["containers", "initContainers"].map(|list| pod.get(list));
     let containers: HashSet<&str> =
@@ -46,7 +46,7 @@ fn validate_failure_rule(spec: &Field, rule: &Field, containers: &HashSet<&str>,
     if codes.is_set() {
         validate_exit_codes(&codes, containers, faults);
     }
-    at_most(&patterns, MOST_PATTERNS, faults);
+    faults.at_most(&patterns, MOST_PATTERNS);
     for pattern in patterns.items() {
         faults.must_keep(&pattern.get("type"), name::qualified_name);
         faults.must_be_one_of(&pattern.get("status"), &["False", "True", "Unknown"]);
@@ -79,7 +79,7 @@ fn validate_exit_codes(codes: &Field, containers: &HashSet<&str>, faults: &mut F
     if values.is_empty() {
         faults.invalid(&values, "at least one value is required");
     }
-    at_most(&values, MOST_CODES, faults);
+    faults.at_most(&values, MOST_CODES);
     let mut seen = HashSet::new();
     let mut last = i64::MIN;
     for value in values.items() {
@@ -112,7 +112,7 @@ pub fn validate_success(spec: &Field, faults: &mut Faults) {
     if rules.is_empty() {
         faults.required(&rules, "at least one rules must be specified when the successPolicy is specified");
     }
-    at_most(&rules, MOST_RULES, faults);
+    faults.at_most(&rules, MOST_RULES);
     let completions = spec.get("completions").number().unwrap_or_default();
     for rule in rules.items() {
         let (indexes, count) = (rule.get("succeededIndexes"), rule.get("succeededCount"));
@@ -186,14 +186,6 @@ pub fn validate_manager(manager: &Field, faults: &mut Faults) {
             }
         }
         _ => faults.invalid(manager, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
-    }
-}
-
-fn at_most(list: &Field, most: usize, faults: &mut Faults) {
-    if list.len() > most {
-        let detail = format!("must have at most {most} items");
-        let kind = FieldErrorKind::TooMany;
-        faults.0.push(FieldError::new(kind, &list.path, list.len().to_string(), detail));
     }
 }
 

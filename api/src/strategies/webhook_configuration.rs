@@ -104,7 +104,11 @@ fn validate(object: &Object, old: Option<&Object>, is_mutating: bool) -> Vec<Fie
         let before = old.map(|old| old.list(&["webhooks"]));
         let before = before.and_then(|hooks| hooks.get(index)).map(|hook| &hook["matchConditions"]);
         if before.is_none_or(|before| before != conditions.value) {
-            admission_rules::validate_conditions(&conditions, &mut faults);
+            admission_rules::validate_conditions(
+                &conditions,
+                &admission_rules::compile_condition,
+                &mut faults,
+            );
         }
         validate_reviews(&hook.get("admissionReviewVersions"), leniency.reviews, &mut faults);
         let name = hook.get("name");

@@ -89,8 +89,9 @@ impl Target {
 }
 
 async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    let found = tokio::net::lookup_host((host, port)).await;
-    found.map(Iterator::collect).map_err(|source| Failure::Lookup { host: host.to_string(), source })
+    let found = daemon::resolve::addresses(host).await;
+    let found = found.map_err(|source| Failure::Lookup { host: host.to_string(), source })?;
+    Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 
 /// The ready endpoints of a Service, or what an ExternalName leads to.

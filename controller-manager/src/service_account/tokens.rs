@@ -107,8 +107,7 @@ impl Tokens {
     /// The account as the server has it.
     async fn account(&self, namespace: &str, name: &str) -> Result<Option<ServiceAccount>, ClientError> {
         // The name is what somebody wrote into an annotation, and becomes part of a path.
-        let can_be_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-        if !name.bytes().all(can_be_a_name) {
+        if api::name::dns_subdomain(name).is_err() {
             return Ok(None);
         }
         Api::namespaced(self.writer.client().clone(), namespace).get_opt(name).await

@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cri::v1::*;
@@ -12,7 +11,7 @@ use cri::{Code, RuntimeService};
 use runtime::sys::failpoint::{POINTS, VARIABLE};
 
 use crate::census::{Census, groups};
-use crate::world::{World, in_world, tiny_archive};
+use crate::world::{World, in_world, pod_network, tiny_archive};
 
 /// Set in the process that is to be killed: the directory of the world that its server works in.
 const SERVER: &str = "CORACLE_TEST_CRASHING";
@@ -51,9 +50,7 @@ fn crash_everywhere(who: &str, test: &str) {
     }
     in_world(|world| async move {
         tiny_archive(IMAGE, &world.directory.path().join("tiny.tar"));
-        let network = network(world.directory.path());
-        let mut world = world.with_network(network).await;
-        set_pod_cidr(&world).await;
+        let mut world = world.with_pod_network().await;
         // The first life makes what all share: the bridge, chains, the shims' group, the filter of system calls.
         for step in STEPS {
             take(&world, step, Duration::from_secs(5)).await.unwrap();
@@ -69,11 +66,11 @@ fn crash_everywhere(who: &str, test: &str) {
                 .restart_after(|config| {
                     interrupted = crash(&directory, &group, &format!("{point}={who}="), &mark, test);
                     // It reads at its start which addresses are in use.
-                    config.network = Some(self::network(&directory));
+                    config.network = Some(pod_network(&directory));
                 })
                 .await;
             assert!(fs::remove_file(&mark).is_ok(), "{story}: nobody came to the point");
-            set_pod_cidr(&world).await;
+            world.set_pod_cidr().await;
             // A container whose start was cut off may still be on its way, and so may the end of one that was asked
             // to end; all else is true at once.
             match truth(&world).await {
@@ -119,8 +116,8 @@ fn live(directory: &Path, group: String) {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     executor.block_on(async {
         let mut world = World::in_directory(directory.to_owned(), group).await;
-        world = world.with_network(network(directory)).await;
-        set_pod_cidr(&world).await;
+        world = world.with_network(pod_network(directory)).await;
+        world.set_pod_cidr().await;
         // Only who does not end when asked is killed.
         let is_deaf = std::env::var(VARIABLE).is_ok_and(|point| point.starts_with("stop.killed"));
         let grace = Duration::from_secs(if is_deaf { 0 } else { 5 });
@@ -137,22 +134,6 @@ fn live(directory: &Path, group: String) {
         }
         wait_for_truth(&world).await;
     });
-}
-
-fn network(directory: &Path) -> Arc<net::PodNetwork> {
-    let config = net::Config {
-        bridge: "coracle0".into(),
-        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-        state_dir: directory.join("state-of-addresses"),
-    };
-    Arc::new(net::PodNetwork::new(config).unwrap())
-}
-
-async fn set_pod_cidr(world: &World) {
-    let network_config = Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() });
-    let runtime_config = Some(RuntimeConfig { network_config });
-    let request = UpdateRuntimeConfigRequest { runtime_config };
-    world.runtime.update_runtime_config(request).await.unwrap();
 }
 
 /// One call of a life, on whatever pod and container there is.

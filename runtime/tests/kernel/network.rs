@@ -1,28 +1,18 @@
 //! Pods on the pod network.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cri::RuntimeService;
 use cri::v1::*;
 
 use crate::survival::shim_of;
-use crate::world::in_world;
+use crate::world::{ADDRESSES, in_world};
 
 #[test]
 fn pods_have_addresses_and_reach_each_other() {
     in_world(|world| async move {
-        let network = net::PodNetwork::new(net::Config {
-            bridge: "coracle0".into(),
-            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-            state_dir: world.directory.path().join("addresses"),
-        });
-        let network = Arc::new(network.unwrap());
-        let world = world.with_network(network.clone()).await;
-        let runtime_config =
-            RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() }) };
-        let request = UpdateRuntimeConfigRequest { runtime_config: Some(runtime_config) };
-        world.runtime.update_runtime_config(request).await.unwrap();
+        let world = world.with_pod_network().await;
+        let network = world.config.network.clone().unwrap();
 
         let server = world.sandbox().await;
         let request = PodSandboxStatusRequest { pod_sandbox_id: server.clone(), verbose: false };
@@ -44,7 +34,7 @@ fn pods_have_addresses_and_reach_each_other() {
             world.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox }).await.unwrap();
         }
         // The links go with the pods' namespaces, and then the addresses are free.
-        let addresses = world.directory.path().join("addresses");
+        let addresses = world.directory.path().join(ADDRESSES);
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let links = std::process::Command::new("busybox").args(["ip", "-o", "link"]).output().unwrap();
@@ -65,18 +55,9 @@ fn pods_have_addresses_and_reach_each_other() {
 #[test]
 fn one_pod_that_cannot_be_read_keeps_no_address_of_others_taken() {
     in_world(|world| async move {
-        let addresses = world.directory.path().join("addresses");
-        let network = net::PodNetwork::new(net::Config {
-            bridge: "coracle0".into(),
-            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-            state_dir: addresses.clone(),
-        });
-        let network = Arc::new(network.unwrap());
-        let world = world.with_network(network.clone()).await;
-        let runtime_config =
-            RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() }) };
-        let request = UpdateRuntimeConfigRequest { runtime_config: Some(runtime_config) };
-        world.runtime.update_runtime_config(request).await.unwrap();
+        let addresses = world.directory.path().join(ADDRESSES);
+        let world = world.with_pod_network().await;
+        let network = world.config.network.clone().unwrap();
         let (bad, gone) = (world.sandbox().await, world.sandbox().await);
         let noted = |sandbox: &str| {
             let notes = std::fs::read_dir(&addresses).unwrap().flatten();

@@ -15,6 +15,9 @@ use sha2::{Digest, Sha256};
 
 use crate::census::{self, Census, Places};
 
+/// Where the pod network of a world remembers its addresses.
+pub const ADDRESSES: &str = "state-of-addresses";
+
 /// The image that all tests use.
 pub const IMAGE: &str = "docker.io/coracle/test:1";
 
@@ -68,7 +71,7 @@ pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
 
 /// Where a world in this directory may leave something.
 fn places(directory: &Path, group: &str) -> Places {
-    let directories = ["images", "state", "state-of-addresses"].map(|name| directory.join(name)).into();
+    let directories = ["images", "state", ADDRESSES].map(|name| directory.join(name)).into();
     Places { directories, cgroup_parent: group.to_owned() }
 }
 
@@ -132,6 +135,22 @@ impl World {
     pub async fn with_network(mut self, network: Arc<net::PodNetwork>) -> World {
         self.config.network = Some(network);
         self.restart().await
+    }
+
+    /// The same with a network of its own, and addresses for its pods.
+    pub async fn with_pod_network(self) -> World {
+        let network = pod_network(self.directory.path());
+        let world = self.with_network(network).await;
+        world.set_pod_cidr().await;
+        world
+    }
+
+    /// As the kubelet does once its node has a range.
+    pub async fn set_pod_cidr(&self) {
+        let network_config = Some(NetworkConfig { pod_cidr: "10.244.3.0/24".into() });
+        let runtime_config = Some(RuntimeConfig { network_config });
+        let request = UpdateRuntimeConfigRequest { runtime_config };
+        self.runtime.update_runtime_config(request).await.unwrap();
     }
 
     /// As [`World::restart`], with something happening while there is no server.
@@ -408,4 +427,14 @@ fn own(header: &mut tar::Header) {
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
+}
+
+/// The pod network of a world in `directory`.
+pub fn pod_network(directory: &Path) -> Arc<net::PodNetwork> {
+    let config = net::Config {
+        bridge: "coracle0".into(),
+        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+        state_dir: directory.join(ADDRESSES),
+    };
+    Arc::new(net::PodNetwork::new(config).unwrap())
 }

@@ -1,8 +1,8 @@
 //! `matchConditions`: expressions that all have to hold for a webhook to be called.
 
 use api::{
-    cel::{Failure, Program, Type, Value as Cel, compile},
-    strategies::admission_rules::CONDITION_VARIABLES,
+    cel::{Failure, Program, Type, Value as Cel},
+    strategies::admission_rules::compile_condition,
 };
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ impl Conditions {
         let conditions = conditions.as_array().map_or(&[][..], Vec::as_slice).iter();
         let read = |condition: &Value| {
             let expression = condition["expression"].as_str().unwrap_or_default().trim().to_string();
-            Condition { program: compile(&expression, &*CONDITION_VARIABLES), expression }
+            Condition { program: compile_condition(&expression), expression }
         };
         Conditions(conditions.map(read).collect())
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use daemon::resolve::addresses;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,6 @@ use tokio_rustls::TlsConnector;
 use super::Cause;
 use super::hosts::TlsSettings;
 use super::proxy::{Proxies, Proxy};
-use super::resolve::addresses;
 use super::tls::client_config;
 
 /// One address of several may be dead; the others shall still get their turn.

@@ -296,20 +296,12 @@ pub(super) fn join(base: &str, location: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::registry::hosts::own_endpoint;
 
     #[test]
     fn an_endpoint_is_its_host_its_port_and_whether_it_has_tls() {
         let at = |scheme: &str, authority: &str, url: &str| {
-            let endpoint = Endpoint {
-                scheme: scheme.to_owned(),
-                authority: authority.to_owned(),
-                path: "/v2".to_owned(),
-                tls: TlsSettings::default(),
-                headers: Vec::new(),
-                resolve: true,
-                push: true,
-                mirror_of: None,
-            };
+            let endpoint = Endpoint { scheme: scheme.to_owned(), ..own_endpoint(authority) };
             is_at(url, &endpoint)
         };
         assert!(at("https", "a.local", "https://A.local:443/v2/x"));

@@ -137,7 +137,7 @@ fn configured(registry: &str, settings: &Settings) -> Result<Vec<Endpoint>, Regi
 }
 
 /// The registry itself, as it is met when nothing is configured.
-fn own_endpoint(registry: &str) -> Endpoint {
+pub(super) fn own_endpoint(registry: &str) -> Endpoint {
     let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let scheme = if is_loopback(host) { "http" } else { "https" };

@@ -11,7 +11,6 @@ pub mod credentials;
 mod fetch;
 pub mod hosts;
 mod proxy;
-mod resolve;
 mod tls;
 mod transport;
 mod upload;

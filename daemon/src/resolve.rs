@@ -23,7 +23,7 @@ const ROUNDS: usize = 2;
 const UDP_LIMIT: usize = 4096;
 
 /// The addresses of a host, IPv4 first: every network has it.
-pub(super) async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
+pub async fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }
