@@ -62,6 +62,8 @@ pub enum Decision {
     Verify(Vec<OwnerReference>),
     /// Some owners are gone, others keep it: remove the references to these.
     RemoveOwners(Vec<String>),
+    /// It is part of a circle in which everyone waits for the next: it must hold up its owners no more.
+    Unblock,
     /// Nobody owns it any more.
     Delete(Policy),
 }
@@ -75,6 +77,7 @@ impl Decision {
             Decision::Orphan(dependents) => format!("{} dependents to be orphaned", dependents.len()),
             Decision::Verify(owners) => format!("{} owners not seen yet", owners.len()),
             Decision::RemoveOwners(owners) => format!("{} of its owners gone", owners.len()),
+            Decision::Unblock => "its owner waits for it, and it for its owner".into(),
             Decision::Delete(_) => "no owner that keeps it".into(),
         }
     }
@@ -129,8 +132,13 @@ impl Node {
     }
 
     fn blocks(&self, uid: &str) -> bool {
-        self.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
+        self.owners.iter().any(|owner| owner.uid == uid && is_blocked(owner))
     }
+}
+
+/// Whether this owner may not go before whoever refers to it.
+pub fn is_blocked(owner: &OwnerReference) -> bool {
+    owner.block_owner_deletion == Some(true)
 }
 
 impl Graph {
@@ -244,13 +252,18 @@ impl Graph {
             (false, false)
                 if node.owners.iter().any(|owner| waits(&owner)) && !self.dependents_of(uid).is_empty() =>
             {
-                Decision::Delete(Policy::Foreground)
+                let waits = |dependent: &Uid| self.waiting(dependent).is_some();
+                let is_circle = self.dependents_of(uid).iter().any(waits);
+                match is_circle && node.owners.iter().any(is_blocked) {
+                    true => Decision::Unblock,
+                    false => Decision::Delete(Policy::Foreground),
+                }
             }
             (false, false) => Decision::Delete(node.policy),
         }
     }
 
-    /// An owner's uid, if it awaits its dependents.
+    /// An object's uid, if it awaits its dependents.
     fn waiting(&self, owner: &str) -> Option<Uid> {
         let (uid, node) = self.nodes.get_key_value(owner)?;
         (node.state == State::AwaitsDependents).then(|| uid.clone())
@@ -367,6 +380,28 @@ mod tests {
         assert_eq!(graph.decide("middle"), Decision::RemoveFinalizer("foregroundDeletion"));
         assert_eq!(graph.remove("middle"), ["root".into()]);
         assert_eq!(graph.decide("root"), Decision::RemoveFinalizer("foregroundDeletion"));
+    }
+
+    #[test]
+    fn a_circle_is_opened_where_it_closes() {
+        let foreground = Some("foregroundDeletion");
+        let mut graph = graph(&[
+            ("a", node(&["c"], foreground, true)),
+            ("b", node(&["a"], foreground, true)),
+            ("c", node(&["b"], None, false)),
+        ]);
+        assert_eq!(graph.decide("c"), Decision::Unblock, "a waits for b, b for c, and c would wait for a");
+        let mut unblocked = node(&["b"], None, false);
+        unblocked.owners = [OwnerReference { block_owner_deletion: Some(false), ..owner("b") }].into();
+        let woken = graph.insert("c".into(), unblocked.clone());
+        assert!(woken.contains(&"c".into()), "{woken:?}");
+        assert_eq!(graph.decide("c"), Decision::Delete(Policy::Foreground));
+        graph.insert("c".into(), Node { state: State::AwaitsDependents, ..unblocked });
+        assert_eq!(graph.decide("b"), Decision::RemoveFinalizer("foregroundDeletion"));
+        assert!(graph.delete("b").contains(&"a".into()));
+        assert_eq!(graph.decide("a"), Decision::RemoveFinalizer("foregroundDeletion"));
+        assert_eq!(graph.delete("a"), ["c".into()]);
+        assert_eq!(graph.decide("c"), Decision::RemoveFinalizer("foregroundDeletion"));
     }
 
     #[test]

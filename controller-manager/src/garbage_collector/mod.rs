@@ -15,7 +15,7 @@ use std::{
 
 use client::{ClientError, Next, ObjectKey, Reconcile, Runner, Tolerate, is_conflict, is_not_found, turn};
 use futures::future::try_join_all;
-use graph::{Decision, Node, Policy, Uid};
+use graph::{Decision, Node, Policy, Uid, is_blocked};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Client,
@@ -145,6 +145,7 @@ impl Reconcile for Collector {
         match decision {
             Decision::Leave | Decision::Verify(_) => Ok(()),
             Decision::Delete(policy) => self.delete(uid, &node, policy).await,
+            Decision::Unblock => self.unblock_owners(&node, uid).await,
             Decision::RemoveOwners(owners) => self.remove_owners(&node, uid, &owners).await,
             Decision::RemoveFinalizer(finalizer) => self.remove_finalizer(&node, uid, finalizer).await,
             Decision::Orphan(dependents) => {
@@ -217,6 +218,17 @@ impl Collector {
             live.metadata.owner_references.iter().filter(|owner| !owners.contains(&owner.uid)).collect();
         let version = &live.metadata.resource_version;
         self.patch(node, json!({"metadata": {"resourceVersion": version, "ownerReferences": left}})).await
+    }
+
+    async fn unblock_owners(&self, node: &Node, uid: &str) -> Result<(), ClientError> {
+        let Some(live) = self.get_same(node, uid).await? else { return Ok(()) };
+        let free = |owner: &OwnerReference| match is_blocked(owner) {
+            true => OwnerReference { block_owner_deletion: Some(false), ..owner.clone() },
+            false => owner.clone(),
+        };
+        let owners: Vec<_> = live.metadata.owner_references.iter().map(free).collect();
+        let version = &live.metadata.resource_version;
+        self.patch(node, json!({"metadata": {"resourceVersion": version, "ownerReferences": owners}})).await
     }
 
     async fn remove_finalizer(&self, node: &Node, uid: &str, finalizer: &str) -> Result<(), ClientError> {
