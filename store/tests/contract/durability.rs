@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -40,6 +41,28 @@ fn a_newer_format_is_refused_in_one_sentence() {
     );
     fs::write(directory.path().join("format"), "elephant").unwrap();
     assert!(matches!(Embedded::open(directory.path()), Err(OpenError::UnknownFormat { .. })));
+}
+
+/// A start does not wait for a segment to be filled with zeros; a store that is written to soon goes on in one
+/// that is, and has everything afterwards.
+#[tokio::test]
+async fn a_busy_store_leaves_its_first_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Embedded::open(directory.path()).unwrap();
+    let logs = || names(directory.path()).into_iter().filter(|name| name.starts_with("log-")).count();
+    let mut written = 0;
+    while logs() < 2 {
+        assert!(written < 400, "a segment has room for 500 of these and is still not left");
+        let value = Bytes::from(vec![b'x'; 31 << 10]);
+        store.create(&format!("/a/{written:03}"), value, None).await.unwrap();
+        written += 1;
+        tokio::time::sleep(Duration::from_millis(if written < 9 { 0 } else { 50 })).await;
+    }
+    create(&store, "/b", "in the next one").await;
+    drop(store);
+    let store = Embedded::open(directory.path()).unwrap();
+    assert_eq!(store.range("/a/", None, None, 0).await.unwrap().items.len(), written);
+    assert!(store.get("/b", None).await.unwrap().is_some());
 }
 
 /// Enough restarts with compactions that snapshots replace the log, and nothing changes by that.

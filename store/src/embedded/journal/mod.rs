@@ -21,7 +21,7 @@ use std::{
 use self::{
     frame::Blocks,
     record::Record,
-    segment::{SEGMENT_SIZE, Segment, Spare},
+    segment::{SEGMENT_SIZE, Segment, Spare, SpareFile},
 };
 use super::{
     OpenError,
@@ -95,6 +95,7 @@ impl Journal {
 
     /// Makes a batch durable. After an error nothing more may be appended.
     pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        self.leave_makeshift()?;
         self.segment.frame(&mut self.buffer, records);
         if self.segment.is_full_for(&self.buffer) {
             self.rotate()?;
@@ -112,8 +113,26 @@ impl Journal {
         Ok(())
     }
 
+    /// Goes on in a segment that takes writes faster once there is one.
+    fn leave_makeshift(&mut self) -> io::Result<()> {
+        if !self.segment.is_makeshift() || !self.spare.is_ready() {
+            return Ok(());
+        }
+        match self.spare.take() {
+            Some(spare) => self.rotate_to(Some(spare)),
+            None => {
+                self.segment.settle();
+                Ok(())
+            }
+        }
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
         let spare = self.spare.take();
+        self.rotate_to(spare)
+    }
+
+    fn rotate_to(&mut self, spare: Option<SpareFile>) -> io::Result<()> {
         let next = Segment::create(&self.directory, self.number + 1, self.segment.next_frame(), spare)?;
         self.number += 1;
         let closed = std::mem::replace(&mut self.segment, next);

@@ -33,6 +33,10 @@ pub(super) const PREFIX: &str = "log-";
 /// How large a segment is; a larger frame gets one of its own size.
 pub(super) const SEGMENT_SIZE: u64 = 16 << 20;
 
+/// So much is written to a segment that is not filled with zeros before a better one is prepared: a store that
+/// is hardly written to does without.
+const MAKESHIFT_SIZE: u64 = 256 << 10;
+
 /// The segment that is being written.
 pub(super) struct Segment {
     pub path: PathBuf,
@@ -40,6 +44,8 @@ pub(super) struct Segment {
     salt: u64,
     next_frame: u64,
     end: u64,
+    /// Whether each write still has to mark its blocks as used, which takes twice the time.
+    is_makeshift: bool,
 }
 
 impl Segment {
@@ -50,6 +56,7 @@ impl Segment {
         first: u64,
         spare: Option<SpareFile>,
     ) -> io::Result<Segment> {
+        let is_makeshift = spare.is_none();
         let SpareFile { path: unfinished, file } = match spare {
             Some(spare) => spare,
             None => SpareFile::allocate(directory, &format!("{PREFIX}{number:020}{UNFINISHED}"))?,
@@ -60,7 +67,8 @@ impl Segment {
         let path = directory.join(format!("{PREFIX}{number:020}"));
         fs::rename(unfinished, &path)?;
         sync_directory(directory)?;
-        Ok(Segment { path, file, salt: header.salt, next_frame: first, end: BLOCK as u64 })
+        let (salt, end) = (header.salt, BLOCK as u64);
+        Ok(Segment { path, file, salt, next_frame: first, end, is_makeshift })
     }
 
     /// Encodes a batch as the next frame of this segment.
@@ -83,7 +91,17 @@ impl Segment {
 
     /// Whether it is time to prepare the next segment.
     pub fn wants_successor(&self) -> bool {
-        self.end > SEGMENT_SIZE / 4
+        self.end > if self.is_makeshift { MAKESHIFT_SIZE } else { SEGMENT_SIZE / 4 }
+    }
+
+    /// Whether it should be left as soon as the next one is ready.
+    pub fn is_makeshift(&self) -> bool {
+        self.is_makeshift
+    }
+
+    /// It has to do: there will be no better one.
+    pub fn settle(&mut self) {
+        self.is_makeshift = false;
     }
 
     /// The number of the frame to come.
@@ -153,6 +171,11 @@ impl Spare {
             Ok(thread) => self.0 = Some(thread),
             Err(error) => tracing::warn!(%error, "cannot prepare the next log segment ahead of its use"),
         }
+    }
+
+    /// Whether it is known what has come of the preparation.
+    pub fn is_ready(&self) -> bool {
+        self.0.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     /// The prepared segment, if it is ready.
