@@ -16,9 +16,12 @@ use tokio::sync::mpsc;
 use crate::{
     cluster::{Cluster, in_namespace},
     report::{Samples, Table},
+    server::Server,
 };
 
 const NAMESPACE: &str = "bench-api";
+pub(crate) const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// How much load.
 #[derive(Debug, clap::Args)]
@@ -26,8 +29,8 @@ pub struct Args {
     /// How many pods are created in all and then listed.
     #[arg(long, default_value_t = 3000)]
     pods: usize,
-    /// How many of them one after the other.
-    #[arg(long, default_value_t = 500)]
+    /// How many of them one after the other, half of them in each version of HTTP.
+    #[arg(long, default_value_t = 1000)]
     one_by_one: usize,
     /// How many requests at a time in the rest.
     #[arg(long, default_value_t = 32)]
@@ -44,6 +47,8 @@ pub struct Args {
     /// How many changes they watch.
     #[arg(long, default_value_t = 50)]
     changes: usize,
+    #[command(flatten)]
+    server: Server,
 }
 
 /// Puts the load on the cluster, one sort after the other.
@@ -53,60 +58,82 @@ pub async fn run(cluster: &Cluster, args: Args) -> Result<Table> {
 }
 
 async fn measure(cluster: &Cluster, args: &Args) -> Result<Table> {
-    let mut table = Table::of_times();
+    let mut load = Load { server: args.server, table: Table::of_times() };
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    let path = path.as_str();
+    let http2 = &cluster.over_http2().await?;
 
-    let (samples, elapsed) = create(cluster, &path, 0..args.one_by_one, 1).await?;
-    table.times("create pod, one by one", &samples, Some(elapsed));
-    let (samples, elapsed) = create(cluster, &path, args.one_by_one..args.pods, args.concurrency).await?;
-    table.times(&format!("create pod, {} at a time", args.concurrency), &samples, Some(elapsed));
-
-    let (samples, elapsed) = repeat(args.gets, args.concurrency, |number| {
-        let path = format!("{path}/pod-{}", number % args.pods);
-        async move { cluster.get_text(&path).await.map(drop) }
-    })
-    .await?;
-    table.times(&format!("get pod, {} at a time", args.concurrency), &samples, Some(elapsed));
-
-    for (what, query) in [("cached", "?resourceVersion=0"), ("consistent", "")] {
-        let path = format!("{path}{query}");
-        let (samples, elapsed) = repeat(args.lists, 1, |_| async {
-            let body = cluster.get_text(&path).await?;
-            ensure!(body.len() > args.pods, "the list of pods is too short to be true");
-            Ok(())
+    // A kept connection of each version of HTTP: what one client waits for.
+    let half = args.one_by_one / 2;
+    for (what, first, cluster) in [("HTTP/2", 0, http2), ("HTTP/1.1", half, cluster)] {
+        load.row(&format!("create pod, one by one, {what}"), half, 1, |number| {
+            create_pod(cluster, path, first + number)
         })
         .await?;
-        table.times(&format!("list {} pods, {what}", args.pods), &samples, Some(elapsed));
     }
+    let at_once = args.concurrency;
+    let rest = args.pods - 2 * half;
+    load.row(&format!("create pod, {at_once} at a time"), rest, at_once, |number| {
+        create_pod(cluster, path, 2 * half + number)
+    })
+    .await?;
+    load.row(&format!("get pod, {at_once} at a time"), args.gets, at_once, |number| async move {
+        cluster.get_text(&format!("{path}/pod-{}", number % args.pods)).await.map(drop)
+    })
+    .await?;
 
-    // The first one finds objects that nobody has wanted in protobuf before.
-    for (what, times) in [("protobuf for the first time", 1), ("protobuf", args.lists)] {
-        let (samples, elapsed) = repeat(times, 1, |_| async {
-            let length = cluster.get_length(&path, "application/vnd.kubernetes.protobuf").await?;
+    let lists = [
+        ("cached", "?resourceVersion=0", JSON, args.lists, cluster),
+        ("consistent", "", JSON, args.lists, cluster),
+        ("consistent, HTTP/2", "", JSON, args.lists, http2),
+        // The first one finds objects that nobody has wanted in protobuf before.
+        ("protobuf for the first time", "", PROTOBUF, 1, cluster),
+        ("protobuf", "", PROTOBUF, args.lists, cluster),
+    ];
+    for (what, query, accept, times, cluster) in lists {
+        load.row(&format!("list {} pods, {what}", args.pods), times, 1, |_| async move {
+            let length = cluster.get_length(&format!("{path}{query}"), accept).await?;
             ensure!(length > args.pods, "the list of pods is too short to be true");
             Ok(())
         })
         .await?;
-        table.times(&format!("list {} pods, {what}", args.pods), &samples, Some(elapsed));
     }
 
     let samples = watch(cluster, args).await?;
-    table.times(&format!("change seen by {} watchers", args.watchers), &samples, None);
-    Ok(table)
+    load.table.times(&format!("change seen by {} watchers", args.watchers), &samples, None);
+    Ok(load.table)
 }
 
-async fn create(
-    cluster: &Cluster,
-    path: &str,
-    numbers: std::ops::Range<usize>,
-    concurrency: usize,
-) -> Result<(Samples, Duration)> {
-    let first = numbers.start;
-    repeat(numbers.len(), concurrency, |number| {
-        let pod = pod(first + number);
-        async move { cluster.post(path, &pod).await }
-    })
-    .await
+/// What is done to a server, a row for each sort.
+pub(crate) struct Load {
+    pub(crate) server: Server,
+    pub(crate) table: Table,
+}
+
+impl Load {
+    /// Does something as [`repeat`] does and tells how it went.
+    pub(crate) async fn row<F, Fut>(
+        &mut self,
+        what: &str,
+        times: usize,
+        concurrency: usize,
+        act: F,
+    ) -> Result<()>
+    where
+        F: Fn(usize) -> Fut,
+        Fut: Future<Output = Result<()>>,
+    {
+        let before = self.server.cpu();
+        let (samples, elapsed) = repeat(times, concurrency, act).await?;
+        let after = self.server.cpu();
+        let cpu = before.zip(after).map(|(before, after)| after.saturating_sub(before));
+        self.table.times_and_cpu(what, &samples, Some(elapsed), cpu);
+        Ok(())
+    }
+}
+
+async fn create_pod(cluster: &Cluster, path: &str, number: usize) -> Result<()> {
+    cluster.post(path, &pod(number)).await
 }
 
 /// Does something `times` times, so many at once. Each worker takes the next number when it is free.
@@ -172,7 +199,7 @@ async fn watch(cluster: &Cluster, args: &Args) -> Result<Samples> {
 }
 
 /// About 2.5 KB as stored, as an ordinary pod has.
-fn pod(number: usize) -> Value {
+pub(crate) fn pod(number: usize) -> Value {
     let variables: Vec<Value> =
         (0..10).map(|index| json!({"name": format!("VARIABLE_{index}"), "value": "x".repeat(60)})).collect();
     json!({

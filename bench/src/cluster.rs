@@ -4,14 +4,17 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::{AsyncBufReadExt, StreamExt, stream::BoxStream};
-use http::Request;
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use kube::{
     Client, Config,
     client::Body,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+
+use crate::connection;
 
 /// How often something is looked at that cannot be watched.
 const LOOK: Duration = Duration::from_millis(5);
@@ -21,18 +24,34 @@ const PATIENCE: Duration = Duration::from_secs(300);
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    config: Config,
+    /// Whether the API server has no controllers: what these would do is done here.
+    is_bare: bool,
 }
 
 impl Cluster {
     /// Connects as a kubeconfig says.
-    pub async fn connect(kubeconfig: &Path) -> Result<Cluster> {
+    pub async fn connect(kubeconfig: &Path, is_bare: bool) -> Result<Cluster> {
         let file = Kubeconfig::read_from(kubeconfig)
             .with_context(|| format!("cannot read the kubeconfig {}", kubeconfig.display()))?;
         let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
             .await
             .with_context(|| format!("the kubeconfig {} says no cluster", kubeconfig.display()))?;
         config.read_timeout = None;
-        Ok(Cluster { client: Client::try_from(config).context("cannot set up the connection")? })
+        let client = Client::try_from(config.clone()).context("cannot set up the connection")?;
+        Ok(Cluster { client, config, is_bare })
+    }
+
+    /// The same cluster through one more connection of its own, which speaks HTTP/2.
+    pub async fn over_http2(&self) -> Result<Cluster> {
+        Ok(Cluster { client: connection::open(&self.config).await?, ..self.clone() })
+    }
+
+    /// The same cluster as somebody who has this token and nothing else.
+    pub async fn with_token(&self, token: String) -> Result<Cluster> {
+        let mut config = self.config.clone();
+        config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
+        Ok(Cluster { client: connection::open(&config).await?, config, is_bare: self.is_bare })
     }
 
     /// The body of a GET.
@@ -41,17 +60,23 @@ impl Cluster {
         self.client.request_text(request).await.with_context(|| format!("GET {path} failed"))
     }
 
-    /// How long the body of a GET is that comes in the form `accept`.
+    /// How long the body of a GET is that comes in the form `accept`. Of the body nothing is kept.
     pub async fn get_length(&self, path: &str, accept: &str) -> Result<usize> {
+        let mut body = self.response(path, accept).await?.into_body();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.with_context(|| format!("GET {path} ended early"))?;
+            length += frame.data_ref().map_or(0, |data| data.len());
+        }
+        Ok(length)
+    }
+
+    /// The response to a GET once its head is here.
+    pub async fn response(&self, path: &str, accept: &str) -> Result<Response<Body>> {
         let request = Request::get(path).header("accept", accept).body(Body::empty())?;
         let response = self.client.send(request).await.with_context(|| format!("GET {path} failed"))?;
         ensure!(response.status().is_success(), "GET {path} as {accept}: {}", response.status());
-        Ok(response
-            .into_body()
-            .collect_bytes()
-            .await
-            .with_context(|| format!("GET {path} ended early"))?
-            .len())
+        Ok(response)
     }
 
     /// The object of a GET.
@@ -61,11 +86,19 @@ impl Cluster {
 
     /// Sends an object by POST.
     pub async fn post(&self, path: &str, object: &Value) -> Result<()> {
+        self.post_text(path, object).await.map(drop)
+    }
+
+    /// The same with the object that is answered.
+    pub async fn post_for(&self, path: &str, object: &Value) -> Result<Value> {
+        Ok(serde_json::from_str(&self.post_text(path, object).await?)?)
+    }
+
+    async fn post_text(&self, path: &str, object: &Value) -> Result<String> {
         let request = Request::post(path)
             .header("content-type", "application/json")
             .body(serde_json::to_vec(object)?)?;
-        self.client.request_text(request).await.with_context(|| format!("POST {path} failed"))?;
-        Ok(())
+        self.client.request_text(request).await.with_context(|| format!("POST {path} failed"))
     }
 
     /// Sends a merge patch.
@@ -99,9 +132,14 @@ impl Cluster {
     pub async fn make_namespace(&self, name: &str) -> Result<()> {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         self.post("/api/v1/namespaces", &namespace).await?;
-        let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+        let accounts = format!("/api/v1/namespaces/{name}/serviceaccounts");
+        if self.is_bare {
+            let account =
+                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+            self.post(&accounts, &account).await?;
+        }
         self.until("the namespace to have a service account", || async {
-            Ok(self.get_text(&account).await.is_ok())
+            Ok(self.get_text(&format!("{accounts}/default")).await.is_ok())
         })
         .await
     }
@@ -110,6 +148,18 @@ impl Cluster {
     pub async fn remove_namespace(&self, name: &str) -> Result<()> {
         let path = format!("/api/v1/namespaces/{name}");
         self.delete_now(&path).await?;
+        if self.is_bare {
+            for kind in ["pods", "configmaps", "serviceaccounts"] {
+                self.delete_now(&format!("{path}/{kind}")).await?;
+            }
+            let finalized = json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []},
+            });
+            let request = Request::put(format!("{path}/finalize"))
+                .header("content-type", "application/json")
+                .body(serde_json::to_vec(&finalized)?)?;
+            self.client.request_text(request).await.with_context(|| format!("cannot finalize {name}"))?;
+        }
         self.until("the namespace to go away", || async { Ok(self.get_text(&path).await.is_err()) }).await
     }
 

@@ -6,9 +6,10 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    api_load::repeat,
+    api_load::{JSON, Load},
     cluster::Cluster,
     report::{Samples, Table},
+    server::{Server, megabytes},
 };
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -27,9 +28,8 @@ pub struct Args {
     /// How many lists.
     #[arg(long, default_value_t = 20)]
     lists: usize,
-    /// The server's process; its memory is told before and after.
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
+    #[command(flatten)]
+    server: Server,
 }
 
 /// Defines a kind, makes objects, and takes the definition away again, also when something fails.
@@ -52,31 +52,35 @@ async fn measure(cluster: &Cluster, args: &Args) -> Result<Table> {
     let begin = Instant::now();
     cluster.until("the kind to be served", || async { Ok(cluster.get_text(WIDGETS).await.is_ok()) }).await?;
     let served: Samples = std::iter::once(begin.elapsed()).collect();
-    let mut table = Table::of_times();
-    table.times("definition served", &served, None);
+    let mut load = Load { server: args.server, table: Table::of_times() };
+    load.table.times("definition served", &served, None);
 
-    let before = args.pid.map(crate::footprint::pss_mib).transpose()?;
-    let (samples, elapsed) = repeat(args.objects, args.concurrency, |number| {
-        let widget = widget(number);
-        async move { cluster.post(WIDGETS, &widget).await }
-    })
+    let before = args.server.memory()?;
+    load.row(
+        &format!("create object, {} at a time", args.concurrency),
+        args.objects,
+        args.concurrency,
+        |number| {
+            let widget = widget(number);
+            async move { cluster.post(WIDGETS, &widget).await }
+        },
+    )
     .await?;
-    table.times(&format!("create object, {} at a time", args.concurrency), &samples, Some(elapsed));
+    let after = args.server.memory()?;
     for (what, query) in [("cached", "?resourceVersion=0"), ("consistent", "")] {
-        let path = format!("{WIDGETS}{query}");
-        let (samples, elapsed) = repeat(args.lists, 1, |_| async {
-            let body = cluster.get_text(&path).await?;
-            ensure!(body.len() > args.objects, "the list is too short to be true");
+        let path = &format!("{WIDGETS}{query}");
+        load.row(&format!("list {} objects, {what}", args.objects), args.lists, 1, |_| async move {
+            let length = cluster.get_length(path, JSON).await?;
+            ensure!(length > args.objects, "the list is too short to be true");
             Ok(())
         })
         .await?;
-        table.times(&format!("list {} objects, {what}", args.objects), &samples, Some(elapsed));
     }
-    if let (Some(pid), Some(before)) = (args.pid, before) {
-        let after = crate::footprint::pss_mib(pid)?;
-        table.row(vec![format!("memory of the server: {before:.1} MB before, {after:.1} MB after")]);
+    if let Some((before, after)) = before.zip(after) {
+        let (before, after) = (megabytes(before), megabytes(after));
+        load.table.row(vec![format!("memory of the server: {before} before, {after} after")]);
     }
-    Ok(table)
+    Ok(load.table)
 }
 
 fn definition() -> Value {

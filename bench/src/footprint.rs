@@ -33,9 +33,11 @@ pub struct Args {
 
 /// What one process takes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Usage {
-    pss_kib: u64,
-    cpu_ticks: u64,
+pub struct Usage {
+    /// Its memory, shared memory in part.
+    pub pss_kib: u64,
+    /// Its CPU time in hundredths of a second.
+    pub cpu_ticks: u64,
 }
 
 /// Looks at the processes twice.
@@ -82,16 +84,11 @@ fn total(pids: &BTreeSet<u32>) -> Usage {
     })
 }
 
-fn usage(pid: u32) -> Option<Usage> {
+/// What one process takes now; none when it has gone.
+pub fn usage(pid: u32) -> Option<Usage> {
     let memory = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(Usage { pss_kib: pss(&memory)?, cpu_ticks: ticks(&stat)? })
-}
-
-/// What a process takes now, in MB.
-pub fn pss_mib(pid: u32) -> Result<f64> {
-    let usage = usage(pid).with_context(|| format!("there is no process {pid}"))?;
-    Ok(usage.pss_kib as f64 / 1024.0)
 }
 
 fn pss(rollup: &str) -> Option<u64> {

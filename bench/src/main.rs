@@ -5,13 +5,19 @@
 
 mod api_load;
 mod cluster;
+mod connection;
 mod custom_resources;
+mod etcd;
+mod fairness;
 mod footprint;
+mod idle_watches;
+mod list_memory;
 mod pod_start;
 mod report;
 mod rollout;
 mod runtime;
 mod schedule;
+mod server;
 mod start_up;
 
 use std::path::PathBuf;
@@ -34,6 +40,9 @@ struct Cli {
         value_name = "FILE"
     )]
     kubeconfig: PathBuf,
+    /// The API server runs alone: do what controllers would do with namespaces.
+    #[arg(long, global = true)]
+    bare: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,22 +65,33 @@ enum Command {
     Api(api_load::Args),
     /// Thousands of custom resources: creates, lists, and their end with their definition.
     CustomResources(custom_resources::Args),
+    /// A thousand watches in which nothing happens: the server's memory for each.
+    IdleWatches(idle_watches::Args),
+    /// Many clients that list thousands of pods at once: the server's highest memory.
+    ListMemory(list_memory::Args),
+    /// Creates and gets with and without API Priority and Fairness, in turns.
+    Fairness(fairness::Args),
+    /// What bare etcd does with values of the same size, for comparison; it needs no cluster.
+    Etcd(etcd::Args),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Cli { kubeconfig, command } = Cli::parse();
+    let Cli { kubeconfig, bare, command } = Cli::parse();
+    let cluster = || Cluster::connect(&kubeconfig, bare);
     let table = match command {
         Command::StartUp(args) => start_up::run(&kubeconfig, args).await?,
         Command::Footprint(args) => footprint::run(args).await?,
         Command::Runtime(args) => runtime::run(args).await?,
-        Command::PodStart(args) => pod_start::run(&Cluster::connect(&kubeconfig).await?, args).await?,
-        Command::Rollout(args) => rollout::run(&Cluster::connect(&kubeconfig).await?, args).await?,
-        Command::Schedule(args) => schedule::run(&Cluster::connect(&kubeconfig).await?, args).await?,
-        Command::CustomResources(args) => {
-            custom_resources::run(&Cluster::connect(&kubeconfig).await?, args).await?
-        }
-        Command::Api(args) => api_load::run(&Cluster::connect(&kubeconfig).await?, args).await?,
+        Command::Etcd(args) => etcd::run(args).await?,
+        Command::PodStart(args) => pod_start::run(&cluster().await?, args).await?,
+        Command::Rollout(args) => rollout::run(&cluster().await?, args).await?,
+        Command::Schedule(args) => schedule::run(&cluster().await?, args).await?,
+        Command::CustomResources(args) => custom_resources::run(&cluster().await?, args).await?,
+        Command::Api(args) => api_load::run(&cluster().await?, args).await?,
+        Command::IdleWatches(args) => idle_watches::run(&cluster().await?, args).await?,
+        Command::ListMemory(args) => list_memory::run(&cluster().await?, args).await?,
+        Command::Fairness(args) => fairness::run(&cluster().await?, args).await?,
     };
     print!("{table}");
     Ok(())

@@ -44,9 +44,9 @@ impl Table {
         Table { rows: vec![titles.iter().map(ToString::to_string).collect()] }
     }
 
-    /// A table of times: what, how many samples, median, p99 and rate.
+    /// A table of times: what, how many samples, median, p99 and rate; and what the server took for each.
     pub fn of_times() -> Table {
-        Table::new(&["what", "samples", "median", "p99", "slowest", "rate"])
+        Table::new(&["what", "samples", "median", "p99", "slowest", "rate", "server CPU"])
     }
 
     /// One more row.
@@ -56,11 +56,24 @@ impl Table {
 
     /// One more row of times. `elapsed` is how long all samples took together, for the rate.
     pub fn times(&mut self, what: &str, samples: &Samples, elapsed: Option<Duration>) {
+        self.times_and_cpu(what, samples, elapsed, None);
+    }
+
+    /// The same with the time on processors that the server took for all samples together.
+    pub fn times_and_cpu(
+        &mut self,
+        what: &str,
+        samples: &Samples,
+        elapsed: Option<Duration>,
+        cpu: Option<Duration>,
+    ) {
         let cell = |share| samples.quantile(share).map_or("-".into(), time);
         let rate = elapsed.map_or("-".into(), |all| {
             format!("{:.0}/s", samples.len() as f64 / all.as_secs_f64().max(f64::EPSILON))
         });
-        self.row(vec![what.into(), samples.len().to_string(), cell(0.5), cell(0.99), cell(1.0), rate]);
+        let each = u32::try_from(samples.len()).unwrap_or(u32::MAX).max(1);
+        let cpu = cpu.map_or("-".into(), |all| time(all / each));
+        self.row(vec![what.into(), samples.len().to_string(), cell(0.5), cell(0.99), cell(1.0), rate, cpu]);
     }
 }
 

@@ -94,7 +94,7 @@ async fn until_ready(kubeconfig: &Path, begin: Instant, child: &mut Child) -> Re
         }
         // The kubeconfig may be written anew while the cluster starts.
         if answered.is_none() {
-            cluster = Cluster::connect(kubeconfig).await.ok();
+            cluster = Cluster::connect(kubeconfig, false).await.ok();
         }
         if let Some(cluster) = &cluster {
             if answered.is_none() && cluster.get_text("/readyz").await.is_ok() {
