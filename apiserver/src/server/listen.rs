@@ -86,14 +86,15 @@ async fn serve_http(
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (state, peer) = (state.clone(), peer.clone());
-        async move {
+        // Boxed, so that a watch, which lasts, does not keep the room that making its answer took.
+        Box::pin(async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(PeerAddress(address));
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
             Ok::<_, Infallible>(state.handle(request).await)
-        }
+        })
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
