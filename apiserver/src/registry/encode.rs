@@ -152,6 +152,8 @@ fn write_value(kind: &Kind, object: &Object) -> serde_json::Result<Vec<u8>> {
         write_member(&mut bytes, true, key, value)?;
     }
     bytes.push(b'}');
+    // It is kept for as long as the object is: no room beyond it.
+    bytes.shrink_to_fit();
     Ok(bytes)
 }
 
