@@ -43,21 +43,13 @@ impl Object {
 
     /// The map at a path, made where absent; what stands in the way and is no map is replaced.
     pub fn map_mut(&mut self, path: &[&str]) -> &mut Map<String, Value> {
-        let mut map = &mut self.0;
-        for key in path {
-            let value = map.entry(*key).or_insert_with(|| Value::Object(Map::new()));
-            if !value.is_object() {
-                *value = Value::Object(Map::new());
-            }
-            map = value.as_object_mut().expect("made a map above");
-        }
-        map
+        path.iter().fold(&mut self.0, |map, key| map_made(map, key))
     }
 
     /// Sets the value at a path, making maps on the way.
     pub fn set(&mut self, path: &[&str], value: impl Into<Value>) {
         if let Some((last, parents)) = path.split_last() {
-            self.map_mut(parents).insert((*last).to_string(), value.into());
+            put(self.map_mut(parents), last, value.into());
         }
     }
 
@@ -139,5 +131,21 @@ impl Object {
     pub fn without_metadata_and_status(&self) -> Object {
         let kept = self.0.iter().filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"));
         Object(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+}
+
+/// The map at a key, made where there is none. Only a new key is copied.
+pub(crate) fn map_made<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    if !map.get(key).is_some_and(Value::is_object) {
+        put(map, key, Value::Object(Map::new()));
+    }
+    map.get_mut(key).and_then(Value::as_object_mut).expect("made a map above")
+}
+
+/// Sets a key. Only a new one is copied.
+fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
+    match map.get_mut(key) {
+        Some(present) => *present = value,
+        None => drop(map.insert(key.to_string(), value)),
     }
 }

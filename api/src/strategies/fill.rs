@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::object::map_made;
+
 /// A JSON map that is being defaulted.
 pub trait Fill {
     /// Sets a key unless something other than null is there.
@@ -35,11 +37,7 @@ impl Fill for Map<String, Value> {
     }
 
     fn map_made(&mut self, key: &str) -> &mut Map<String, Value> {
-        let value = self.entry(key).or_insert_with(|| Value::Object(Map::new()));
-        if !value.is_object() {
-            *value = Value::Object(Map::new());
-        }
-        value.as_object_mut().expect("made a map above")
+        map_made(self, key)
     }
 
     fn maps_at(&mut self, key: &str) -> impl Iterator<Item = &mut Map<String, Value>> {

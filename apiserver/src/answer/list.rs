@@ -25,8 +25,10 @@ use super::{
 };
 use crate::registry::entry::Entry;
 
-/// How much is put together before it is sent.
-const PIECE: usize = 128 << 10;
+/// How much is put together before it is sent: what TLS takes at once.
+const PIECE: usize = 64 << 10;
+/// How much the last item of a piece may go beyond it without being moved.
+const SLACK: usize = 8 << 10;
 /// How many objects are encoded before others have their turn.
 const TURN: usize = 64;
 
@@ -137,7 +139,8 @@ impl ListBody {
         if self.is_done {
             return Ok(None);
         }
-        let mut piece = Vec::with_capacity(PIECE.min(self.left.unwrap_or(PIECE)));
+        let most = PIECE + SLACK;
+        let mut piece = Vec::with_capacity(most.min(self.left.unwrap_or(most)));
         piece.append(&mut self.layout.head);
         while piece.len() < PIECE {
             let Some(entry) = self.items.next() else {
