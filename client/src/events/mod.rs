@@ -6,7 +6,13 @@
 
 mod correlate;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -65,6 +71,8 @@ pub struct Note {
 #[derive(Clone)]
 pub struct Recorder {
     notes: mpsc::Sender<Note>,
+    /// How many found no room since that was last said.
+    dropped: Arc<AtomicU64>,
 }
 
 impl Recorder {
@@ -72,9 +80,11 @@ impl Recorder {
     /// matters. Its task ends with the last clone, after everything is written.
     pub fn new(client: Client, component: impl Into<Arc<str>>, host: Option<&str>) -> Recorder {
         let (notes, waiting) = mpsc::channel(WAITING);
-        let writer = EventWriter { client, component: component.into(), host: host.map(str::to_owned) };
+        let dropped = Arc::<AtomicU64>::default();
+        let (component, host) = (component.into(), host.map(str::to_owned));
+        let writer = EventWriter { client, component, host, dropped: dropped.clone() };
         tokio::spawn(writer.run(waiting));
-        Recorder { notes }
+        Recorder { notes, dropped }
     }
 
     /// A Normal event about an object.
@@ -106,12 +116,8 @@ impl Recorder {
         message: impl Into<String>,
     ) {
         let note = Note { regarding, kind, reason: reason.into(), message: message.into() };
-        if let Err(mpsc::error::TrySendError::Full(note)) = self.notes.try_send(note) {
-            tracing::warn!(
-                reason = note.reason,
-                message = note.message,
-                "too many events are waiting, dropped one"
-            );
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.notes.try_send(note) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -120,12 +126,16 @@ struct EventWriter {
     client: Client,
     component: Arc<str>,
     host: Option<String>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl EventWriter {
     async fn run(self, mut notes: mpsc::Receiver<Note>) {
         let mut correlator = Correlator::default();
         while let Some(note) = notes.recv().await {
+            if notes.is_empty() {
+                self.tell_of_dropped();
+            }
             let now = Timestamp::now();
             let written = match correlator.decide(&note, now) {
                 Verdict::Drop => continue,
@@ -145,6 +155,18 @@ impl EventWriter {
                     "the server refused an event"
                 );
             }
+        }
+    }
+
+    /// Once for a whole rush: a line for each would take longer than what it is about.
+    fn tell_of_dropped(&self) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            tracing::warn!(
+                dropped,
+                component = &*self.component,
+                "too many events were waiting, some were dropped"
+            );
         }
     }
 
