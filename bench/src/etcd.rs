@@ -85,7 +85,7 @@ async fn measure(client: &Client, args: &Args) -> Result<Table> {
     })
     .await?;
     load.row(&format!("range over {} keys", args.keys), args.ranges, 1, |_| {
-        let mut client = client.clone();
+        let mut client = client.kv_client().max_decoding_message_size(usize::MAX);
         async move {
             let found = client.get(PREFIX, Some(GetOptions::new().with_prefix())).await?;
             ensure!(found.kvs().len() == args.keys, "keys have gone");

@@ -3,7 +3,7 @@
 //! The nodes are objects without a kubelet, so nothing runs: what is measured is the scheduler, the API server
 //! and the store.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, in_namespace},
-    report::Table,
+    report::{self, Table},
+    server::Server,
 };
 
 const NAMESPACE: &str = "bench-schedule";
@@ -30,6 +31,8 @@ pub struct Args {
     /// How many pods.
     #[arg(long, default_value_t = 3000)]
     pods: usize,
+    #[command(flatten)]
+    server: Server,
 }
 
 /// Makes the nodes, has the pods placed and takes everything away again.
@@ -40,20 +43,31 @@ pub async fn run(cluster: &Cluster, args: Args) -> Result<Table> {
         |number| async move { cluster.delete_now(&format!("{NODES}/{}", node_name(number))).await },
     )
     .await?;
-    let (posted, bound) = measured?;
-    let mut table = Table::new(&["what", "pods", "seconds", "rate"]);
-    for (what, took) in [("all pods created", posted), ("all pods bound", bound)] {
-        let rate = args.pods as f64 / took;
-        table.row(vec![what.into(), args.pods.to_string(), format!("{took:.3}"), format!("{rate:.0} /s")]);
+    let Measured { posted, bound, cpu } = measured?;
+    let mut table = Table::new(&["what", "pods", "seconds", "rate", "server CPU for each"]);
+    for (what, took, cpu) in [("all pods created", posted, None), ("all pods bound", bound, cpu)] {
+        let rate = args.pods as f64 / took.as_secs_f64();
+        let cpu = cpu.map_or("-".into(), |all| {
+            report::time(all / u32::try_from(args.pods).unwrap_or(u32::MAX).max(1))
+        });
+        let took = format!("{:.3}", took.as_secs_f64());
+        table.row(vec![what.into(), args.pods.to_string(), took, format!("{rate:.0} /s"), cpu]);
     }
     Ok(table)
 }
 
-/// Seconds from the first POST to the last reply, and to the last binding.
-async fn measure(cluster: &Cluster, args: &Args) -> Result<(f64, f64)> {
+/// From the first POST to the last reply, and to the last binding; and what the server took until then.
+struct Measured {
+    posted: Duration,
+    bound: Duration,
+    cpu: Option<Duration>,
+}
+
+async fn measure(cluster: &Cluster, args: &Args) -> Result<Measured> {
     each(args.nodes, |number| make_node(cluster, number)).await?;
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     let mut events = cluster.watch(&format!("{pods}?watch=true")).await?;
+    let before = args.server.cpu();
     let begin = Instant::now();
     let create = async {
         each(args.pods, |number| {
@@ -61,7 +75,7 @@ async fn measure(cluster: &Cluster, args: &Args) -> Result<(f64, f64)> {
             async move { cluster.post(pods, &pod(number)).await }
         })
         .await?;
-        Ok::<f64, anyhow::Error>(begin.elapsed().as_secs_f64())
+        anyhow::Ok(begin.elapsed())
     };
     let follow = async {
         let mut bound = 0;
@@ -70,12 +84,13 @@ async fn measure(cluster: &Cluster, args: &Args) -> Result<(f64, f64)> {
             // A pod changes once here, when it gets its node; reading every line whole would slow the clock.
             bound += usize::from(line?.contains("\"type\":\"MODIFIED\""));
         }
-        Ok(begin.elapsed().as_secs_f64())
+        Ok(begin.elapsed())
     };
     let measured = futures::try_join!(create, follow);
+    let cpu = before.zip(args.server.cpu()).map(|(before, after)| after.saturating_sub(before));
     // No kubelet will ever report these pods as stopped; without grace they go at once.
     cluster.delete_now(&pods).await?;
-    measured
+    measured.map(|(posted, bound)| Measured { posted, bound, cpu })
 }
 
 async fn each<F>(count: usize, work: impl Fn(usize) -> F) -> Result<()>
