@@ -62,13 +62,25 @@ impl Selection {
         self.labels.is_everything() && self.terms.is_empty() && self.decoded.is_none()
     }
 
-    /// Whether an object is meant.
+    /// Whether an object is meant. Where only a webhook knows the fields (`needs_conversion`), it has to be the object
+    /// as clients see it.
     pub(crate) fn matches(&self, entry: &Entry) -> bool {
-        self.labels.matches(|key| entry.label(key))
-            && self.terms.iter().all(|term| term.has_value(entry) == term.is_equal)
+        self.may_match(entry)
             && self.decoded.as_ref().is_none_or(|(kind, fields)| {
                 entry.decode_as(kind).is_ok_and(|object| fields.matches(&object))
             })
+    }
+
+    /// Whether an object is meant as far as can be told without reading it.
+    pub(crate) fn may_match(&self, entry: &Entry) -> bool {
+        self.labels.matches(|key| entry.label(key))
+            && self.terms.iter().all(|term| term.has_value(entry) == term.is_equal)
+    }
+
+    /// Whether the fields are those of a version that only a webhook makes of what is stored.
+    pub(crate) fn needs_conversion(&self) -> bool {
+        let kind = self.decoded.as_ref().map(|(kind, _)| *kind);
+        kind.and_then(|kind| kind.custom).is_some_and(|version| version.needs_webhook())
     }
 }
 

@@ -108,22 +108,22 @@ impl Listing<'_> {
             return self.page_behind(&token).await;
         }
         match (self.options.resource_version, self.options.version_match) {
-            (None, _) => Ok(self.newest(&*self.registry.fresh_cache(self.kind).await?)?),
-            (Some(0), _) => Ok(self.newest(&*self.registry.cache(self.kind).await?)?),
+            (None, _) => self.newest(&*self.registry.fresh_cache(self.kind).await?).await,
+            (Some(0), _) => self.newest(&*self.registry.cache(self.kind).await?).await,
             (Some(version), Some(VersionMatch::Exact)) => self.page_at(Revision(version), None).await,
             // A version with a limit has always meant exactly that version.
             (Some(version), None) if self.options.limit > 0 => self.page_at(Revision(version), None).await,
             (Some(version), _) => {
                 let cache = self.registry.fresh_cache(self.kind).await?;
                 cache.reach(Revision(version)).await?;
-                self.newest(&cache)
+                self.newest(&cache).await
             }
         }
     }
 
-    fn newest(&self, cache: &Cache) -> Result<Page, Status> {
+    async fn newest(&self, cache: &Cache) -> Result<Page, Status> {
         let (entries, revision) = cache.list(&self.prefix());
-        self.cut(entries, revision)
+        self.cut(self.meant(entries).await?, revision)
     }
 
     async fn page_behind(&self, token: &Token) -> Result<Page, Status> {
@@ -136,7 +136,7 @@ impl Listing<'_> {
                 let cache = self.registry.fresh_cache(self.kind).await?;
                 let (mut entries, revision) = cache.list(&self.prefix());
                 self.skip(&mut entries, token.last());
-                self.cut(entries, revision)
+                self.cut(self.meant(entries).await?, revision)
             }
         }
     }
@@ -159,7 +159,7 @@ impl Listing<'_> {
             }
             // Only if nothing changed between the two looks at the cache.
             if cache.changes_after(revision, 1).is_ok_and(|(changes, _)| changes.is_empty()) {
-                return self.cut(entries, revision);
+                return self.cut(self.meant(entries).await?, revision);
             }
         }
         self.stored_page(revision, after).await
@@ -181,7 +181,7 @@ impl Listing<'_> {
             let (entries, range) = range.await?;
             count.get_or_insert(range.count);
             after = entries.last().map(|entry| entry.key().to_string());
-            found.extend(entries.into_iter().filter(|entry| self.selection.matches(entry)));
+            found.extend(self.meant(entries).await?);
             let is_enough = limit > 0 && found.len() > limit;
             if is_enough || !range.more || after.is_none() {
                 let mut page = self.cut(found, revision)?;
@@ -193,11 +193,20 @@ impl Listing<'_> {
         }
     }
 
-    /// Applies selectors and limit.
-    fn cut(&self, mut entries: Vec<Arc<Entry>>, revision: Revision) -> Result<Page, Status> {
+    /// Those that the selectors mean.
+    async fn meant(&self, mut entries: Vec<Arc<Entry>>) -> Result<Vec<Arc<Entry>>, Status> {
+        if self.selection.needs_conversion() {
+            entries.retain(|entry| self.selection.may_match(entry));
+            entries = self.registry.shown(self.kind, entries).await?;
+        }
         if !self.selection.is_everything() {
             entries.retain(|entry| self.selection.matches(entry));
         }
+        Ok(entries)
+    }
+
+    /// Applies the limit.
+    fn cut(&self, mut entries: Vec<Arc<Entry>>, revision: Revision) -> Result<Page, Status> {
         let mut meta = ListMeta { revision, ..ListMeta::default() };
         let limit = self.options.limit;
         if limit > 0 && entries.len() > limit {

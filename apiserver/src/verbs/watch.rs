@@ -133,11 +133,13 @@ impl Watcher {
     }
 
     async fn initial_line(&mut self) -> Option<Bytes> {
-        let view = &self.target.view;
-        let line = match self.initial.find(|entry| self.target.selection.matches(entry)) {
-            Some(entry) => self.target.event(Happened::Added, &entry).await,
-            None if std::mem::take(&mut self.marks_initial_end) => view.bookmark(self.position, true),
-            None => return None,
+        let line = match self.next_initial().await {
+            Ok(Some(entry)) => self.target.event(Happened::Added, &entry).await,
+            Ok(None) if std::mem::take(&mut self.marks_initial_end) => {
+                self.target.view.bookmark(self.position, true)
+            }
+            Ok(None) => return None,
+            Err(status) => Err(status),
         };
         match line {
             Ok(line) => Some(line),
@@ -146,6 +148,19 @@ impl Watcher {
                 self.lines.pop_back()
             }
         }
+    }
+
+    async fn next_initial(&mut self) -> Result<Option<Arc<Entry>>, Status> {
+        if !self.target.selection.needs_conversion() {
+            return Ok(self.initial.find(|entry| self.target.selection.matches(entry)));
+        }
+        while let Some(entry) = self.initial.find(|entry| self.target.selection.may_match(entry)) {
+            let shown = self.target.shown(&entry).await?;
+            if self.target.selection.matches(&shown) {
+                return Ok(Some(shown));
+            }
+        }
+        Ok(None)
     }
 
     /// Turns the next changes into lines; whether there may be more at once.
@@ -186,20 +201,36 @@ impl Watcher {
 }
 
 impl Target {
-    /// What a change looks like to this watcher: an object that comes to be meant is added, one that
-    /// is meant no longer is deleted.
+    /// What a change looks like to this watcher, if it is any of its business.
     async fn line(&self, change: &Change) -> Result<Option<Bytes>, Status> {
         let Change { entry, previous, is_deletion, at: _ } = change;
         if !entry.key().starts_with(&self.prefix) {
             return Ok(None);
         }
+        if !self.selection.needs_conversion() {
+            return self.told(entry, previous.as_ref(), *is_deletion).await;
+        }
+        let previous = match previous {
+            Some(previous) => Some(self.shown(previous).await?),
+            None => None,
+        };
+        self.told(&self.shown(entry).await?, previous.as_ref(), *is_deletion).await
+    }
+
+    /// An object that comes to be meant is added, one that is meant no longer is deleted.
+    async fn told(
+        &self,
+        entry: &Arc<Entry>,
+        previous: Option<&Arc<Entry>>,
+        is_deletion: bool,
+    ) -> Result<Option<Bytes>, Status> {
         let is_meant = |entry: &Arc<Entry>| self.selection.matches(entry);
-        let was_meant = previous.as_ref().filter(|previous| is_meant(previous));
+        let was_meant = previous.filter(|previous| is_meant(previous));
         Ok(Some(match (was_meant, !is_deletion && is_meant(entry)) {
             (None, false) => return Ok(None),
             (None, true) => self.event(Happened::Added, entry).await?,
             (Some(_), true) => self.event(Happened::Modified, entry).await?,
-            (Some(_), false) if *is_deletion => self.event(Happened::Deleted, entry).await?,
+            (Some(_), false) if is_deletion => self.event(Happened::Deleted, entry).await?,
             (Some(previous), false) => {
                 let gone = Arc::new(previous.deleted(entry.revision()));
                 self.event(Happened::Deleted, &gone).await?
@@ -211,8 +242,13 @@ impl Target {
         if !self.view.kind.custom.is_some_and(|version| version.needs_webhook()) {
             return self.view.event(happened, entry);
         }
-        let shown = self.registry.shown_one(self.view.kind, entry.clone()).await?;
+        let shown = self.shown(entry).await?;
         self.view.event(happened, &shown)
+    }
+
+    /// An object as the watcher's kind has it.
+    async fn shown(&self, entry: &Arc<Entry>) -> Result<Arc<Entry>, Status> {
+        self.registry.shown_one(self.view.kind, entry.clone()).await
     }
 }
 

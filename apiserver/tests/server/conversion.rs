@@ -38,9 +38,14 @@ fn review(review: &Value) -> Value {
 fn definition(client: &Value) -> Value {
     let text = json!({"type": "string"});
     let version = |name: &str, is_stored: bool, properties: Value| {
-        json!({"name": name, "served": true, "storage": is_stored, "schema": {"openAPIV3Schema": {
-            "type": "object", "properties": {"spec": {"type": "object", "properties": properties}},
-        }}})
+        let paths =
+            properties.as_object().unwrap().keys().map(|name| json!({"jsonPath": format!(".spec.{name}")}));
+        json!({
+            "name": name, "served": true, "storage": is_stored, "selectableFields": paths.collect::<Vec<_>>(),
+            "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": {"type": "object", "properties": properties}},
+            }},
+        })
     };
     json!({
         "metadata": {"name": "gates.example.com"},
@@ -100,4 +105,59 @@ async fn a_webhook_converts_what_is_read_written_listed_and_watched() {
     assert_eq!(code, 500);
     assert!(message.ends_with("failed: not this one"), "{message}");
     assert_eq!(server.get(&format!("{V1}/refused")).await.code, 404);
+}
+
+/// Upstream's conformance test of selectable fields: each version is selected by its own.
+#[tokio::test]
+async fn objects_are_selected_by_the_fields_of_the_version_that_is_asked_for() {
+    let webhook = Remote::start(review).await;
+    let server = Server::start().await;
+    server.define(&definition(&webhook.client("/convert"))).await;
+    let path = |collection: &str, selector: &str| format!("{collection}?fieldSelector={selector}");
+    let (host, both, stored) = (
+        path(V2, "spec.host%3Dh1"),
+        path(V2, "spec.host%3Dh1,spec.port%3D80"),
+        path(V1, "spec.hostPort%3Dh1:80"),
+    );
+    let mut watches = Vec::new();
+    for path in [&host, &both, &stored] {
+        watches.push(server.watch(&format!("{path}&watch=true")).await);
+    }
+    for (name, host, port) in [("a", "h1", "80"), ("b", "h1", "8080"), ("c", "h2", "80")] {
+        let gate = json!({"apiVersion": "example.com/v2", "kind": "Gate", "metadata": {"name": name}, "spec": {"host": host, "port": port}});
+        server.post(V2, &gate).await.ok();
+    }
+    let names = async |path: &str| -> Vec<String> {
+        let list = server.get(path).await.ok();
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(names(&host).await, ["a", "b"]);
+    assert_eq!(names(&both).await, ["a"]);
+    assert_eq!(names(&stored).await, ["a"]);
+    // What only one page holds of two goes on where it ended.
+    let page = server.get(&format!("{host}&limit=1")).await.ok();
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&format!("{host}&limit=1&continue={token}")).await, ["b"]);
+    let (code, _, message) = server.get(&path(V1, "spec.host%3Dh1")).await.failure();
+    assert_eq!((code, message.as_str()), (400, "field label not supported: spec.host"));
+
+    assert!(server.delete(&both).await.code.is_success());
+    assert_eq!(server.get(&format!("{V2}/a")).await.code, 404);
+    server.patch(&format!("{V2}/b"), MERGE, &json!({"spec": {"host": "h2"}})).await.ok();
+    assert_eq!(names(&host).await, Vec::<String>::new());
+    let told =
+        |name: &str| [("ADDED".to_string(), name.to_string()), ("DELETED".to_string(), name.to_string())];
+    for (watch, expected) in watches.iter_mut().zip([vec!["a", "b"], vec!["a"], vec!["a"]]) {
+        let mut events = Vec::new();
+        while events.len() < 2 * expected.len() {
+            events.push(watch.next().await);
+        }
+        events.sort_by(|one, other| one.1.cmp(&other.1));
+        assert_eq!(events, expected.into_iter().flat_map(told).collect::<Vec<_>>());
+    }
+    // A watch that begins with what is there selects it in the same way.
+    let initial = format!("{}&watch=true&timeoutSeconds=1", path(V2, "spec.host%3Dh2"));
+    let mut watch = server.watch(&initial).await;
+    assert_eq!((watch.next().await.1, watch.next().await.1), ("b".to_string(), "c".to_string()));
 }
