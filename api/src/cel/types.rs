@@ -42,7 +42,7 @@ pub enum Type {
 }
 
 /// The fields of an object, under the names that expressions use for them.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ObjectType {
     /// The name for messages.
     pub name: String,

@@ -38,3 +38,4 @@ pub(crate) fn has_format(format: &str, text: &str) -> bool {
 }
 
 pub(crate) use paths::Path;
+pub(crate) use rules::resource_type;

@@ -239,6 +239,11 @@ fn broken(rule: &Rule, path: &str, shown: String, message: String) -> FieldError
     }
 }
 
+/// What an expression sees of a custom resource as a whole, of whose metadata it may use no more than the names.
+pub(crate) fn resource_type(props: &Props) -> Type {
+    object_type(props, true)
+}
+
 /// What an expression sees of a value; `None`: nothing that it could name.
 fn type_of(props: &Props, is_resource: bool) -> Option<Type> {
     if props.is_int_or_string {

@@ -11,6 +11,7 @@ use super::{Names, Scope, list, text};
 use crate::{
     Kind,
     cel::{ObjectType, Type, field_name},
+    crd,
     schema::{self, Schema, Shape},
 };
 
@@ -68,13 +69,29 @@ fn shown(kind: &Kind) -> String {
 
 fn scope(spec: &Json, kind: &Kind) -> Scope {
     let names = Names { params: spec["paramKind"].is_object(), authorizer: true, mutations: false };
-    let object = schema::of(kind).map_or(Type::Dyn, |schema| Types::default().of(schema));
+    let object = schema::of(kind).map_or(Type::Dyn, |schema| object(kind, schema));
     let mut scope = Scope::new(names, object);
     for variable in list(&spec["variables"]) {
         // What is wrong with a variable is told where it is used.
         scope.add(text(&variable["name"]), text(&variable["expression"])).ok();
     }
     scope
+}
+
+fn object(kind: &Kind, schema: &'static Schema) -> Type {
+    let Some(version) = kind.custom.filter(|version| !version.props.keeps_unknown()) else {
+        return Types::default().of(schema);
+    };
+    let metadata = schema.field("metadata").map(|field| Types::default().of(field.schema));
+    match (crd::resource_type(&version.props), metadata) {
+        (Type::Object(object), Some(metadata)) => {
+            // Policies see all metadata, other than the rules of a definition.
+            let mut object = ObjectType::clone(&object);
+            object.fields.insert("metadata".into(), ("metadata".into(), metadata));
+            Type::Object(object.into())
+        }
+        (other, _) => other,
+    }
 }
 
 /// The types of schemas, each made once; inside of itself a type is not known.

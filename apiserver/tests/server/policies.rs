@@ -194,20 +194,68 @@ async fn a_policy_that_is_wrong_is_refused_and_none_is_in_the_way_of_its_repair(
 async fn what_looks_wrong_about_a_policy_is_in_its_status() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
-    let path = format!("{POLICIES}/validatingadmissionpolicies");
     let rule = json!({"validations": [{"expression": "object.dataa.size() == 0"}]});
-    let mut watch = admin.watch(&format!("{path}?watch=true&resourceVersion=0")).await;
-    admin.post(&path, &policy("p", rule)).await.ok();
-    let checked = loop {
-        let event = watch.event().await.unwrap();
-        if event["object"]["status"]["observedGeneration"] == 1 {
-            break event["object"]["status"]["typeChecking"].clone();
-        }
-    };
+    let checked = type_checked(&admin, &policy("p", rule)).await;
     assert_eq!(checked["expressionWarnings"][0]["fieldRef"], "spec.validations[0].expression");
     let warning = checked["expressionWarnings"][0]["warning"].as_str().unwrap();
     assert!(
         warning.starts_with("/v1, Kind=ConfigMap: ERROR: <input>:1:7: undefined field 'dataa'"),
         "{warning}"
     );
+}
+
+/// `status.typeChecking` of a policy once somebody has looked at it.
+async fn type_checked(admin: &Server, policy: &Value) -> Value {
+    let path = format!("{POLICIES}/validatingadmissionpolicies");
+    let revision = version(&admin.get(&path).await.ok()).to_string();
+    let mut watch = admin.watch(&format!("{path}?watch=true&resourceVersion={revision}")).await;
+    admin.post(&path, policy).await.ok();
+    loop {
+        let event = watch.event().await.unwrap();
+        if event["object"]["status"]["observedGeneration"] == 1 {
+            return event["object"]["status"]["typeChecking"].clone();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_types_of_custom_resources_are_known_to_policies() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let definition = json!({
+        "metadata": {"name": "crontabs.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "crontabs", "kind": "CronTab"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object",
+                "properties": {"spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}}},
+            }}}],
+        },
+    });
+    admin.define(&definition).await;
+    let about = |name: &str, expressions: &[&str]| {
+        let validations: Vec<Value> = expressions.iter().map(|text| json!({"expression": text})).collect();
+        json!({
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "operations": ["*"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["crontabs"],
+                }]},
+                "validations": validations,
+            },
+        })
+    };
+    let right = ["object.spec.replicas > 1", "object.metadata.labels['a'] == 'b'"];
+    assert_eq!(type_checked(&admin, &about("right", &right)).await, json!({}));
+    let wrong = ["object.spec.replicas > '1'", "object.spec.maxRetries < 10"];
+    let told = type_checked(&admin, &about("wrong", &wrong)).await;
+    for (index, part) in
+        ["found no matching overload for '_>_' applied to '(int, string)'", "undefined field 'maxRetries'"]
+            .into_iter()
+            .enumerate()
+    {
+        let warning = &told["expressionWarnings"][index];
+        assert_eq!(warning["fieldRef"], format!("spec.validations[{index}].expression"), "{told}");
+        assert!(warning["warning"].as_str().unwrap().contains(part), "{told}");
+    }
 }
