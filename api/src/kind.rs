@@ -97,10 +97,19 @@ pub enum Scope {
 pub enum Verbs {
     /// create, delete, deletecollection, get, list, patch, update, watch.
     All,
+    /// The same without deletecollection (`namespaces`).
+    OneByOne,
     /// create only: reviews, which are answered and never stored.
     Create,
     /// get and list only (`componentstatuses`).
     Read,
+}
+
+impl Verbs {
+    /// Whether there are objects that clients write.
+    pub fn can_write(self) -> bool {
+        matches!(self, Verbs::All | Verbs::OneByOne)
+    }
 }
 
 /// Where the `scale` subresource reads and writes, as paths of field names from the object's root.
@@ -133,6 +142,12 @@ pub trait Strategy: Sync {
 
     /// Last changes before a deletion that begins is decided on, such as a finalizer of the server's own.
     fn prepare_for_delete(&self, _object: &mut Object, _now: Timestamp) {}
+
+    /// Whether a write to the `status` subresource leaves labels, annotations, finalizers and owners as they are:
+    /// upstream's rule for kinds that came late. With the older ones, whoever writes the status may change them.
+    fn status_is_apart(&self) -> bool {
+        false
+    }
 
     /// Faults of a write to the `status` subresource.
     fn validate_status(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {

@@ -4,23 +4,26 @@
 //! unknown fields are dropped and reported, nulls vanish, quantities and times become canonical. Whatever
 //! a client sends, the answer is an object or a 400: nesting, aliases and sizes have limits.
 
+mod faults;
 mod reader;
+mod repeated;
 mod syntax;
 
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
+pub use self::faults::Faults;
+use self::reader::{Reader, Report};
 use crate::{Kind, Object, Status, kinds, protobuf, schema::Schema};
-use reader::{Reader, Report};
 
 /// An object read from a body.
 #[derive(Debug, PartialEq)]
 pub struct Decoded {
     /// What was sent, without unknown fields.
     pub object: Object,
-    /// What a strict client wants to hear: `unknown field "spec.foo"`, `duplicate field "spec.bar"`. To be
-    /// ignored, sent as warnings or answered with a `strict decoding error`, as `fieldValidation` says.
-    pub faults: Vec<String>,
+    /// What a strict client wants to hear. To be ignored, sent as warnings or answered with a
+    /// `strict decoding error`, as `fieldValidation` says.
+    pub faults: Faults,
 }
 
 /// The formats that a body may have.
@@ -84,7 +87,7 @@ pub fn unsupported_media_type(accepted: &[&str]) -> Status {
 /// Checks a value that did not come from a body, such as the result of a patch. The error is the sentence
 /// with which upstream's decoder refuses it.
 pub fn check(value: Value, schema: Option<&Schema>) -> Result<Decoded, String> {
-    let report = Report::new(usize::MAX);
+    let report = Report::of_json();
     let value = Reader::root(schema, &report).deserialize(value).map_err(|error| error.to_string())?;
     report.finish(value)
 }
@@ -191,7 +194,7 @@ fn read(body: &[u8], format: Format, schema: Option<&Schema>) -> Result<Decoded,
 }
 
 fn read_json(body: &[u8], schema: Option<&Schema>) -> Result<(Value, Report), String> {
-    let report = Report::new(usize::MAX);
+    let report = Report::of_json();
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let value = Reader::root(schema, &report)
         .deserialize(&mut deserializer)
@@ -206,7 +209,7 @@ fn read_json(body: &[u8], schema: Option<&Schema>) -> Result<(Value, Report), St
 }
 
 fn read_yaml(body: &[u8], schema: Option<&Schema>) -> Result<(Value, Report), String> {
-    let report = Report::new(YAML_LIMIT);
+    let report = Report::of_yaml(YAML_LIMIT);
     if open_brackets(body) > YAML_BRACKETS {
         return Err("error converting YAML to JSON: yaml: exceeded max depth".into());
     }
@@ -215,7 +218,10 @@ fn read_yaml(body: &[u8], schema: Option<&Schema>) -> Result<(Value, Report), St
         return Ok((Value::Null, report));
     };
     match Reader::root(schema, &report).deserialize(document) {
-        Ok(value) => Ok((value, report)),
+        Ok(value) => {
+            report.look_for_repeated_keys(body);
+            Ok((value, report))
+        }
         Err(error) => Err(format!("error converting YAML to JSON: {}", yaml_error(&error))),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashSet,
     fmt,
 };
 
@@ -9,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{DEPTH_LIMIT, Decoded};
+use super::{DEPTH_LIMIT, Decoded, Faults, repeated};
 use crate::{
     Object, Quantity,
     schema::{Fields, Schema, Shape},
@@ -21,7 +22,11 @@ const FAULTS_LIMIT: usize = 100;
 
 /// What came to light during a pass.
 pub(super) struct Report {
-    faults: RefCell<Vec<String>>,
+    faults: RefCell<Faults>,
+    /// Whether the body is YAML, whose keys that come twice are told by their lines.
+    is_yaml: bool,
+    /// Whether some key of a map in YAML came twice.
+    repeats: Cell<bool>,
     /// The first value that does not fit; the whole body is refused with it in the end.
     misfit: RefCell<Option<String>>,
     /// How many more bytes may be made.
@@ -29,8 +34,31 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(budget: usize) -> Report {
-        Report { faults: RefCell::default(), misfit: RefCell::default(), budget: Cell::new(budget) }
+    /// Of JSON, which is as large as it looks.
+    pub(super) fn of_json() -> Report {
+        Report::new(usize::MAX, false)
+    }
+
+    /// Of YAML that may grow to so many bytes.
+    pub(super) fn of_yaml(budget: usize) -> Report {
+        Report::new(budget, true)
+    }
+
+    fn new(budget: usize, is_yaml: bool) -> Report {
+        Report {
+            faults: RefCell::default(),
+            is_yaml,
+            repeats: Cell::new(false),
+            misfit: RefCell::default(),
+            budget: Cell::new(budget),
+        }
+    }
+
+    /// Finds the lines of what came twice; only then is the body read once more.
+    pub(super) fn look_for_repeated_keys(&self, body: &[u8]) {
+        if self.repeats.get() {
+            self.faults.borrow_mut().repeated = repeated::keys(body);
+        }
     }
 
     /// The object, or the sentence that says why there is none.
@@ -43,11 +71,21 @@ impl Report {
         Ok(Decoded { object, faults })
     }
 
-    fn fault(&self, what: &str, path: &Path<'_>) {
-        let mut faults = self.faults.borrow_mut();
-        let fault = format!("{what} field {:?}", path.to_string());
-        if faults.len() < FAULTS_LIMIT && !faults.contains(&fault) {
-            faults.push(fault);
+    fn unknown(&self, path: &Path<'_>) {
+        self.fault(format!("unknown field {:?}", path.to_string()));
+    }
+
+    fn repeated(&self, path: &Path<'_>) {
+        match self.is_yaml {
+            true => self.repeats.set(true),
+            false => self.fault(format!("duplicate field {:?}", path.to_string())),
+        }
+    }
+
+    fn fault(&self, fault: String) {
+        let fields = &mut self.faults.borrow_mut().fields;
+        if fields.len() < FAULTS_LIMIT && !fields.contains(&fault) {
+            fields.push(fault);
         }
     }
 
@@ -237,7 +275,7 @@ impl<'a> Reader<'a> {
             self.report.spend(key.len())?;
             let path = Path::Key(self.path, &key);
             if entries.contains_key(&key) {
-                self.report.fault("duplicate", &path);
+                self.report.repeated(&path);
             }
             let entry = map.next_value_seed(Reader { schema: value, path: &path, depth, ..*self })?;
             let entry = if entry.is_null() { zero(value) } else { entry };
@@ -250,18 +288,22 @@ impl<'a> Reader<'a> {
     fn fields<'de, A: MapAccess<'de>>(&self, mut map: A, schema: &Schema) -> Result<Value, A::Error> {
         let depth = self.below(32)?;
         let mut fields = Map::new();
+        let mut dropped = HashSet::new();
         while let Some(key) = map.next_key_seed(Key)? {
             self.report.spend(key.len())?;
             let path = Path::Field(self.path, &key);
             let keeps_unknown = schema.custom.is_some_and(|custom| custom.keeps_unknown);
             let field = schema.field(&key);
             if field.is_none() && !keeps_unknown {
-                self.report.fault("unknown", &path);
+                self.report.unknown(&path);
                 map.next_value::<IgnoredAny>()?;
+                if self.report.is_yaml && !dropped.insert(key) {
+                    self.report.repeats.set(true);
+                }
                 continue;
             }
             if fields.contains_key(&key) {
-                self.report.fault("duplicate", &path);
+                self.report.repeated(&path);
             }
             let below = field.map(|field| field.schema);
             let reader = Reader { schema: below, owner: schema.type_name(), path: &path, depth, ..*self };

@@ -31,7 +31,7 @@ fn a_good_object_passes_unchanged() {
             "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": 1, "memory": "1.5Gi"}}}]}}},
     });
     let Decoded { object, faults } = decoded(&body.to_string());
-    assert_eq!(faults, Vec::<String>::new());
+    assert_eq!(faults, Faults::default());
     let mut expected = Object::from_value(body).unwrap();
     expected.remove(&["spec", "template", "metadata", "creationTimestamp"]);
     let containers = &mut expected.map_mut(&["spec", "template", "spec"])["containers"];
@@ -46,7 +46,7 @@ fn unknown_and_duplicate_fields_are_reported_and_pruned() {
         "metadata":{"labels":{"a":"1","a":"2"}}}"#;
     let Decoded { object, faults } = decoded(body);
     assert_eq!(
-        faults,
+        faults.warnings(),
         [
             "unknown field \"foo\"",
             "duplicate field \"spec.replicas\"",
@@ -63,7 +63,7 @@ fn unknown_and_duplicate_fields_are_reported_and_pruned() {
 #[test]
 fn a_fault_is_mentioned_once() {
     let Decoded { faults, .. } = decoded(r#"{"foo":1,"foo":2}"#);
-    assert_eq!(faults, ["unknown field \"foo\""]);
+    assert_eq!(faults.warnings(), ["unknown field \"foo\""]);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn yaml_is_read_like_json() {
     let body = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {1: one, true: yes}\nspec:\n  hostnam: x\n  containers:\n  - name: c\n    args: [\"1\", ~]\n";
     let Decoded { object, faults } =
         decode(body.as_bytes(), "application/yaml; charset=utf-8", pod()).unwrap();
-    assert_eq!(faults, ["unknown field \"spec.hostnam\""]);
+    assert_eq!(faults.warnings(), ["unknown field \"spec.hostnam\""]);
     assert_eq!(object.labels().map(|labels| json!(labels)), Some(json!({"1": "one", "true": "yes"})));
     assert_eq!(object.at(&["spec", "containers"]), Some(&json!([{"name": "c", "args": ["1", ""]}])));
     let status = decode(b"a: b: c", "application/yaml", pod()).unwrap_err();
@@ -187,6 +187,21 @@ fn yaml_is_read_like_json() {
         status.message,
         "the object provided is unrecognized (must be of type Pod): error converting YAML to JSON: yaml: line 1: mapping values are not allowed in this context (613a20623a2063)"
     );
+}
+
+#[test]
+fn what_comes_twice_in_yaml_is_told_by_its_line() {
+    let body =
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  name: q\nspec:\n  color: red\n  color: blue\n";
+    let pod = schema::of(kinds::find("", "v1", "pods").unwrap());
+    let Decoded { object, faults } = decode(body.as_bytes(), "application/yaml", pod).unwrap();
+    assert_eq!(object.name(), "q");
+    let lines = ["line 5: key \"name\" already set in map", "line 8: key \"color\" already set in map"];
+    assert_eq!(
+        faults.to_string(),
+        format!("yaml: unmarshal errors:\n  {}\n  {}, unknown field \"spec.color\"", lines[0], lines[1])
+    );
+    assert_eq!(faults.warnings(), [lines[0], lines[1], "unknown field \"spec.color\""]);
 }
 
 #[test]
@@ -292,7 +307,7 @@ proptest! {
         let body = value.to_string();
         if let Ok(first) = decode(body.as_bytes(), "", deployment()) {
             let again = check(first.object.clone().into_value(), deployment()).unwrap();
-            prop_assert_eq!(again, Decoded { object: first.object, faults: Vec::new() });
+            prop_assert_eq!(again, Decoded { object: first.object, faults: Faults::default() });
         }
     }
 }

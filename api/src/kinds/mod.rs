@@ -7,6 +7,7 @@
 mod rows;
 
 use self::rows::ROWS;
+pub use self::rows::SCALE;
 use crate::Kind;
 
 /// Every built-in kind, in the order of discovery.

@@ -76,6 +76,7 @@ pub(super) const ROWS: &[Kind] = &[
     Kind {
         plural: "namespaces",
         short: &["ns"],
+        verbs: Verbs::OneByOne,
         status: true,
         subresources: &["finalize"],
         selectable: &["status.phase"],
@@ -618,6 +619,9 @@ const fn namespaced(group: &'static str, version: &'static str, kind: &'static s
 const fn cluster(group: &'static str, version: &'static str, kind: &'static str) -> Kind {
     Kind { scope: Scope::Cluster, ..namespaced(group, version, kind) }
 }
+
+/// What the `scale` subresource of any kind is an object of; no client lists them.
+pub static SCALE: Kind = Kind { columns: table::workload::SCALE, ..namespaced("autoscaling", "v1", "Scale") };
 
 /// A question that is answered and never stored.
 const fn review(plural: &'static str, row: Kind) -> Kind {

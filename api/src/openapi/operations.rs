@@ -84,6 +84,8 @@ pub(super) fn operations(kind: &Kind) -> Vec<Operation> {
     }
     if kind.verbs == Verbs::All {
         operations.delete_collection(collection);
+    }
+    if kind.verbs.can_write() {
         operations.change(object.clone(), "");
         operations.delete(object.clone());
     }

@@ -12,6 +12,15 @@ use crate::{Object, strategies::horizontal_pod_autoscaler_v1};
 
 const DESIRED: Column =
     Column::number("Desired", "How many pods are wanted.", |object, _| number(object, &["spec", "replicas"]));
+/// Columns of the `scale` of any kind.
+pub const SCALE: &[Column] = &[
+    DESIRED,
+    Column::number("Available", "How many pods there are.", |object, _| {
+        number(object, &["status", "replicas"])
+    }),
+    AGE,
+];
+
 const CURRENT: Column = Column::number("Current", "How many pods there are.", |object, _| {
     number(object, &["status", "replicas"])
 });

@@ -16,6 +16,7 @@ pub(crate) use aggregated::CONTENT_TYPE as AGGREGATED;
 pub(crate) use subresource::kind_of;
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ONE_BY_ONE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
 /// `/api`.
 pub(crate) fn core(kinds: &Kinds, headers: &HeaderMap) -> Value {
@@ -152,6 +153,7 @@ fn with_subresources(kind: &'static Kind) -> Vec<Value> {
 fn verbs(kind: &Kind) -> &'static [&'static str] {
     match kind.verbs {
         Verbs::All => ALL,
+        Verbs::OneByOne => ONE_BY_ONE,
         Verbs::Create => &["create"],
         Verbs::Read => &["get", "list"],
     }

@@ -1,12 +1,12 @@
 //! `scale`: the number of replicas of any kind that has one, as an `autoscaling/v1` Scale.
 
-use api::{Kind, Object, Scale, Status, fields::ApplyError, selector::LabelSelector};
+use api::{Kind, Object, Scale, Status, fields::ApplyError, kinds, selector::LabelSelector};
 use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    answer,
+    answer::{self, View},
     request::WriteOptions,
     verbs::{AnyPatch, Call, Configuration, object_without_kind},
     write::{self, Manager, Write},
@@ -43,7 +43,8 @@ pub(crate) async fn serve(
         },
         _ => return Err(Status::method_not_allowed()),
     };
-    answer::value(StatusCode::OK, &scale.into_value(), &call.view()?.wanted)
+    let view = View::new(&kinds::SCALE, call.view()?.wanted, call.query)?;
+    answer::value(StatusCode::OK, &view.value_of(scale), &view.wanted)
 }
 
 async fn set(
@@ -81,11 +82,13 @@ async fn apply(
     let own = config_of_object(call, paths, &config.object);
     let write = Write { manager: Manager::Settled, ..call.write(options.dry_run) };
     let written = write::update(&write, |old| {
-        write::apply_part(&write, &call.manager, Some(&old), &own, options.force.unwrap_or_default())
-            .map_err(|error| in_terms_of_scale(error, call.kind))
+        let force = options.force.unwrap_or_default();
+        let applied = write::apply_part(&write, &call.manager, Some(&old), &own, force);
+        let applied = applied.map_err(|error| in_terms_of_scale(error, call.kind))?;
+        config.expect_faultless(options.validation)?;
+        Ok(applied)
     });
     let written = written.await?;
-    config.warnings(options.validation)?;
     Ok(scale_of(&written.entry.decode_as(call.kind)?, paths))
 }
 

@@ -1,6 +1,10 @@
 //! Server-side apply: a PATCH with a configuration that says what its manager wants, and no more.
 
-use api::{Kind, Object, Status, decode, schema};
+use api::{
+    Kind, Object, Status,
+    decode::{self, Faults},
+    schema,
+};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -15,7 +19,7 @@ use crate::{
 pub(crate) struct Configuration {
     pub(crate) object: Object,
     /// What a strict client wants to hear.
-    faults: Vec<String>,
+    faults: Faults,
 }
 
 impl Configuration {
@@ -26,14 +30,22 @@ impl Configuration {
         Ok(Configuration { object: decoded.object, faults: decoded.faults })
     }
 
-    /// What the client is told of repeated fields; an error for a strict one.
-    pub(crate) fn warnings(&self, validation: FieldValidation) -> Result<Vec<String>, Status> {
+    /// 400 when a strict client repeats a field. Upstream says so only where the configuration can be applied.
+    pub(crate) fn expect_faultless(&self, validation: FieldValidation) -> Result<(), Status> {
         match validation {
-            FieldValidation::Ignore => Ok(Vec::new()),
-            FieldValidation::Strict if !self.faults.is_empty() => {
-                Err(Status::bad_request(format!("error strict decoding YAML: {}", self.faults.join(", "))))
-            }
-            _ => Ok(self.faults.clone()),
+            FieldValidation::Strict if !self.faults.is_empty() => Err(Status::bad_request(format!(
+                "error strict decoding YAML: error converting YAML to JSON: {}",
+                self.faults
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the client is told of repeated fields.
+    pub(crate) fn warnings(&self, validation: FieldValidation) -> Vec<String> {
+        match validation {
+            FieldValidation::Ignore => Vec::new(),
+            FieldValidation::Warn | FieldValidation::Strict => self.faults.clone().warnings(),
         }
     }
 
@@ -61,6 +73,7 @@ pub(super) async fn serve(
     let write = Write { manager: Manager::Settled, ..call.write(options.dry_run) };
     let applied = |old: Option<&Object>| -> Result<Object, Status> {
         let applied = write::apply(&write, &call.manager, old, object, force)?;
+        config.expect_faultless(options.validation)?;
         let checked = decode::check(applied.into_value(), schema::of(call.kind));
         checked.map(|decoded| decoded.object).map_err(|why| Status::new(500, "", why))
     };
@@ -73,8 +86,7 @@ pub(super) async fn serve(
         }
         updated => (StatusCode::OK, updated?),
     };
-    let warnings = config.warnings(options.validation)?;
-    super::write::respond(call, code, written, warnings).await
+    super::write::respond(call, code, written, config.warnings(options.validation)).await
 }
 
 /// Quantities and times in the form in which they are kept, so that the same amount is no conflict. What

@@ -2,7 +2,7 @@
 
 use api::{
     Kind, Object, Status,
-    decode::{self, Decoded},
+    decode::{self, Decoded, Faults},
     protobuf, schema,
 };
 use axum::body::Body;
@@ -94,20 +94,14 @@ pub(super) fn decoded(
 }
 
 /// What becomes of unknown and repeated fields.
-pub(super) fn judge(
-    kind: &Kind,
-    faults: Vec<String>,
-    validation: FieldValidation,
-) -> Result<Vec<String>, Status> {
+pub(super) fn judge(kind: &Kind, faults: Faults, validation: FieldValidation) -> Result<Vec<String>, Status> {
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
-        FieldValidation::Warn => Ok(faults),
-        FieldValidation::Strict if faults.is_empty() => Ok(faults),
+        FieldValidation::Warn => Ok(faults.warnings()),
+        FieldValidation::Strict if faults.is_empty() => Ok(Vec::new()),
         FieldValidation::Strict => Err(Status::bad_request(format!(
             "{0} in version {1:?} cannot be handled as a {0}: strict decoding error: {2}",
-            kind.kind,
-            kind.version,
-            faults.join(", ")
+            kind.kind, kind.version, faults
         ))),
     }
 }

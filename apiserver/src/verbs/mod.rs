@@ -209,6 +209,7 @@ fn check_route(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
         (false, _) if is_known && is_across => Err(Status::method_not_allowed()),
         (false, _) => Err(Status::no_such_resource()),
         (true, Verbs::Create) if info.verb != "create" => Err(Status::method_not_allowed()),
+        (true, Verbs::OneByOne) if info.verb == "deletecollection" => Err(Status::method_not_allowed()),
         (true, Verbs::Read) if !matches!(info.verb, "get" | "list") => Err(Status::method_not_allowed()),
         (true, _) => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! create, update, patch, delete and deletecollection.
 
-use api::{FieldError, FieldErrorKind, Object, Scope, Status, Verbs, decode, kinds, patch, schema};
+use api::{FieldError, FieldErrorKind, Object, Scope, Status, decode, kinds, patch, schema};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -56,7 +56,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
     if call.kind.plural == "bindings" && call.kind.group.is_empty() {
         return crate::subresources::binding::bind(call, &object, options.dry_run).await;
     }
-    if call.kind.verbs != Verbs::All {
+    if !call.kind.verbs.can_write() {
         // A review that nobody answers is not stored either.
         return Err(Status::method_not_allowed());
     }

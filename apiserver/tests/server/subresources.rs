@@ -16,6 +16,13 @@ async fn a_deployment_is_scaled_by_its_scale() {
     assert_eq!((&scale["kind"], &scale["apiVersion"]), (&json!("Scale"), &json!("autoscaling/v1")));
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("app=web")));
     assert_eq!(version(&scale), version(&created));
+    let table = server.get_as(&path, "application/json;as=Table;v=v1;g=meta.k8s.io").await.ok();
+    let columns = table["columnDefinitions"].as_array().unwrap().iter();
+    assert_eq!(
+        columns.map(|column| column["name"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["Name", "Desired", "Available", "Age"]
+    );
+    assert_eq!((&table["rows"][0]["cells"][0], &table["rows"][0]["cells"][1]), (&json!("web"), &json!(2)));
     scale["spec"]["replicas"] = 5.into();
     assert_eq!(server.put(&path, &scale).await.ok()["spec"]["replicas"], 5);
     assert_eq!(server.put(&path, &scale).await.failure().0, 409);
