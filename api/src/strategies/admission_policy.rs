@@ -32,6 +32,10 @@ pub struct ValidatingBinding;
 pub struct MutatingBinding;
 
 impl crate::Strategy for Validating {
+    fn status_is_apart(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_policy_defaults(object);
     }

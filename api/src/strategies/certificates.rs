@@ -132,6 +132,10 @@ impl crate::Strategy for PodCertificateRequest {
         object.set(&["status"], json!({}));
     }
 
+    fn status_is_apart(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);

@@ -28,6 +28,10 @@ impl crate::Strategy for ResourceClaim {
         set_claim_defaults(object.map_mut(&["spec"]));
     }
 
+    fn status_is_apart(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
@@ -140,6 +144,10 @@ impl crate::Strategy for ResourceSlice {
 pub struct DeviceTaintRule;
 
 impl crate::Strategy for DeviceTaintRule {
+    fn status_is_apart(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);

@@ -1,7 +1,7 @@
 //! Ingresses and IngressClasses.
 
 use super::check::{Faults, Field};
-use super::ports;
+use super::{load_balancer, ports};
 use crate::{FieldError, Object, name};
 
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -12,6 +12,12 @@ pub struct Ingress;
 impl crate::Strategy for Ingress {
     fn prepare_for_create(&self, object: &mut Object) {
         object.set(&["status"], serde_json::json!({"loadBalancer": {}}));
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        load_balancer::validate(&Field::at(object, &["status", "loadBalancer", "ingress"]), &mut faults);
+        faults.0
     }
 
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {

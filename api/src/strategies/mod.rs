@@ -27,6 +27,7 @@ pub mod job;
 mod job_policy;
 pub mod label_selector;
 pub mod limits;
+mod load_balancer;
 pub mod namespace;
 pub mod network_policy;
 pub mod node;

@@ -85,6 +85,10 @@ impl crate::Strategy for IpAddress {
 pub struct ServiceCidr;
 
 impl crate::Strategy for ServiceCidr {
+    fn status_is_apart(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let ranges = Field::at(object, &["spec", "cidrs"]);
@@ -103,6 +107,10 @@ impl crate::Strategy for ServiceCidr {
 pub struct StorageVersionMigration;
 
 impl crate::Strategy for StorageVersionMigration {
+    fn status_is_apart(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let resource = Field::at(object, &["spec", "resource"]);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field, same};
 use super::fill::Fill;
-use super::{label_selector, ports};
+use super::{label_selector, load_balancer, ports};
 use crate::{FieldError, Object, name};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -88,6 +88,14 @@ impl crate::Strategy for Strategy {
         if let Some(old) = old {
             validate_update(&spec, &Field::at(old, &["spec"]), &mut faults);
         }
+        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        let ingress = Field::at(object, &["status", "loadBalancer", "ingress"]);
+        let is_balanced = object.text(&["spec", "type"]) == "LoadBalancer";
+        load_balancer::validate_of_service(&ingress, is_balanced, &mut faults);
         faults.0
     }
 

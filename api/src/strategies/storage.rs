@@ -130,6 +130,14 @@ impl crate::Strategy for CsiStorageCapacity {
 pub struct VolumeAttachment;
 
 impl crate::Strategy for VolumeAttachment {
+    fn prepare_for_create(&self, object: &mut Object) {
+        object.set(&["status", "attached"], false);
+    }
+
+    fn status_is_apart(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);

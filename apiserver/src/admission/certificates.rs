@@ -1,7 +1,7 @@
 //! CertificateApproval, CertificateSigning, CertificateSubjectRestriction and ClusterTrustBundleAttest: who may write
 //! something for a signer has to be allowed to, beside being allowed to write the object.
 
-use api::{Object, Status};
+use api::{FieldError, Object, Status};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use x509_parser::{certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer};
@@ -16,6 +16,7 @@ use crate::{
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const MASTERS: &str = "system:masters";
+const REQUESTS_OF_PODS: &str = "podcertificaterequests";
 
 /// Writes into a new request for a certificate who asks; what the client says about that does not count.
 pub(super) fn stamp(user: &User, request: &mut Object) {
@@ -55,6 +56,15 @@ pub(super) async fn check(
             return Ok(());
         }
     }
+    if attributes.kind.plural == REQUESTS_OF_PODS {
+        // Upstream finds this when it validates.
+        let detail = format!(
+            "User {:?} is not permitted to {:?} for signer {:?}",
+            attributes.user.name, wanted.verb, wanted.signer
+        );
+        let fault = FieldError::forbidden("spec.signerName", detail);
+        return Err(Status::invalid(GROUP, attributes.kind.kind, attributes.name, &[fault]));
+    }
     Err(forbidden(attributes, Some(object), &format!("{} {:?}", wanted.refusal, wanted.signer)))
 }
 
@@ -84,6 +94,16 @@ fn wanted<'a>(
             (!is_untouched).then(|| Wanted {
                 verb: "sign",
                 signer: old.text(&["spec", "signerName"]),
+                refusal: "user not permitted to sign requests with signerName",
+            })
+        }
+        (REQUESTS_OF_PODS, "status") => {
+            let path = &["status", "certificateChain"];
+            let old = old.filter(|old| old.at(path) != object.at(path))?;
+            let signer = old.text(&["spec", "signerName"]);
+            Some(Wanted {
+                verb: "sign",
+                signer,
                 refusal: "user not permitted to sign requests with signerName",
             })
         }
@@ -168,6 +188,20 @@ mod tests {
         let mut signed = old.clone();
         signed.set(&["status", "certificate"], "eA==");
         assert_eq!(verb("status", &signed), Some(("sign", "example.com/s".into())));
+    }
+
+    #[test]
+    fn a_pods_certificate_is_for_its_signer_to_give() {
+        let user = User::default();
+        let attributes = attributes(&user, REQUESTS_OF_PODS, "status");
+        let request = json!({"spec": {"signerName": "example.com/s"}, "status": {}});
+        let old = Object::from_value(request).unwrap();
+        let mut new = old.clone();
+        new.set(&["status", "conditions"], json!([{"type": "Denied"}]));
+        assert_eq!(wanted(&attributes, &new, Some(&old)), None);
+        new.set(&["status", "certificateChain"], "x");
+        let wanted = wanted(&attributes, &new, Some(&old)).unwrap();
+        assert_eq!((wanted.verb, wanted.signer), ("sign", "example.com/s"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use api::{Object, Status};
 use futures::{StreamExt, stream};
+use serde_json::json;
 
 use crate::{authz::Rule, fairness, registry::Registry, request::DeleteOptions};
 use objects::Desired;
@@ -52,7 +53,32 @@ pub async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
     while let Some(result) = results.next().await {
         result?;
     }
-    fairness::set_conditions(registry).await
+    fairness::set_conditions(registry).await?;
+    serve_range(registry, config).await
+}
+
+/// Says of the default ServiceCIDR that Services get addresses from it, as long as it is the range that they do get.
+async fn serve_range(registry: &Registry, config: &Config) -> Result<(), Status> {
+    let kind = objects::service_range_kind();
+    let is_served = |range: &Object| range.list(&["spec", "cidrs"]) == [json!(config.service_range)];
+    let is_told = |range: &Object| {
+        range.list(&["status", "conditions"]).iter().any(|condition| condition["type"] == "Ready")
+    };
+    let present = registry.get(kind, "", objects::SERVICE_RANGE).await?;
+    if !is_served(&present) || is_told(&present) {
+        return Ok(());
+    }
+    let tell = |mut range: Object| {
+        if is_served(&range) && !is_told(&range) {
+            let condition = json!({
+                "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+                "lastTransitionTime": api::time::format(jiff::Timestamp::now()),
+            });
+            range.set(&["status", "conditions"], json!([condition]));
+        }
+        Ok(range)
+    };
+    registry.update_subresource(kind, "status", "", objects::SERVICE_RANGE, tell).await.map(drop)
 }
 
 /// What the Node authorizer allows beyond its own decisions: the rules of `system:node`.

@@ -15,6 +15,10 @@ use super::{
 use crate::{authz::Rule, fairness};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const SERVICE_RANGES: &str = "servicecidrs";
+/// The name of the default ServiceCIDR.
+pub(super) const SERVICE_RANGE: &str = "kubernetes";
 
 /// An object that should be there.
 pub(super) struct Desired {
@@ -253,8 +257,13 @@ fn authentication_config(config: &Config) -> Desired {
 }
 
 fn service_range(config: &Config) -> Desired {
-    let object = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_range]}});
-    desired("networking.k8s.io", "servicecidrs", object, Keep::AsItIs)
+    let object = json!({"metadata": {"name": SERVICE_RANGE}, "spec": {"cidrs": [config.service_range]}});
+    desired(NETWORKING, SERVICE_RANGES, object, Keep::AsItIs)
+}
+
+/// ServiceCIDRs.
+pub(super) fn service_range_kind() -> &'static Kind {
+    kind(NETWORKING, SERVICE_RANGES)
 }
 
 fn desired(group: &str, plural: &str, object: Value, keep: Keep) -> Desired {

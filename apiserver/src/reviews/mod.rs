@@ -71,7 +71,11 @@ impl Answer for Answers {
             }
             (AUTHENTICATION, "tokenreviews", "") => self.review_token(object, now).await,
             (AUTHENTICATION, "selfsubjectreviews", "") => {
-                Ok(with_status(object, json!({"userInfo": user.to_info()})))
+                let mut asked = Object::default();
+                asked.set(&["apiVersion"], object.api_version());
+                asked.set(&["kind"], object.kind());
+                asked.set(&["metadata", "creationTimestamp"], api::time::format(now));
+                Ok(with_status(&asked, json!({"userInfo": user.to_info()})))
             }
             (
                 AUTHORIZATION,

@@ -8,7 +8,7 @@ use serde_json::Value;
 pub(super) enum Part {
     /// The object itself, also by its `scale`: everything but the status.
     Whole,
-    /// The status and the metadata.
+    /// The status, and for most kinds the metadata.
     Status,
     /// The server's own change, decided elsewhere (`binding`).
     Own,
@@ -32,8 +32,8 @@ impl Part {
         match self {
             Part::Whole if kind.status => copy_from(old, "status", object),
             Part::Whole | Part::Own => object,
-            // Who may write a custom object's status may not take its finalizers or owners away.
-            Part::Status if kind.custom.is_some() => {
+            // Who may write such an object's status may not take its finalizers or owners away.
+            Part::Status if kind.custom.is_some() || kind.strategy.status_is_apart() => {
                 copy_managers(&object, copy_from(&object, "status", old.clone()))
             }
             Part::Status => copy_from(&object, "metadata", copy_from(&object, "status", old.clone())),
@@ -106,8 +106,12 @@ mod tests {
         let new = object(json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"x": 2}}));
         let whole = Part::Whole.confine(kind, "", new.clone(), &old);
         assert_eq!((whole.number(&["spec", "x"]), whole.text(&["status", "phase"])), (Some(2), "Pending"));
-        let status = Part::Status.confine(kind, "status", new, &old);
+        let status = Part::Status.confine(kind, "status", new.clone(), &old);
         assert_eq!((status.number(&["spec", "x"]), status.at(&["status"])), (Some(1), None));
         assert_eq!(status.text(&["metadata", "labels", "l"]), "1");
+        // The kinds that came late keep their metadata.
+        let late = kinds::find("storage.k8s.io", "v1", "volumeattachments").unwrap();
+        let status = Part::Status.confine(late, "status", new, &old);
+        assert_eq!((status.at(&["metadata", "labels"]), status.at(&["status"])), (None, None));
     }
 }

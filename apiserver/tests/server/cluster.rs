@@ -143,6 +143,9 @@ async fn a_second_start_finds_everything_and_writes_nothing() {
     assert!(roles["items"].as_array().unwrap().len() > 60);
     let kubernetes = admin.get(&format!("{SERVICES}/kubernetes")).await.ok();
     assert_eq!(kubernetes["spec"]["clusterIP"], "10.96.0.1");
+    let range = admin.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes").await.ok();
+    let ready = &range["status"]["conditions"][0];
+    assert_eq!((&ready["type"], &ready["status"]), (&json!("Ready"), &json!("True")));
     let before = cluster.store.revision().await.unwrap();
     bootstrap::run(&cluster.registry, &bootstrap_config(&cluster.pki)).await.unwrap();
     assert_eq!(cluster.store.revision().await.unwrap(), before);

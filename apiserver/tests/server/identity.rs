@@ -109,6 +109,7 @@ async fn people_can_ask_who_they_are_and_what_they_may() {
     let cluster = Cluster::start().await;
     let ann = cluster.user("ann");
     let who = ann.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({})).await.ok();
+    assert!(who["metadata"]["creationTimestamp"].is_string(), "{who}");
     assert_eq!(who["status"]["userInfo"]["username"], "ann");
     grant(&cluster, "ann", "list", "pods").await;
     let may = |verb: &'static str| {

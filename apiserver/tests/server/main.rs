@@ -18,6 +18,7 @@ mod fairness;
 mod formats;
 mod identity;
 mod kubelet;
+mod lifecycle;
 mod network;
 mod ownership;
 mod permissive;
