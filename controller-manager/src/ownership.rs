@@ -56,12 +56,23 @@ pub async fn claimed<O: ApiObject, K: ApiObject>(
     selector: &Selector,
     cache: &Cache<K>,
 ) -> Result<Vec<Arc<K>>, ClientError> {
+    claimed_with(writer, owner, selector, cache, &[]).await
+}
+
+/// The same where what is owned has `finalizers`: they come with an adoption and go with a release.
+pub async fn claimed_with<O: ApiObject, K: ApiObject>(
+    writer: &Writer,
+    owner: &O,
+    selector: &Selector,
+    cache: &Cache<K>,
+    finalizers: &[&str],
+) -> Result<Vec<Arc<K>>, ClientError> {
     let namespace = owner.meta().namespace.as_deref().unwrap_or_default();
     let mut candidates = cache.owned_by(owner.meta().uid.as_deref().unwrap_or_default());
     candidates.extend(orphans(cache, namespace));
     let Claims { mut kept, adopt, release } = claim(owner, selector, candidates);
-    try_join_all(release.iter().map(|object| let_go(writer, owner, &**object))).await?;
-    let adopted = try_join_all(adopt.iter().map(|object| take(writer, owner, &**object))).await?;
+    try_join_all(release.iter().map(|object| let_go(writer, owner, &**object, finalizers))).await?;
+    let adopted = try_join_all(adopt.iter().map(|object| take(writer, owner, &**object, finalizers))).await?;
     kept.extend(adopted.into_iter().flatten().map(Arc::new));
     kept.sort_by_cached_key(|object| ObjectKey::of(&**object));
     Ok(kept)
@@ -111,8 +122,12 @@ async fn take<O: ApiObject, K: ApiObject>(
     writer: &Writer,
     owner: &O,
     object: &K,
+    finalizers: &[&str],
 ) -> Result<Option<K>, ClientError> {
-    let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": [owner_reference(owner)]}});
+    let mut patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": [owner_reference(owner)]}});
+    if !finalizers.is_empty() {
+        patch["metadata"]["finalizers"] = json!(finalizers);
+    }
     let key = ObjectKey::of(object);
     let taken = writer.patch(&key, &Patch::Strategic(patch)).await.or_not_found()?;
     if taken.is_some() {
@@ -125,9 +140,13 @@ async fn let_go<O: ApiObject, K: ApiObject>(
     writer: &Writer,
     owner: &O,
     object: &K,
+    finalizers: &[&str],
 ) -> Result<(), ClientError> {
     let reference = json!({"$patch": "delete", "uid": owner.uid()});
-    let patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": [reference]}});
+    let mut patch = json!({"metadata": {"uid": object.uid(), "ownerReferences": [reference]}});
+    if !finalizers.is_empty() {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
+    }
     let key = ObjectKey::of(object);
     if writer.patch::<K, _>(&key, &Patch::Strategic(patch)).await.or_not_found()?.is_some() {
         turn::meant(format!("release {} {key}", K::kind(&())));

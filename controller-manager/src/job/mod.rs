@@ -36,12 +36,20 @@ pub fn start(context: &mut Context) {
         .concurrency(5)
         .watch(&jobs)
         .watch_owned(&pods, "Job")
-        .watch_map(&pods, move |change| ownership::would_adopt(change, &adopters, selector));
+        .watch_map(&pods, move |change| ownership::would_adopt(change, &adopters, selector))
+        .watch_map(&pods, |change| {
+            change.after().filter(|pod| is_lost(pod)).map(|pod| ObjectKey::of(&**pod)).into_iter().collect()
+        });
     context.run(runner);
 }
 
 fn selector(job: &Job) -> Option<kube::core::Selector> {
     ownership::selector(job.spec.as_ref()?.selector.as_ref()?)
+}
+
+/// Whether the pod still waits to be counted, but belongs to nobody who would.
+fn is_lost(pod: &Pod) -> bool {
+    controller_of(pod).is_none() && plan::is_tracked(pod)
 }
 
 struct Jobs {
@@ -54,7 +62,11 @@ struct Jobs {
 }
 
 impl Reconcile for Jobs {
+    /// The key is a Job's, or that of a pod that is lost.
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ClientError> {
+        if let Some(lost) = self.pods.get_key(key).filter(|pod| is_lost(pod)) {
+            self.release(&[lost]).await?;
+        }
         let Some(job) = self.jobs.get_key(key) else {
             self.release(&plan::tracked(&self.left_behind(key))).await?;
             return Ok(Next::OnChange);
@@ -68,7 +80,7 @@ impl Reconcile for Jobs {
         {
             return Ok(Next::OnChange);
         }
-        let pods = ownership::claimed(&self.writer, &*job, &selector, &self.pods).await?;
+        let pods = ownership::claimed_with(&self.writer, &*job, &selector, &self.pods, &[FINALIZER]).await?;
         let now = Timestamp::now();
         let plan = plan::plan(&job, &pods, now);
         turn::describe(

@@ -358,7 +358,8 @@ pub fn is_indexed(spec: &JobSpec) -> bool {
     spec.completion_mode.as_deref() == Some("Indexed")
 }
 
-fn is_tracked(pod: &Pod) -> bool {
+/// Whether a pod carries our finalizer: it waits to be counted.
+pub fn is_tracked(pod: &Pod) -> bool {
     pod.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 

@@ -146,3 +146,62 @@ fn owners_take_their_dependents_with_them_or_leave_them() {
     let gone = cluster.kubectl("get namespace shop").fails();
     assert_eq!(gone.trim(), "Error from server (NotFound): namespaces \"shop\" not found");
 }
+
+#[test]
+fn a_pod_that_its_job_lets_go_of_is_nobodys() {
+    let cluster = Cluster::start();
+    cluster.kubectl("create job work --image=busybox:1.35 -- sleep 1000").ok();
+    let pod = |besides: &str| {
+        let mut found = None;
+        eventually("the job has a pod", || {
+            let pods = cluster.get("pods")["items"].as_array().cloned().unwrap_or_default();
+            found = pods.into_iter().find(|pod| pod["metadata"]["name"] != besides);
+            if found.is_some() { Ok(()) } else { Err("none yet".to_string()) }
+        });
+        found.map(|pod| pod["metadata"]["name"].as_str().unwrap_or_default().to_string()).unwrap_or_default()
+    };
+    let is_owned = |name: &str, expected: bool| {
+        eventually("the pod's owner and finalizer fit together", || {
+            let metadata = cluster.get(&format!("pod {name}"))["metadata"].clone();
+            let has = |field: &str| metadata[field].as_array().is_some_and(|list| !list.is_empty());
+            let fits = has("ownerReferences") == expected && has("finalizers") == expected;
+            if fits { Ok(()) } else { Err(metadata.to_string()) }
+        });
+    };
+    let first = pod("");
+    is_owned(&first, true);
+    cluster.kubectl(&format!("label pod {first} batch.kubernetes.io/controller-uid-")).ok();
+    is_owned(&first, false);
+    let second = pod(&first);
+    cluster
+        .kubectl(&format!(
+            "patch pod {second} -p {{\"metadata\":{{\"ownerReferences\":null,\"finalizers\":null}}}}"
+        ))
+        .ok();
+    is_owned(&second, true);
+    cluster.kubectl(&format!("delete pod {first} --now --timeout=60s")).ok();
+}
+
+#[test]
+fn a_port_of_the_node_is_given_away_once() {
+    let cluster = Cluster::start();
+    let node = cluster.get("nodes")["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_string();
+    let pod = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeName: {node}\n  containers:\n  \
+             - {{name: c, image: \"busybox:1.35\", command: [sleep, \"1000\"], ports: [{{containerPort: 80, hostPort: 21017}}]}}\n"
+        )
+    };
+    // Nobody but the kubelet looks at pods that name their node.
+    cluster.apply(&format!("{}---\n{}", pod("a"), pod("b")));
+    eventually("one runs and the other is refused", || {
+        let pods = cluster.get("pods")["items"].clone();
+        let mut phases = [0, 1].map(|at: usize| pods[at]["status"]["phase"].as_str().unwrap_or_default());
+        phases.sort_unstable();
+        if phases == ["Failed", "Running"] { Ok(()) } else { Err(pods.to_string()) }
+    });
+    let pods = cluster.get("pods")["items"].as_array().cloned().unwrap_or_default();
+    let refused =
+        pods.iter().find(|pod| pod["status"]["phase"] == "Failed").map(|pod| &pod["status"]["reason"]);
+    assert_eq!(refused, Some(&"NodePorts".into()));
+}
