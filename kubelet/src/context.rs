@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::eviction::plan::Pressure;
 use crate::image::Pulls;
 use crate::image::keeper::Images;
+use crate::pod::admission::Taken;
 use crate::source::Sources;
 use crate::userns::UserNamespaces;
 use crate::volume::VolumeManager;
@@ -36,6 +37,8 @@ pub struct Context {
     pub pods: Arc<Cache<Pod>>,
     /// What the node is short of.
     pub pressure: watch::Receiver<Pressure>,
+    /// The pods that the node has taken.
+    pub taken: Taken,
     /// The user ids of pods that have their own.
     pub user_namespaces: UserNamespaces,
     /// The keeper of the node's images.

@@ -125,6 +125,7 @@ pub async fn run(
         pulls: image::Pulls::new(config.pull_limit),
         image_keeper,
         pods: pods.clone(),
+        taken: pod::admission::Taken::default(),
         pressure: pressure.clone(),
         user_namespaces,
         sources,

@@ -2,7 +2,8 @@
 //!
 //! The scheduler has looked at most of this already; static pods, pods with a nodeName and races have passed it by.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
@@ -14,6 +15,18 @@ use crate::context::{NodeFacts, RuntimeFeatures};
 use crate::eviction::plan::Pressure;
 
 const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
+
+/// The uids of the pods that this kubelet has taken. Who decides about a pod holds it meanwhile: pods that come
+/// together see each other, although the API has not heard of either.
+#[derive(Default)]
+pub struct Taken(Mutex<HashSet<String>>);
+
+impl Taken {
+    /// Access for one decision.
+    pub fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What the node has to say.
 pub struct Node<'a> {
@@ -31,6 +44,7 @@ pub fn refusal(pod: &Pod, node: &Node<'_>) -> Option<Verdict> {
         .or_else(|| unsupported(pod, node.facts.runtime.features))
         .or_else(|| forbidden_sysctl(pod))
         .or_else(|| out_of_room(pod, node))
+        .or_else(|| port_conflict(pod, node.others))
 }
 
 fn refused(reason: impl Into<String>, message: String) -> Option<Verdict> {
@@ -104,6 +118,48 @@ fn out_of_room(pod: &Pod, node: &Node<'_>) -> Option<Verdict> {
     None
 }
 
+/// Whether a port of the node that the pod wants belongs to another pod.
+fn port_conflict(pod: &Pod, others: &[Arc<Pod>]) -> Option<Verdict> {
+    let is_taken = |wanted: &HostPort<'_>| {
+        others.iter().any(|other| host_ports(other).any(|taken| taken.conflicts_with(wanted)))
+    };
+    host_ports(pod).any(|wanted| is_taken(&wanted)).then_some(())?;
+    let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    refused("NodePorts", message.to_string())
+}
+
+/// A port of the node.
+struct HostPort<'a> {
+    ip: &'a str,
+    protocol: &'a str,
+    port: i32,
+}
+
+impl HostPort<'_> {
+    fn conflicts_with(&self, other: &HostPort<'_>) -> bool {
+        let same_ip = self.ip == other.ip || [self.ip, other.ip].contains(&"0.0.0.0");
+        same_ip && self.port == other.port && self.protocol == other.protocol
+    }
+}
+
+fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort<'_>> {
+    let sidecars = pod.init_containers().iter().filter(|init| super::view::is_sidecar(init));
+    let ports =
+        pod.spec().containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    ports.filter_map(|port| {
+        Some(HostPort {
+            ip: or(port.host_ip.as_deref(), "0.0.0.0"),
+            protocol: or(port.protocol.as_deref(), "TCP"),
+            port: port.host_port.filter(|port| *port > 0)?,
+        })
+    })
+}
+
+/// What is said, or what is meant when nothing is.
+fn or<'a>(said: Option<&'a str>, meant: &'a str) -> &'a str {
+    said.filter(|text| !text.is_empty()).unwrap_or(meant)
+}
+
 /// What a pod asks for: its containers together, or the largest init container if that is more, and its overhead.
 /// Sidecars count with what comes after them.
 pub fn asked(pod: &Pod, resource: &str, in_milli: bool) -> i64 {
@@ -166,6 +222,25 @@ mod tests {
         assert_eq!(refusal_of(&asking("600m"), none, &[asking("1500m")]), expected);
         let three = [pod(json!({})), pod(json!({})), pod(json!({}))];
         assert_eq!(refusal_of(&pod(json!({})), none, &three).unwrap().0, "OutOfpods");
+    }
+
+    #[test]
+    fn a_port_of_the_node_has_one_pod() {
+        let on = |ip: &str, port: u16, protocol: &str| {
+            let port = json!({ "containerPort": 80, "hostPort": port, "hostIP": ip, "protocol": protocol });
+            pod(json!({ "containers": [{ "name": "c", "image": "i", "ports": [port] }] }))
+        };
+        let refusal = |wanted: Arc<Pod>| {
+            refusal_of(&wanted, Pressure::default(), &[on("", 8080, "TCP"), on("192.0.2.1", 53, "UDP")])
+        };
+        let message =
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        let refused = Some(("NodePorts".to_string(), message.to_string()));
+        assert_eq!(refusal(on("192.0.2.9", 8080, "TCP")), refused);
+        assert_eq!(refusal(on("", 53, "UDP")), refused);
+        for free in [on("", 8080, "UDP"), on("192.0.2.2", 53, "UDP"), on("", 0, "TCP"), pod(json!({}))] {
+            assert_eq!(refusal(free), None);
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::container::hash::container_hash;
 
 /// Upstream never gives a container less than this to end, unless it was told to kill at once.
 const SHORTEST_GRACE: Duration = Duration::from_secs(2);
+/// How long a container may be away while another takes its place, before anybody is told.
+const REPLACEMENT: Duration = Duration::from_secs(1);
 
 /// Everything that a decision depends on.
 #[derive(Clone, Copy)]
@@ -165,6 +167,24 @@ pub fn goal(situation: &Situation<'_>) -> Goal {
     } else {
         Goal::Run
     }
+}
+
+/// Until when the status waits for the successor of a container whose spec has changed. To replace it is one step:
+/// as with upstream, a pod without probes goes from ready to ready, and no Service loses an endpoint over it.
+pub fn replaced_until(situation: &Situation<'_>) -> Option<Timestamp> {
+    if goal(situation) != Goal::Run {
+        return None;
+    }
+    let ends = situation.pod.all_containers().filter_map(|container| {
+        let active = situation.observed.active(&container.name)?;
+        match active.state {
+            ContainerState::Exited { finished_at, .. } if has_changed(&container, active) => {
+                Some(finished_at + REPLACEMENT)
+            }
+            _ => None,
+        }
+    });
+    ends.min().filter(|end| *end > situation.now)
 }
 
 /// The steps that can be taken now.
@@ -364,13 +384,17 @@ fn plan_resize(
     }
 }
 
+fn has_changed(container: &Container, active: &ObservedContainer) -> bool {
+    !active.hash.is_empty() && active.hash != container_hash(container)
+}
+
 fn reason_to_restart(
     situation: &Situation<'_>,
     container: &Container,
     active: &ObservedContainer,
 ) -> Option<StopReason> {
     let probes = situation.memory.probes(&container.name, &active.id);
-    if !active.hash.is_empty() && active.hash != container_hash(container) {
+    if has_changed(container, active) {
         Some(StopReason::Changed)
     } else if probes.is_some_and(|probes| probes.startup == Some(false)) {
         Some(StopReason::Startup)

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission;
 use super::inspect::Inspector;
-use super::memory::{Memory, ProbeResults};
+use super::memory::{Memory, ProbeResults, Verdict};
 use super::observed::Observed;
 use super::plan::{Goal, PodAction, Situation, goal, plan_pod};
 use super::view::PodView;
@@ -132,6 +132,7 @@ impl Worker {
                 wake = wake.min(self.turn(Timestamp::now()));
             }
             if self.is_forgotten {
+                self.context.taken.lock().remove(self.pod.uid());
                 self.end_probes();
                 return;
             }
@@ -191,12 +192,22 @@ impl Worker {
         if !is_new || self.is_gone || self.pod.is_being_deleted() {
             return;
         }
-        let (others, context) = (self.other_pods(), &self.context);
-        let pressure = *context.pressure.borrow();
-        let node = admission::Node { facts: &context.node, pressure, others: &others };
-        let Some(verdict) = admission::refusal(&self.pod, &node) else { return };
+        let context = &self.context;
+        let refusal = {
+            let mut taken = context.taken.lock();
+            let others = resize::pods_taken(&context.pods, self.pod.uid(), &taken);
+            let pressure = *context.pressure.borrow();
+            let node = admission::Node { facts: &context.node, pressure, others: &others };
+            let refusal = admission::refusal(&self.pod, &node);
+            if refusal.is_none() {
+                taken.insert(self.pod.uid().to_string());
+            }
+            refusal
+        };
+        let Some(verdict) = refusal else { return };
         self.warn(&verdict.reason, &verdict.message);
-        self.memory.verdict = Some(verdict);
+        let message = format!("Pod was rejected: {}", verdict.message);
+        self.memory.verdict = Some(Verdict { message, ..verdict });
     }
 
     /// One turn: plan, act, report. Returns when the next one is due at the latest.

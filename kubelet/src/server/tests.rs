@@ -105,6 +105,7 @@ async fn serve_one_pod() -> Served {
         pulls: crate::image::Pulls::new(config.pull_limit),
         image_keeper: crate::image::keeper::Images::channel().0,
         user_namespaces: crate::userns::UserNamespaces::default(),
+        taken: crate::pod::admission::Taken::default(),
         pods: pods.clone(),
         pressure: tokio::sync::watch::channel(Default::default()).1,
         sources,

@@ -32,7 +32,7 @@ fn a_node_short_of_memory_says_so_refuses_the_careless_and_evicts_the_rest() {
     cluster.wait_for("pod careless", "{.status.phase}", "Failed");
     let careless = cluster.get("pod careless")["status"].clone();
     assert_eq!(careless["reason"], "Evicted");
-    assert_eq!(careless["message"], "The node had condition: [MemoryPressure]. ");
+    assert_eq!(careless["message"], "Pod was rejected: The node had condition: [MemoryPressure]. ");
     assert_eq!(careless["containerStatuses"][0]["restartCount"], 0);
 
     cluster.wait_for("pod modest", "{.status.phase}", "Failed");

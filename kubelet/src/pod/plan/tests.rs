@@ -97,15 +97,23 @@ impl Story {
         self
     }
 
-    fn plan(&self) -> Vec<PodAction> {
-        plan_pod(&Situation {
+    fn situation(&self) -> Situation<'_> {
+        Situation {
             pod: &self.pod,
             is_gone: self.is_gone,
             observed: &self.observed,
             memory: &self.memory,
             runtime: "coracle",
             now: self.now,
-        })
+        }
+    }
+
+    fn plan(&self) -> Vec<PodAction> {
+        plan_pod(&self.situation())
+    }
+
+    fn replaced_until(&self) -> Option<Timestamp> {
+        replaced_until(&self.situation())
     }
 }
 
@@ -255,6 +263,21 @@ fn another_image_makes_another_container() {
         story.pod.spec.as_mut().unwrap().containers[0].image = Some("new".into());
     });
     assert_eq!(changed.plan(), [stop("a", 30, StopReason::Changed)]);
+}
+
+#[test]
+fn a_container_that_is_being_replaced_is_told_of_after_a_second() {
+    let ended = |second| {
+        story(json!({})).sandbox(0, true).exited("a", 0, 143, second).running("b").with(|story| {
+            story.pod.spec.as_mut().unwrap().containers[0].image = Some("new".into());
+        })
+    };
+    assert_eq!(ended(NOW).replaced_until(), Some(at(NOW + 1)));
+    assert_eq!(ended(NOW - 1).replaced_until(), None, "that takes its time");
+    assert_eq!(ended(NOW).container("a", 1, "s0", ContainerState::Created).replaced_until(), None);
+    assert_eq!(ended(NOW).deleted(30).replaced_until(), None, "nobody takes its place");
+    let crashed = story(json!({})).sandbox(0, true).exited("a", 0, 1, NOW).running("b");
+    assert_eq!(crashed.replaced_until(), None);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::Worker;
 use super::outcome::Done;
 use crate::events::container_reference;
 use crate::pod::memory::Volumes;
-use crate::pod::plan::{Goal, goal};
+use crate::pod::plan::{Goal, goal, replaced_until};
 use crate::pod::status::patch::status_patch;
 use crate::pod::status::pod_status;
 use crate::pod::view::{PodView, StatusView};
@@ -65,6 +65,9 @@ impl Worker {
         }
         if !self.report.is_idle(now) {
             return self.report.retry_at;
+        }
+        if let Some(until) = replaced_until(&self.situation(now)) {
+            return Some(until);
         }
         let (status, patch) = self.status_change(now)?;
         if let Some(again_at) = self.report.sent_at(&patch).map(|at| at + REPEAT).filter(|at| *at > now) {

@@ -1,5 +1,6 @@
 //! Gives a running container more or less, and decides with the node's room whether it may have it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use client::Cache;
@@ -24,8 +25,8 @@ impl Worker {
         if goal(&self.situation(now)) != Goal::Run {
             return;
         }
-        let (pods, own) = (self.context.pods.clone(), self.pod.uid().to_string());
-        let others = || pods_taken(&pods, &own);
+        let (context, own) = (self.context.clone(), self.pod.uid().to_string());
+        let others = || pods_taken(&context.pods, &own, &context.taken.lock());
         let wait = allocate(&self.pod, &mut self.memory, &self.context.node, others);
         if let Some(wait) = wait.as_ref().filter(|wait| self.memory.resize_wait.as_ref() != Some(wait)) {
             let reason = format!("Resize{}", wait.reason);
@@ -38,15 +39,12 @@ impl Worker {
         }
         self.memory.resize_wait = wait;
     }
-
-    /// The pods that the node has taken beside this one.
-    pub(super) fn other_pods(&self) -> Vec<Arc<Pod>> {
-        pods_taken(&self.context.pods, self.pod.uid())
-    }
 }
 
-fn pods_taken(pods: &Cache<Pod>, own: &str) -> Vec<Arc<Pod>> {
-    let taken = |pod: &Pod| pod.uid() != own && !pod.is_finished() && pod.status().start_time.is_some();
+/// The pods that the node has taken beside `own`: as the API says, or as this kubelet knows by itself.
+pub(super) fn pods_taken(pods: &Cache<Pod>, own: &str, ours: &HashSet<String>) -> Vec<Arc<Pod>> {
+    let is_ours = |pod: &Pod| pod.status().start_time.is_some() || ours.contains(pod.uid());
+    let taken = |pod: &Pod| pod.uid() != own && !pod.is_finished() && is_ours(pod);
     pods.list().into_iter().filter(|pod| taken(pod)).collect()
 }
 

@@ -59,6 +59,7 @@ impl Kubelet {
             pulls: crate::image::Pulls::new(config.pull_limit),
             image_keeper: crate::image::keeper::Images::channel().0,
             user_namespaces: crate::userns::UserNamespaces::default(),
+            taken: crate::pod::admission::Taken::default(),
             pods: pods.clone(),
             pressure: tokio::sync::watch::channel(Default::default()).1,
             sources,
@@ -381,6 +382,10 @@ async fn a_pod_that_the_node_does_not_take_fails_before_anything_is_made() {
     kubelet.create(spec);
     let pod = kubelet.wait_phase("Failed").await;
     assert_eq!(pod["status"]["reason"], "SysctlForbidden");
+    assert_eq!(
+        pod["status"]["message"],
+        "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted"
+    );
     assert_eq!(kubelet.runtime.calls(), Vec::<String>::new());
     timeout(LONG, kubelet.api.wait_event("SysctlForbidden: forbidden sysctl")).await.unwrap();
 }
