@@ -156,6 +156,7 @@ impl Cluster {
                 extra: Some(key_routes.merge(turns::router(flight.clone(), stop.clone()))),
                 audit: settings.audit.as_ref().map(apiserver::audit::Audit::open).transpose()?,
                 health: health.clone(),
+                commit: env!("CORACLE_COMMIT"),
                 front_proxy: Some(pki.front_proxy_client().clone()),
                 stop: stop.clone(),
                 limits: apiserver::Limits {

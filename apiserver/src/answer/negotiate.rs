@@ -37,8 +37,10 @@ impl Encoding {
 pub(crate) struct Offer {
     /// Whether its objects have messages; their metadata always has.
     pub(crate) objects_in_protobuf: bool,
-    /// Whether it has them in other forms.
-    pub(crate) other_forms: bool,
+    /// Whether it has their metadata alone.
+    pub(crate) metadata: bool,
+    /// Whether it has tables of them.
+    pub(crate) tables: bool,
     /// Whether it is a watch.
     pub(crate) is_stream: bool,
 }
@@ -86,8 +88,7 @@ impl Wanted {
 
     /// The form of a failure, which is told to those as well who accept nothing that we know.
     pub(crate) fn of_failures(headers: &HeaderMap, query: &Query) -> Wanted {
-        let offer = Offer { objects_in_protobuf: true, other_forms: false, is_stream: false };
-        Wanted::read(headers, query, offer).unwrap_or_default()
+        Wanted::read(headers, query, Offer::WHOLE).unwrap_or_default()
     }
 
     /// The same for documents that come as JSON whatever the client hopes for, as upstream's discovery.
@@ -102,8 +103,7 @@ impl Wanted {
         let encoding = known.iter().copied().find(preferred).unwrap_or_default();
         let takes_json = ranges.is_empty() || ranges.iter().any(|range| range.includes("application/json"));
         if encoding == Encoding::Json && !takes_json {
-            let offer = Offer { objects_in_protobuf: true, other_forms: false, is_stream: false };
-            return Err(offer.not_acceptable());
+            return Err(Offer::WHOLE.not_acceptable());
         }
         let (pretty, gzip) = (wants_pretty(headers, query), accepts_gzip(headers));
         Ok(Wanted { encoding, pretty, gzip, ..Wanted::default() })
@@ -111,14 +111,18 @@ impl Wanted {
 }
 
 impl Offer {
+    /// Objects as they are.
+    const WHOLE: Offer =
+        Offer { objects_in_protobuf: true, metadata: false, tables: false, is_stream: false };
+
     /// What a range asks for, if the route has it.
     fn best(self, range: &MediaRange) -> Option<Wanted> {
         let stream = range.parameter("stream").unwrap_or_default();
         let is_meta = range.parameter("g") == Some("meta.k8s.io") && range.parameter("v") == Some("v1");
         let form = match range.parameter("as") {
             None | Some("") => Form::Whole,
-            Some("Table") if is_meta && self.other_forms => Form::Table,
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta && self.other_forms => {
+            Some("Table") if is_meta && self.tables => Form::Table,
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta && self.metadata => {
                 Form::Metadata
             }
             Some(_) => return None,
@@ -206,7 +210,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    const OBJECTS: Offer = Offer { objects_in_protobuf: true, other_forms: true, is_stream: false };
+    const OBJECTS: Offer = Offer { metadata: true, tables: true, ..Offer::WHOLE };
 
     fn offered(offer: Offer, accept: &str) -> Result<Wanted, Status> {
         let mut headers = HeaderMap::new();

@@ -51,6 +51,8 @@ pub struct Config {
     pub stop: CancellationToken,
     /// How much is done at once.
     pub limits: Limits,
+    /// The commit that the program was built from, as `/version` tells it; empty when nobody knows.
+    pub commit: &'static str,
 }
 
 /// How much the server does at once.
@@ -85,6 +87,7 @@ pub(crate) struct State {
     health: Health,
     tls: Option<TlsAcceptor>,
     connections: TaskTracker,
+    commit: &'static str,
 }
 
 impl ApiServer {
@@ -97,7 +100,7 @@ impl ApiServer {
     /// A server in front of `registry`. It answers in-process clients from now on, the network with
     /// [`ApiServer::serve`].
     pub fn new(registry: Arc<Registry>, hooks: Hooks, config: Config) -> ApiServer {
-        let Config { tls, extra, audit, health, front_proxy, stop, limits } = config;
+        let Config { tls, extra, audit, health, front_proxy, stop, limits, commit } = config;
         let connections = TaskTracker::new();
         crd::start(&registry);
         admission::start_type_checks(&registry);
@@ -108,8 +111,19 @@ impl ApiServer {
             aggregation.start(&registry);
         }
         let tls = tls.map(listen::acceptor);
-        let state =
-            State { registry, hooks, aggregation, stop, fairness, extra, audit, health, tls, connections };
+        let state = State {
+            registry,
+            hooks,
+            aggregation,
+            stop,
+            fairness,
+            extra,
+            audit,
+            health,
+            tls,
+            connections,
+            commit,
+        };
         ApiServer { state: Arc::new(state) }
     }
 

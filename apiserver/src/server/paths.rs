@@ -59,7 +59,7 @@ async fn known(
     let kinds = &state.registry.kinds().all()[..];
     let document = match segments.as_slice() {
         [] => paths(kinds),
-        ["version"] => version(),
+        ["version"] => version(state.commit),
         ["metrics"] => {
             let mut response = answer::text(StatusCode::OK, daemon::metrics::render());
             let content_type = HeaderValue::from_static(daemon::metrics::CONTENT_TYPE);
@@ -216,7 +216,7 @@ async fn health(state: &State, endpoint: &str, check: &[&str], query: &Query) ->
     response
 }
 
-fn version() -> Value {
+fn version(commit: &str) -> Value {
     json!({
         "major": "1",
         "minor": "37",
@@ -225,7 +225,7 @@ fn version() -> Value {
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "36",
         "gitVersion": GIT_VERSION,
-        "gitCommit": "",
+        "gitCommit": commit,
         "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "",

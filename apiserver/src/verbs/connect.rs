@@ -1,6 +1,9 @@
-//! Admission of what is not stored but carried on: exec, attach, port-forward and proxy.
+//! What is not stored but carried on: exec, attach, port-forward, proxy and logs; and the admission of it.
 
 use api::{Kind, Object, Status};
+use axum::body::Body;
+use http::{Request, Response, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
 
 use crate::{
@@ -8,6 +11,7 @@ use crate::{
     hooks::{Attributes, Operation},
     request::{Query, RequestInfo, User},
     server::State,
+    verbs::socket,
 };
 
 /// Asks admission about a connection, which it sees as an object made of the connection's options. Returns warnings.
@@ -34,6 +38,29 @@ pub(super) async fn admit(
     };
     let options = options(kind, info, query);
     state.hooks.admission.validate(&state.registry, &attributes, Some(&options), None).await
+}
+
+/// Carries the request on to whom it is for; gives it back if that is nobody. A log is only read: a client that wants
+/// it over WebSocket speaks that with us, and not with the kubelet.
+pub(super) async fn carry_on(
+    state: &State,
+    user: &User,
+    info: &RequestInfo,
+    mut request: Request<Body>,
+) -> Result<Result<Response<Body>, Status>, Request<Body>> {
+    let is_socket = info.subresource == "log" && socket::is_asked_for(request.headers());
+    let upgrade = if is_socket { request.extensions_mut().remove::<OnUpgrade>() } else { None };
+    let Some(upgrade) = upgrade else {
+        return state.hooks.answers.connect(&state.registry, user, info, request).await;
+    };
+    let headers = request.headers().clone();
+    request.headers_mut().remove(header::CONNECTION);
+    request.headers_mut().remove(header::UPGRADE);
+    let answer = state.hooks.answers.connect(&state.registry, user, info, request).await?;
+    Ok(match answer {
+        Ok(log) if log.status() == StatusCode::OK => socket::log(&state.registry, &headers, upgrade, log),
+        other => other,
+    })
 }
 
 /// The options that the URL has, such as `PodExecOptions`.

@@ -75,7 +75,7 @@ async fn answered(
 ) -> Result<Response<Body>, Status> {
     let request = if is_connection(info) {
         let warnings = connect::admit(state, kind, info, query, user).await?;
-        match state.hooks.answers.connect(&state.registry, user, info, request).await {
+        match connect::carry_on(state, user, info, request).await {
             Ok(answer) => {
                 let mut answer = answer?;
                 answer::warn(answer.headers_mut(), &warnings);
@@ -97,7 +97,7 @@ async fn answered(
         ("watch", "") => {
             let stream = read::watch(&call).await?;
             match upgrade.filter(|_| socket::is_asked_for(&call.headers)) {
-                Some(upgrade) => socket::carried(&state.registry, &call.headers, upgrade, stream),
+                Some(upgrade) => socket::watch(&state.registry, &call.headers, upgrade, stream),
                 None => Ok(stream),
             }
         }
@@ -139,10 +139,17 @@ impl<'a> Call<'a> {
         let is_own = matches!(self.info.subresource.as_str(), "" | "status");
         let offer = Offer {
             objects_in_protobuf: self.kind.custom.is_none() || !is_own,
-            other_forms: true,
+            metadata: true,
+            tables: !self.is_answered(),
             is_stream: self.info.verb == "watch",
         };
         View::new(self.kind, Wanted::read(&self.headers, self.query, offer)?, self.query)
+    }
+
+    /// Whether the request is a question or an order that leaves no object of its own: nothing to make a table of.
+    fn is_answered(&self) -> bool {
+        self.kind.verbs == Verbs::Create
+            || matches!(self.info.subresource.as_str(), "binding" | "eviction" | "token")
     }
 
     /// The namespace that objects are in: none for those of the cluster, `namespaces` included.

@@ -1,6 +1,6 @@
-//! Watches over WebSocket: each line of the stream is a message.
+//! Watches and logs over WebSocket: each line of a watch is a message, and each piece of a log as it comes.
 //!
-//! Browsers cannot read a stream of lines as it comes. What such a client sends is not asked for, but for the frames
+//! Browsers cannot read a stream as it comes. What such a client sends is not asked for, but for the frames
 //! that keep the connection alive and end it.
 
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use api::Status;
 use axum::body::Body;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{StreamExt, future, stream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -29,6 +30,10 @@ const LONGEST: u64 = 4096;
 /// How long a client may take to read the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// In which form a log can be had.
+const LOG_PROTOCOLS: [&str; 2] = ["binary.k8s.io", BASE64_PROTOCOL];
+const BASE64_PROTOCOL: &str = "base64.binary.k8s.io";
+
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -44,26 +49,80 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
     has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
 }
 
-/// A stream of lines, carried on as messages of the connection that the request came on.
-pub(super) fn carried(
+/// How the pieces of a stream become messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Messages {
+    Text,
+    Binary,
+    Base64,
+}
+
+/// A watch's stream of lines, carried on as messages of the connection that the request came on.
+pub(super) fn watch(
     registry: &Arc<Registry>,
     headers: &HeaderMap,
     upgrade: OnUpgrade,
     stream: Response<Body>,
 ) -> Result<Response<Body>, Status> {
+    let is_text = stream.headers().get(header::CONTENT_TYPE).is_some_and(|sort| sort == "application/json");
+    let messages = if is_text { Messages::Text } else { Messages::Binary };
+    let sole = |protocol: &&HeaderValue| !protocol.as_bytes().contains(&b',');
+    let protocol = headers.get(header::SEC_WEBSOCKET_PROTOCOL).filter(sole).cloned();
+    carried(registry, headers, upgrade, messages, protocol, stream.into_body())
+}
+
+/// What a container writes, carried on the same way: as bytes or as base64, whichever protocol the client offers first.
+/// The first message is empty, as upstream's.
+pub(super) fn log(
+    registry: &Arc<Registry>,
+    headers: &HeaderMap,
+    upgrade: OnUpgrade,
+    log: Response<Body>,
+) -> Result<Response<Body>, Status> {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let offered: Vec<&str> = offered
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    let (messages, protocol) = log_protocol(&offered).ok_or_else(|| {
+        let message =
+            format!("requested protocol(s) are not supported: {offered:?}; supports {LOG_PROTOCOLS:?}");
+        Status::new(403, "Forbidden", message)
+    })?;
+    let greeting = stream::once(future::ready(Ok(Bytes::new())));
+    let body = Body::from_stream(greeting.chain(log.into_body().into_data_stream()));
+    carried(registry, headers, upgrade, messages, protocol.map(HeaderValue::from_static), body)
+}
+
+fn log_protocol(offered: &[&str]) -> Option<(Messages, Option<&'static str>)> {
+    if offered.is_empty() {
+        return Some((Messages::Binary, None));
+    }
+    let known = |offer: &&str| LOG_PROTOCOLS.into_iter().find(|protocol| protocol == offer);
+    let protocol = offered.iter().find_map(known)?;
+    let messages = if protocol == BASE64_PROTOCOL { Messages::Base64 } else { Messages::Binary };
+    Some((messages, Some(protocol)))
+}
+
+fn carried(
+    registry: &Arc<Registry>,
+    headers: &HeaderMap,
+    upgrade: OnUpgrade,
+    messages: Messages,
+    protocol: Option<HeaderValue>,
+    body: Body,
+) -> Result<Response<Body>, Status> {
     let key = headers.get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
     let key = key.ok_or_else(|| Status::bad_request("the request has no Sec-WebSocket-Key"))?;
-    let is_text = stream.headers().get(header::CONTENT_TYPE).is_some_and(|sort| sort == "application/json");
-    let opcode = if is_text { TEXT } else { BINARY };
     let stop = registry.stop().clone();
     registry.tasks().spawn(async move {
         match upgrade.await {
             Ok(connection) => {
-                stop.clone()
-                    .run_until_cancelled(serve(TokioIo::new(connection), opcode, stream.into_body()))
-                    .await;
+                stop.run_until_cancelled(serve(TokioIo::new(connection), messages, body)).await;
             }
-            Err(error) => tracing::debug!(%error, "a watch was not carried on over WebSocket"),
+            Err(error) => tracing::debug!(%error, "a stream was not carried on over WebSocket"),
         }
     });
     let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{MAGIC}").as_bytes());
@@ -74,24 +133,22 @@ pub(super) fn carried(
     answered.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answered.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     answered.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if let Some(protocol) = headers.get(header::SEC_WEBSOCKET_PROTOCOL)
-        && !protocol.as_bytes().contains(&b',')
-    {
-        answered.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol.clone());
+    if let Some(protocol) = protocol {
+        answered.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(response)
 }
 
 /// Sends what comes and listens for the end, until either side has had enough.
-async fn serve(connection: impl AsyncRead + AsyncWrite, opcode: u8, body: Body) {
+async fn serve(connection: impl AsyncRead + AsyncWrite, messages: Messages, body: Body) {
     let (reader, writer) = io::split(connection);
     let writer = Mutex::new(writer);
     let ended = tokio::select! {
-        sent = send(&writer, opcode, body) => sent,
+        sent = send(&writer, messages, body) => sent,
         heard = listen(reader, &writer) => heard,
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a watch over WebSocket broke");
+        tracing::debug!(%error, "a stream over WebSocket broke");
     }
     let mut writer = writer.into_inner();
     // 1000: everything has been said.
@@ -102,18 +159,23 @@ async fn serve(connection: impl AsyncRead + AsyncWrite, opcode: u8, body: Body) 
     // A client that does not read has no claim to it.
     match timeout(FAREWELL, farewell).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::trace!(%error, "the client has gone before its watch"),
-        Err(_) => tracing::trace!("the client did not read to the end of its watch"),
+        Ok(Err(error)) => tracing::trace!(%error, "the client has gone before the end"),
+        Err(_) => tracing::trace!("the client did not read to the end"),
     }
 }
 
-async fn send(writer: &Mutex<impl AsyncWrite + Unpin>, opcode: u8, body: Body) -> io::Result<()> {
-    let mut lines = body.into_data_stream();
-    while let Some(line) = lines.next().await {
-        let line = line.map_err(io::Error::other)?;
+async fn send(writer: &Mutex<impl AsyncWrite + Unpin>, messages: Messages, body: Body) -> io::Result<()> {
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(io::Error::other)?;
+        let (opcode, payload) = match messages {
+            Messages::Text => (TEXT, piece),
+            Messages::Binary => (BINARY, piece),
+            Messages::Base64 => (TEXT, BASE64_STANDARD.encode(&piece).into()),
+        };
         let mut writer = writer.lock().await;
-        writer.write_all(&header_of(opcode, line.len())).await?;
-        writer.write_all(&line).await?;
+        writer.write_all(&header_of(opcode, payload.len())).await?;
+        writer.write_all(&payload).await?;
         writer.flush().await?;
     }
     Ok(())
@@ -198,6 +260,14 @@ mod tests {
         assert!(!is_asked_for(&headers));
         headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
         assert!(is_asked_for(&headers));
+    }
+
+    #[test]
+    fn a_log_comes_in_the_first_known_form() {
+        assert_eq!(log_protocol(&[]), Some((Messages::Binary, None)));
+        let base64 = ["v5.channel.k8s.io", "base64.binary.k8s.io", "binary.k8s.io"];
+        assert_eq!(log_protocol(&base64), Some((Messages::Base64, Some("base64.binary.k8s.io"))));
+        assert_eq!(log_protocol(&["v5.channel.k8s.io"]), None);
     }
 
     #[tokio::test]

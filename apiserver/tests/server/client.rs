@@ -74,6 +74,7 @@ impl Server {
             extra: None,
             audit: None,
             health: Health::default(),
+            commit: "c0ffee",
             front_proxy: None,
             stop: stop.clone(),
             limits,

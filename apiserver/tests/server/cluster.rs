@@ -77,6 +77,7 @@ impl Cluster {
             extra: Some(extra),
             audit: setup.audit,
             health: Health::default(),
+            commit: "c0ffee",
             front_proxy: Some(pki.front_proxy_client().clone()),
             stop: stop.clone(),
             limits: Limits::default(),

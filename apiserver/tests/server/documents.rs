@@ -71,7 +71,11 @@ async fn health_version_and_metrics_are_served() {
     let text = String::from_utf8(verbose.bytes.to_vec()).unwrap();
     assert!(text.contains("[+]ping ok\n") && text.ends_with("readyz check passed\n"), "{text}");
     assert_eq!(server.get("/livez/unicorn").await.code, StatusCode::NOT_FOUND);
-    assert_eq!(server.get("/version").await.ok()["gitVersion"], "v1.37.0+coracle");
+    let version = server.get("/version").await.ok();
+    assert_eq!(
+        (&version["gitVersion"], &version["gitCommit"]),
+        (&json!("v1.37.0+coracle"), &json!("c0ffee"))
+    );
     let paths = server.get("/").await.ok();
     assert!(paths["paths"].as_array().unwrap().contains(&json!("/apis/apps/v1")));
     server.get(PODS).await.ok();

@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::client::*;
+use crate::{client::*, cluster::Cluster};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const CLIENT_GO: &str = "application/vnd.kubernetes.protobuf,application/json";
@@ -253,4 +253,18 @@ async fn discovery_travels_in_protobuf() {
     assert!(deployments["verbs"].as_array().unwrap().contains(&json!("watch")));
     // A document that is no object stays JSON.
     assert_eq!(server.get_as("/version", CLIENT_GO).await.ok()["minor"], "37");
+}
+
+#[tokio::test]
+async fn there_is_no_table_of_a_review() {
+    let cluster = Cluster::start().await;
+    let ask = async |form: &str| {
+        let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}).to_string();
+        let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+            .header(header::ACCEPT, format!("application/json;as={form};v=v1;g=meta.k8s.io"))
+            .header(header::CONTENT_TYPE, JSON);
+        cluster.admin().send(request.body(review.into()).unwrap()).await
+    };
+    assert_eq!(ask("Table").await.failure().0, 406);
+    assert_eq!(ask("PartialObjectMetadata").await.ok()["kind"], "PartialObjectMetadata");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use axum::body::Body;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Empty;
@@ -22,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{client::*, cluster::Cluster};
+use crate::{client::*, cluster::Cluster, network::frame};
 
 /// A node whose kubelet answers with what it was asked, and refuses containers called `broken`.
 async fn node(cluster: &Cluster, name: &str) {
@@ -162,22 +164,64 @@ async fn powerful_token(cluster: &Cluster) -> String {
     answer["status"]["token"].as_str().unwrap().to_string()
 }
 
+/// Where the cluster's server can be reached over the network.
+async fn serve(cluster: &Cluster) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (server, stop) = (cluster.server.clone(), cluster.admin().stop.clone());
+    tokio::spawn(async move { server.serve(listener, stop).await });
+    address
+}
+
+async fn connect(address: SocketAddr) -> client::conn::http1::SendRequest<Empty<Bytes>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    sender
+}
+
+#[tokio::test]
+async fn a_log_can_be_read_over_a_web_socket() {
+    let cluster = Cluster::start().await;
+    node(&cluster, "n1").await;
+    pod_on(&cluster, "n1", json!([{"name": "main", "image": "a"}, {"name": "broken", "image": "a"}])).await;
+    let token = powerful_token(&cluster).await;
+    let address = serve(&cluster).await;
+    let ask = async |container: &str, protocols: &str| {
+        let request = Request::get(format!("{PODS}/web/log?container={container}"))
+            .header("host", "test")
+            .header("authorization", format!("Bearer {token}"))
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", protocols);
+        connect(address).await.send_request(request.body(Empty::new()).unwrap()).await.unwrap()
+    };
+    let log = "/containerLogs/default/web/main certificate=true credentials=false";
+    for (protocol, first, expected) in [
+        ("binary.k8s.io", 0x82, log.to_string()),
+        ("base64.binary.k8s.io", 0x81, BASE64_STANDARD.encode(log)),
+    ] {
+        let mut response = ask("main", &format!("unknown, {protocol}")).await;
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+        let mut pipe = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+        assert_eq!(frame(&mut pipe).await, (first, Vec::new()), "the greeting");
+        assert_eq!(frame(&mut pipe).await, (first, expected.into_bytes()));
+        assert_eq!(frame(&mut pipe).await, (0x88, vec![3, 0xe8]));
+    }
+    assert_eq!(ask("main", "v5.channel.k8s.io").await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(ask("broken", "binary.k8s.io").await.status(), StatusCode::BAD_REQUEST);
+}
+
 #[tokio::test]
 async fn an_exec_session_runs_over_the_network_from_a_token_to_the_kubelet() {
     let cluster = Cluster::start().await;
     node(&cluster, "n1").await;
     pod_on(&cluster, "n1", json!([{"name": "main", "image": "a"}])).await;
     let token = powerful_token(&cluster).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (server, stop) = (cluster.server.clone(), cluster.admin().stop.clone());
-    tokio::spawn(async move { server.serve(listener, stop).await });
-    let connect = || async {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection.with_upgrades());
-        sender
-    };
+    let address = serve(&cluster).await;
     let request = |token: &str| {
         Request::post(format!("{PODS}/web/exec?command=cat&stdin=true&stdout=true"))
             .header("host", "test")
@@ -187,9 +231,9 @@ async fn an_exec_session_runs_over_the_network_from_a_token_to_the_kubelet() {
             .body(Empty::<Bytes>::new())
             .unwrap()
     };
-    let refused = connect().await.send_request(request("nonsense")).await.unwrap();
+    let refused = connect(address).await.send_request(request("nonsense")).await.unwrap();
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-    let mut response = connect().await.send_request(request(&token)).await.unwrap();
+    let mut response = connect(address).await.send_request(request(&token)).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     let mut pipe = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
     pipe.write_all(b"hello").await.unwrap();

@@ -6,7 +6,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tower::ServiceExt;
@@ -107,7 +107,8 @@ async fn a_watch_can_be_carried_over_a_web_socket() {
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
 
-async fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+/// A WebSocket message from the server: its first byte and what it carries.
+pub(crate) async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
     let first = stream.read_u8().await.unwrap();
     let length = match stream.read_u8().await.unwrap() {
         126 => usize::from(stream.read_u16().await.unwrap()),
