@@ -60,8 +60,15 @@ impl Observed<'_> {
                 return actions;
             }
         }
-        // From the highest ordinal down; an ordered set waits for each to be gone.
-        for pod in condemned.into_values().rev() {
+        // From the highest ordinal down; an ordered set waits for each to be gone, and while two are unwell for the
+        // lower one to recover: of a set that is in trouble nothing is taken away.
+        let unwell = |pod: &Pod| pod.is_terminating() || !is_running_and_ready(pod);
+        let lowest_unwell = condemned.iter().find(|(_, pod)| unwell(pod)).map(|(ordinal, _)| *ordinal);
+        for (ordinal, pod) in condemned.into_iter().rev() {
+            let waits = unwell(&pod) && lowest_unwell.is_some_and(|lowest| lowest < ordinal);
+            if self.is_ordered() && waits {
+                return actions;
+            }
             if !pod.is_terminating() {
                 actions.push(Action::Delete(pod));
             }
@@ -298,6 +305,20 @@ mod tests {
     fn the_highest_goes_first() {
         let pods = [0, 1, 2].map(|ordinal| replica(ordinal, "new", true));
         assert_eq!(plan(&set(1), &pods), [Action::Delete(pods[2].clone())]);
+    }
+
+    #[test]
+    fn an_ordered_set_in_trouble_does_not_shrink() {
+        let pods = |ready: [bool; 3]| [0, 1, 2].map(|at| replica(at as i32, "new", ready[at]));
+        assert_eq!(plan(&set(0), &pods([false, false, false])), []);
+        assert_eq!(plan(&set(1), &pods([true, false, false])), []);
+        for ready in [[true, true, false], [false, true, true]] {
+            let pods = pods(ready);
+            assert_eq!(plan(&set(0), &pods), [Action::Delete(pods[2].clone())], "{ready:?}");
+        }
+        let mut parallel = set(0);
+        parallel.spec.pod_management_policy = Some("Parallel".into());
+        assert_eq!(plan(&parallel, &pods([false, false, false])).len(), 3);
     }
 
     #[test]
