@@ -78,13 +78,16 @@ impl Surroundings {
 }
 
 fn node_unschedulable(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
+    if !node.info.is_unschedulable {
+        return Vec::new();
+    }
     let cordon = Taint {
         key: "node.kubernetes.io/unschedulable".into(),
         effect: "NoSchedule".into(),
         ..Taint::default()
     };
-    let stands_it = || pod.tolerations.iter().any(|toleration| tolerates(toleration, &cordon));
-    only_if(node.info.is_unschedulable && !stands_it(), || Unfit::final_("node(s) were unschedulable"))
+    let stands_it = pod.tolerations.iter().any(|toleration| tolerates(toleration, &cordon));
+    only_if(!stands_it, || Unfit::final_("node(s) were unschedulable"))
 }
 
 fn node_name(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {

@@ -60,22 +60,29 @@ fn preferred_node(pod: &PodInfo, node: &NodeState) -> i64 {
 
 /// Spreading: pods of the same owner, or those that the pod's own soft constraints count.
 fn like_pods(pod: &PodInfo, node: &NodeState) -> i64 {
-    let owner = |pod: &PodInfo| {
-        let owners = pod.pod.metadata.owner_references.as_deref().unwrap_or_default();
-        owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
-    };
+    let mut soft = pod.spread.iter().filter(|spread| !spread.is_required).peekable();
+    let has_soft = soft.peek().is_some();
     let own = owner(pod);
-    let soft: Vec<_> = pod.spread.iter().filter(|spread| !spread.is_required).collect();
+    if !has_soft && own.is_none() {
+        // It is like nobody, and need not be compared with everybody.
+        return 0;
+    }
     let is_like = |each: &&PodInfo| {
         each.namespace == pod.namespace
-            && if soft.is_empty() {
-                own.is_some() && owner(each) == own
-            } else {
-                soft.iter()
-                    .any(|spread| spread.selector.matches(|key| each.labels.get(key).map(String::as_str)))
+            && match has_soft {
+                true => soft
+                    .clone()
+                    .any(|spread| spread.selector.matches(|key| each.labels.get(key).map(String::as_str))),
+                false => owner(each) == own,
             }
     };
     i64::try_from(node.pods.values().filter(is_like).count()).unwrap_or(i64::MAX)
+}
+
+/// The uid of the controller that made a pod.
+fn owner(pod: &PodInfo) -> Option<&str> {
+    let owners = pod.pod.metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 /// InterPodAffinity: the weights of wished-for neighbours in the node's topology, the unwished subtracted.
