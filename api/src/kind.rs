@@ -186,8 +186,8 @@ pub trait Strategy: Sync {
         object.without_metadata_and_status() != old.without_metadata_and_status()
     }
 
-    /// Warnings for the client that wrote the object (HTTP `Warning` header).
-    fn warnings(&self, _object: &Object) -> Vec<String> {
+    /// Warnings for the client that wrote the object (HTTP `Warning` header), instead of `old` if there was one.
+    fn warnings(&self, _object: &Object, _old: Option<&Object>) -> Vec<String> {
         Vec::new()
     }
 }

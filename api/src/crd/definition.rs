@@ -139,7 +139,7 @@ impl Versions for Version {
         let version = kind.custom?;
         let mut object = object.clone();
         if object.api_version() != api_version {
-            // Whom the fields of another version belong to cannot be known without asking the webhook.
+            // Only the webhook knows, and whoever writes has to ask it before.
             if self.needs_webhook() {
                 return None;
             }

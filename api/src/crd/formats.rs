@@ -35,6 +35,17 @@ pub(super) fn check(format: &str, text: &str) -> Option<bool> {
     })
 }
 
+/// Whether a format means something for values of a type; no format does.
+pub(crate) fn knows_format(kind: &str, format: &str) -> bool {
+    match (kind, format) {
+        (_, "") | ("" | "string", "password") => true,
+        ("" | "string", format) => check(format, "").is_some(),
+        ("integer", format) => matches!(format, "int32" | "int64"),
+        ("number", format) => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
+
 fn digits(text: &str, count: usize) -> Option<u32> {
     (text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }

@@ -21,6 +21,7 @@ mod versions;
 
 pub use columns::CustomColumn;
 pub use definition::{Conversion, Definition, Version};
+pub(crate) use formats::knows_format;
 pub(crate) use names::{APPROVAL, is_protected};
 pub use names::{Conditions, conditions, set_condition};
 pub use props::{Additional, Items, Pattern, Props, Rule};

@@ -218,6 +218,22 @@ impl Props {
             || self.values().is_some_and(Props::has_rules)
     }
 
+    /// Calls `see` with this node and all below it, branches included.
+    pub fn visit(&self, see: &mut dyn FnMut(&Props)) {
+        see(self);
+        self.properties.values().for_each(|props| props.visit(see));
+        match &self.items {
+            Some(Items::Each(item)) => item.visit(see),
+            Some(Items::Tuple(places)) => places.iter().for_each(|props| props.visit(see)),
+            None => {}
+        }
+        if let Some(values) = self.values() {
+            values.visit(see);
+        }
+        let branches = [&self.all_of, &self.any_of, &self.one_of];
+        branches.into_iter().flatten().chain(self.not.as_deref()).for_each(|props| props.visit(see));
+    }
+
     /// Whether this node or one below it has defaults.
     pub fn has_defaults(&self) -> bool {
         self.default.is_some()

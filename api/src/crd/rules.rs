@@ -83,16 +83,40 @@ fn variables(rule: &Rule, kind: &Type) -> [(&'static str, Type); 2] {
     [("self", kind.clone()), ("oldSelf", old)]
 }
 
-/// Every rule that an object breaks.
-pub(super) fn validate(value: &Json, old: Option<&Json>, rules: &Rules, props: &Props) -> Vec<FieldError> {
-    let mut check = Check { budget: OBJECT_BUDGET, faults: Vec::new() };
-    check.node(value, old, rules, props, "");
-    check.faults
+/// What rules say about an object.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// Every rule that it breaks.
+    pub(super) faults: Vec<FieldError>,
+    /// Those that it broke before already, in a part that has not changed: nobody is held up by them.
+    pub(super) tolerated: Vec<FieldError>,
+}
+
+/// Checks an object, which replaces `old`, against its rules.
+pub(super) fn judge(value: &Json, old: Option<&Json>, rules: &Rules, props: &Props) -> Verdict {
+    let mut check = Check { budget: OBJECT_BUDGET, verdict: Verdict::default() };
+    check.node(value, Before { counterpart: old, is_same: old == Some(value) }, rules, props, "");
+    check.verdict
 }
 
 struct Check {
     budget: u64,
-    faults: Vec<FieldError>,
+    verdict: Verdict,
+}
+
+/// What a node was before the write.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    counterpart: Option<&'a Json>,
+    /// Whether it has not changed: itself or, when it has no counterpart, what it is part of.
+    is_same: bool,
+}
+
+impl<'a> Before<'a> {
+    fn below(self, counterpart: Option<&'a Json>, value: &Json) -> Before<'a> {
+        let is_same = counterpart.map_or(self.is_same, |counterpart| counterpart == value);
+        Before { counterpart, is_same }
+    }
 }
 
 impl Check {
@@ -100,7 +124,7 @@ impl Check {
     fn node(
         &mut self,
         value: &Json,
-        old: Option<&Json>,
+        before: Before<'_>,
         rules: &Rules,
         props: &Props,
         path: &str,
@@ -109,15 +133,15 @@ impl Check {
             return Some(());
         }
         for compiled in &rules.own {
-            self.rule(value, old, compiled, rules, props, path)?;
+            self.rule(value, before, compiled, rules, props, path)?;
         }
         match value {
             Json::Object(map) => {
                 for (name, value) in map {
                     let below = rules.fields.get(name).or(rules.values.as_deref());
                     if let (Some(rules), Some(props)) = (below, props.field(name)) {
-                        let old = old.and_then(|old| old.get(name));
-                        self.node(value, old, rules, props, &validate::join(path, name))?;
+                        let before = before.below(before.counterpart.and_then(|old| old.get(name)), value);
+                        self.node(value, before, rules, props, &validate::join(path, name))?;
                     }
                 }
             }
@@ -125,10 +149,10 @@ impl Check {
                 let (Some(rules), Some(item)) = (rules.items.as_deref(), props.item()) else {
                     return Some(());
                 };
-                let before = validate::Counterparts::of(old, props);
+                let counterparts = validate::Counterparts::of(before.counterpart, props);
                 for (index, value) in items.iter().enumerate() {
-                    let old = before.get(value);
-                    self.node(value, old, rules, item, &format!("{path}[{index}]"))?;
+                    let before = before.below(counterparts.get(value), value);
+                    self.node(value, before, rules, item, &format!("{path}[{index}]"))?;
                 }
             }
             _ => {}
@@ -139,20 +163,15 @@ impl Check {
     fn rule(
         &mut self,
         value: &Json,
-        old: Option<&Json>,
+        before: Before<'_>,
         compiled: &Compiled,
         rules: &Rules,
         props: &Props,
         path: &str,
     ) -> Option<()> {
-        let rule = &compiled.rule;
+        let (rule, old) = (&compiled.rule, before.counterpart);
         let is_optional = rule.optional_old_self == Some(true);
-        if compiled.is_transition {
-            if old.is_none() && !is_optional {
-                return Some(());
-            }
-        } else if old == Some(value) {
-            // What has not changed is not held against an update.
+        if compiled.is_transition && old.is_none() && !is_optional {
             return Some(());
         }
         let kind = if props.is_int_or_string { "" } else { props.kind.as_str() };
@@ -161,7 +180,7 @@ impl Check {
         let program = match &compiled.program {
             Ok(program) => program,
             Err(why) => {
-                self.faults.push(invalid(format!("rule compile error: compilation failed: {why}")));
+                self.verdict.faults.push(invalid(format!("rule compile error: compilation failed: {why}")));
                 return Some(());
             }
         };
@@ -176,13 +195,13 @@ impl Check {
         let result = program.run(&variables, CALL_LIMIT, &mut spent);
         let text = if rule.message.is_empty() { rule.rule.trim() } else { rule.message.trim() };
         if matches!(result, Err(Failure::TooExpensive)) {
-            self.faults.push(invalid(format!(
+            self.verdict.faults.push(invalid(format!(
                 "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: {text}"
             )));
             return None;
         }
         let Some(left) = self.budget.checked_sub(spent) else {
-            self.faults.push(invalid(
+            self.verdict.faults.push(invalid(
                 "validation failed due to running out of cost budget, no further validation rules will be run"
                     .into(),
             ));
@@ -192,39 +211,66 @@ impl Check {
         match result {
             Ok(Value::Bool(true)) => {}
             Ok(_) => {
-                let message = self.message(compiled, &variables);
-                self.faults.push(broken(rule, path, shown, message));
+                let (detail, goes_on) = match self.message(compiled, &variables) {
+                    Ok(message) => (Ok(message), Some(())),
+                    Err(exhausted) => (Err(exhausted), None),
+                };
+                let fault = match detail {
+                    Ok(message) => broken(rule, path, value, message),
+                    Err(exhausted) => invalid(exhausted),
+                };
+                match before.is_same && !compiled.is_transition {
+                    true => self.verdict.tolerated.push(fault),
+                    false => self.verdict.faults.push(fault),
+                }
+                return goes_on;
             }
-            Err(Failure::Error(why)) if why.starts_with("no such overload") => self.faults.push(invalid(format!(
+            Err(Failure::Error(why)) if why.starts_with("no such overload") => self.verdict.faults.push(invalid(format!(
                 "'{why}': call arguments did not match a supported operator, function or macro signature for rule: {text}"
             ))),
-            Err(failure) => self.faults.push(invalid(format!("{failure} evaluating rule: {text}"))),
+            Err(failure) => self.verdict.faults.push(invalid(format!("{failure} evaluating rule: {text}"))),
         }
         Some(())
     }
 
-    /// What to say: what the expression makes, else the message, else the rule.
-    fn message<'a>(&mut self, compiled: &Compiled, variables: &[(&'a str, Value<'a>)]) -> String {
+    /// What to say: what the expression makes, else the message, else the rule; an error when there is nothing left to
+    /// make it with.
+    fn message<'a>(
+        &mut self,
+        compiled: &Compiled,
+        variables: &[(&'a str, Value<'a>)],
+    ) -> Result<String, String> {
         let rule = &compiled.rule;
         if let Some(program) = &compiled.message {
             let mut spent = 0;
-            let made = program.run(variables, CALL_LIMIT.min(self.budget), &mut spent);
-            self.budget = self.budget.saturating_sub(spent);
+            let made = program.run(variables, CALL_LIMIT, &mut spent);
+            if matches!(made, Err(Failure::TooExpensive)) {
+                return Err(format!(
+                    "no further validation rules will be run due to call cost exceeds limit for messageExpression: {:?}",
+                    rule.message_expression
+                ));
+            }
+            let Some(left) = self.budget.checked_sub(spent) else {
+                return Err("messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run".into());
+            };
+            self.budget = left;
             let made = made.ok().and_then(|value| value.as_text().map(|text| text.trim().to_string()));
             if let Some(made) =
                 made.filter(|made| !made.is_empty() && !made.contains('\n') && made.len() <= 5 << 10)
             {
-                return made;
+                return Ok(made);
             }
         }
-        match rule.message.trim() {
+        Ok(match rule.message.trim() {
             "" => format!("failed rule: {}", rule.rule.trim()),
             message => message.to_string(),
-        }
+        })
     }
 }
 
-fn broken(rule: &Rule, path: &str, shown: String, message: String) -> FieldError {
+/// The value itself is shown when it is short enough to be one.
+fn broken(rule: &Rule, path: &str, value: &Json, message: String) -> FieldError {
+    let shown = if value.is_object() || value.is_array() { String::new() } else { value.to_string() };
     let place = rule.field_path.trim_start_matches('.');
     let path = match place {
         "" => path.to_string(),
@@ -323,15 +369,14 @@ fn smallest(props: &Props) -> u64 {
 /// Faults of the rules themselves: those that do not compile, and those that may cost too much.
 pub fn validate_schema_rules(props: &Props, source: &Json, path: &str) -> Vec<FieldError> {
     let mut schema = SchemaCheck { total: 0, faults: Vec::new(), costs: Vec::new() };
-    schema.node(props, source, path, true, 1);
+    schema.node(props, source, path, true, Place { times: 1, uncorrelatable: None });
     let mut faults = schema.faults;
     if schema.total > SCHEMA_LIMIT {
         // The most expensive ones are named, so that one knows where to begin.
         schema.costs.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
-        for (path, cost) in schema.costs.into_iter().take(4).filter(|(_, cost)| *cost > SCHEMA_LIMIT / 100) {
-            let share = format!(
-                "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema ({cost})"
-            );
+        for (path, _) in schema.costs.into_iter().take(4).filter(|(_, cost)| *cost >= SCHEMA_LIMIT / 100) {
+            let share =
+                "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
             faults.push(FieldError::forbidden(path, share));
         }
         let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
@@ -346,35 +391,47 @@ struct SchemaCheck {
     costs: Vec<(String, u64)>,
 }
 
+/// What a rule's cost and the variables it may use depend on, beside its own node.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// How often the node can occur in one object.
+    times: u64,
+    /// The list around it whose items cannot be told from what they were.
+    uncorrelatable: Option<&'a str>,
+}
+
 impl SchemaCheck {
-    /// `times` is how often the node can occur in one object.
-    fn node(&mut self, props: &Props, source: &Json, path: &str, is_root: bool, times: u64) {
+    fn node(&mut self, props: &Props, source: &Json, path: &str, is_root: bool, place: Place<'_>) {
         let kind = type_of(props, is_root);
         for (index, rule) in props.rules.iter().enumerate() {
             let path = format!("{path}.x-kubernetes-validations[{index}]");
             let source = &source["x-kubernetes-validations"][index];
-            self.rule(rule, kind.as_ref(), source, &path, times, props);
+            self.rule(rule, kind.as_ref(), source, &path, place, props);
         }
         for (name, field) in &props.properties {
             let source = &source["properties"][name];
-            self.node(field, source, &format!("{path}.properties[{name}]"), false, times);
+            self.node(field, source, &format!("{path}.properties[{name}]"), false, place);
         }
         let most = kind.as_ref().map_or(1, |kind| match kind {
             Type::List(_, max) | Type::Map(_, _, max) => *max,
             _ => 1,
         });
-        let times = times.saturating_mul(most).min(MAX_REQUEST);
+        let times = place.times.saturating_mul(most).min(MAX_REQUEST);
+        let place = Place { times, ..place };
         if let Some(values) = props.values() {
             self.node(
                 values,
                 &source["additionalProperties"],
                 &format!("{path}.additionalProperties"),
                 false,
-                times,
+                place,
             );
         }
         if let Some(item) = props.item() {
-            self.node(item, &source["items"], &format!("{path}.items"), false, times);
+            let is_map = props.list_type.as_deref() == Some("map");
+            let uncorrelatable = place.uncorrelatable.or((!is_map).then_some(path));
+            let place = Place { uncorrelatable, ..place };
+            self.node(item, &source["items"], &format!("{path}.items"), false, place);
         }
     }
 
@@ -384,7 +441,7 @@ impl SchemaCheck {
         kind: Option<&Type>,
         source: &Json,
         path: &str,
-        times: u64,
+        Place { times, uncorrelatable }: Place<'_>,
         props: &Props,
     ) {
         let place = |field: &str| format!("{path}.{field}");
@@ -392,7 +449,7 @@ impl SchemaCheck {
             self.faults.push(FieldError::required(place("rule"), "rule is not specified"));
             return;
         }
-        self.texts(rule, path);
+        self.texts(rule, path, props);
         let kind = kind.unwrap_or(&Type::Dyn);
         let variables = variables(rule, kind);
         match cel::compile(&rule.rule, &variables) {
@@ -405,9 +462,16 @@ impl SchemaCheck {
                     let detail = "cel expression must evaluate to a bool";
                     self.faults.push(FieldError::invalid(place("rule"), source, detail));
                 }
-                if rule.optional_old_self.is_some() && !program.mentions("oldSelf") {
-                    let detail = "option optionalOldSelf is set without oldSelf being used in the rule";
-                    self.faults.push(FieldError::invalid(place("optionalOldSelf"), source, detail));
+                let asks_for_old = program.mentions("oldSelf");
+                if let (true, Some(list)) = (asks_for_old, uncorrelatable) {
+                    let detail = format!(
+                        "oldSelf cannot be used on the uncorrelatable portion of the schema within {list}"
+                    );
+                    self.faults.push(FieldError::invalid(place("rule"), &rule.rule.as_str().into(), detail));
+                }
+                if let (false, Some(given)) = (asks_for_old, rule.optional_old_self) {
+                    let detail = "may not be set if oldSelf is not used in rule";
+                    self.faults.push(FieldError::invalid(place("optionalOldSelf"), &given.into(), detail));
                 }
                 let cost = program.cost(&variables).saturating_mul(times);
                 if cost > RULE_LIMIT {
@@ -429,25 +493,19 @@ impl SchemaCheck {
                     self.faults.push(FieldError::invalid(place("messageExpression"), source, detail));
                 }
                 Ok(program) => {
-                    let cost = program.cost(&variables).saturating_mul(times);
+                    let cost = program.cost(&variables);
                     if cost > RULE_LIMIT {
                         let detail = exceeds("estimated messageExpression cost", cost, RULE_LIMIT);
                         self.faults.push(FieldError::forbidden(place("messageExpression"), detail));
                     }
+                    self.total = self.total.saturating_add(cost);
+                    self.costs.push((place("messageExpression"), cost));
                 }
             }
         }
-        if !rule.field_path.is_empty() && !is_field(&rule.field_path, props) {
-            let detail = "fieldPath must be a valid path";
-            self.faults.push(FieldError::invalid(
-                place("fieldPath"),
-                &rule.field_path.as_str().into(),
-                detail,
-            ));
-        }
     }
 
-    fn texts(&mut self, rule: &Rule, path: &str) {
+    fn texts(&mut self, rule: &Rule, path: &str, props: &Props) {
         let message = rule.message.trim();
         if !rule.message.is_empty() && message.is_empty() {
             let detail = "message must be non-empty if specified";
@@ -466,6 +524,20 @@ impl SchemaCheck {
         } else if message.is_empty() && rule.rule.trim().contains(['\n', '\r']) {
             let detail = "message must be specified if rule contains line breaks";
             self.faults.push(FieldError::required(format!("{path}.message"), detail));
+        }
+        if !rule.message_expression.is_empty() && rule.message_expression.trim().is_empty() {
+            let detail = "messageExpression must be non-empty if specified";
+            self.faults.push(FieldError::required(format!("{path}.messageExpression"), detail));
+        }
+        for (is_wrong, detail) in [
+            (rule.field_path.trim().is_empty(), "must be non-empty if specified"),
+            (rule.field_path.contains(['\n', '\r']), "must not contain line breaks"),
+            (!is_field(&rule.field_path, props), "must be a valid path"),
+        ] {
+            if is_wrong && !rule.field_path.is_empty() {
+                let path = format!("{path}.fieldPath");
+                self.faults.push(FieldError::invalid(path, &rule.field_path.as_str().into(), detail));
+            }
         }
         const REASONS: [&str; 4] =
             ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
@@ -493,3 +565,6 @@ fn exceeds(what: &str, cost: u64, limit: u64) -> String {
         "{what} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
     )
 }
+
+#[cfg(test)]
+mod tests;

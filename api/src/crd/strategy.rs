@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Version, rules, validate};
-use crate::{FieldError, FieldErrorKind, Object, Strategy};
+use crate::{FieldError, FieldErrorKind, Object, Strategy, name};
 
 /// The strategy of one version of a definition.
 pub(super) struct CustomResource(pub(super) &'static Version);
@@ -27,10 +27,20 @@ impl Strategy for CustomResource {
             if faults.iter().any(|fault| blocks_rules(fault.kind)) {
                 faults.push(FieldError::new(FieldErrorKind::Invalid, "<nil>", "null".into(), NOT_CHECKED));
             } else {
-                faults.extend(rules::validate(&value, old.as_ref(), rules, &version.props));
+                faults.extend(rules::judge(&value, old.as_ref(), rules, &version.props).faults);
             }
         }
         faults
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = finalizers(object, old);
+        if let (Some(rules), Some(old)) = (&self.0.rules, old) {
+            let (value, old) = (Value::Object(object.0.clone()), Value::Object(old.0.clone()));
+            let verdict = rules::judge(&value, Some(&old), rules, &self.0.props);
+            found.extend(verdict.tolerated.iter().map(FieldError::to_string));
+        }
+        found
     }
 
     fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
@@ -64,6 +74,31 @@ impl CustomResource {
             _ => None,
         }
     }
+}
+
+/// Finalizers that others might choose, too.
+fn finalizers(object: &Object, old: Option<&Object>) -> Vec<String> {
+    const PATH: [&str; 2] = ["metadata", "finalizers"];
+    const OF_KUBERNETES: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+    let known = old.map_or(&[][..], |old| old.list(&PATH));
+    let added = object.list(&PATH).iter().filter(|finalizer| !known.contains(finalizer));
+    let mut added: Vec<&str> = added.filter_map(Value::as_str).collect();
+    added.sort_unstable();
+    added.dedup();
+    let mut found = Vec::new();
+    for finalizer in added {
+        let mut say = |what: &str| found.push(format!("metadata.finalizers: {finalizer:?}: {what}"));
+        if let Err(why) = name::qualified_name(finalizer) {
+            say(&why);
+        }
+        if !finalizer.contains('/') && !OF_KUBERNETES.contains(&finalizer) {
+            let path = if finalizer.contains('.') { " including a path (/)" } else { "" };
+            say(&format!(
+                "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+            ));
+        }
+    }
+    found
 }
 
 /// Whether rules could stumble over such a fault.

@@ -179,7 +179,7 @@ pub(super) const ROWS: &[Kind] = &[
         plural: "serviceaccounts",
         short: &["sa"],
         subresources: &["token"],
-        strategy: &plain::Unnumbered,
+        strategy: &plain::ServiceAccount,
         columns: table::cluster::SERVICE_ACCOUNT,
         ..namespaced("", "v1", "ServiceAccount")
     },

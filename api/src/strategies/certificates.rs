@@ -1,11 +1,10 @@
 //! ClusterTrustBundles and PodCertificateRequests: certificates beside those that are asked for by
 //! CertificateSigningRequests.
 
-use std::collections::HashMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::check::{Faults, Field};
 use crate::{FieldError, FieldErrorKind, Object, name};
@@ -79,22 +78,44 @@ fn validate_bundle(bundle: &Field, faults: &mut Faults) {
     if bundle.text().len() > LARGEST_BUNDLE {
         return faults.0.push(FieldError::too_long(&bundle.path, LARGEST_BUNDLE));
     }
-    let blocks = pem_blocks(bundle.text());
-    if blocks.is_empty() {
-        say("at least one trust anchor must be provided".into());
-    }
-    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
-    for (index, block) in blocks.into_iter().enumerate() {
-        if block.kind != "CERTIFICATE" {
-            say(format!("entry {index} has bad block type: {}", block.kind));
-        } else if block.has_headers {
-            say(format!("entry {index} has PEM block headers"));
-        } else if block.content.first() != Some(&0x30) {
-            say(format!("entry {index} does not parse as X.509"));
-        } else if let Some(first) = places.insert(block.content, index) {
-            say(format!("duplicate trust anchor (indices [{first} {index}])"));
+    let mut anchors: Vec<(Vec<u8>, Vec<usize>)> = Vec::new();
+    let mut is_sound = true;
+    for (index, block) in pem_blocks(bundle.text()).into_iter().enumerate() {
+        if let Some(fault) = fault_of_anchor(&block) {
+            say(format!("entry {index} {fault}"));
+            is_sound = false;
+            continue;
+        }
+        match anchors.iter_mut().find(|(content, _)| *content == block.content) {
+            Some((_, places)) => places.push(index),
+            None => anchors.push((block.content, vec![index])),
         }
     }
+    // What is broken is enough to be told.
+    if !is_sound {
+        return;
+    }
+    if anchors.is_empty() {
+        say("at least one trust anchor must be provided".into());
+    }
+    for (_, places) in anchors.iter().filter(|(_, places)| places.len() > 1) {
+        let places: Vec<String> = places.iter().map(usize::to_string).collect();
+        say(format!("duplicate trust anchor (indices [{}])", places.join(" ")));
+    }
+}
+
+/// Why a block is no certificate of an authority.
+fn fault_of_anchor(block: &PemBlock) -> Option<String> {
+    if block.kind != "CERTIFICATE" {
+        return Some(format!("has bad block type: {}", block.kind));
+    }
+    if block.has_headers {
+        return Some("has PEM block headers".into());
+    }
+    let parsed = X509Certificate::from_der(&block.content).ok().filter(|(rest, _)| rest.is_empty());
+    let Some((_, certificate)) = parsed else { return Some("does not parse as X.509".into()) };
+    let is_authority = certificate.basic_constraints().ok().flatten().is_some_and(|it| it.value.ca);
+    (!is_authority).then(|| "does not have the CA bit set".into())
 }
 
 struct PemBlock {
@@ -231,9 +252,17 @@ mod tests {
         format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", STANDARD.encode(content))
     }
 
+    fn anchor(is_authority: bool) -> String {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        if is_authority {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        }
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
     #[test]
     fn a_bundle_is_named_after_its_signer() {
-        let anchors = pem("CERTIFICATE", b"0abc");
+        let anchors = anchor(true);
         assert_eq!(bundle("all", "", &anchors), [""; 0]);
         assert_eq!(bundle("example.com:foo:v1", "example.com/foo", &anchors), [""; 0]);
         assert_eq!(
@@ -247,11 +276,19 @@ mod tests {
     #[test]
     fn a_bundle_is_made_of_certificates_that_differ() {
         assert!(bundle("all", "", "hello")[0].ends_with("at least one trust anchor must be provided"));
-        let text = pem("CERTIFICATE", b"0abc") + &pem("KEY", b"0abc") + &pem("CERTIFICATE", b"0abc");
-        let told = bundle("all", "", &text);
-        assert_eq!(told.len(), 2);
+        let good = anchor(true);
+        let told = bundle("all", "", &format!("{good}{}{good}", pem("KEY", b"0abc")));
+        assert_eq!(told.len(), 1);
         assert!(told[0].ends_with("\"<value omitted>\": entry 1 has bad block type: KEY"), "{told:?}");
-        assert!(told[1].ends_with("duplicate trust anchor (indices [0 2])"), "{told:?}");
+        let told = bundle("all", "", &format!("{good}{}{good}", anchor(true)));
+        assert!(told[0].ends_with("duplicate trust anchor (indices [0 2])"), "{told:?}");
+        for (entry, fault) in [
+            (pem("CERTIFICATE", b"0abc"), "entry 1 does not parse as X.509"),
+            (anchor(false), "entry 1 does not have the CA bit set"),
+        ] {
+            let told = bundle("all", "", &(good.clone() + &entry));
+            assert!(told.len() == 1 && told[0].ends_with(fault), "{told:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::check::{Faults, Field, same};
+use super::warnings;
 use crate::{FieldError, FieldErrorKind, Object, name};
 
 const LARGEST: usize = 1024 * 1024;
@@ -47,6 +48,15 @@ impl crate::Strategy for ConfigMap {
 pub struct Secret;
 
 impl crate::Strategy for Secret {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        if object.text(&["type"]) == "kubernetes.io/tls" {
+            let decoded = |key: &str| STANDARD.decode(object.text(&["data", key])).unwrap_or_default();
+            found.extend(warnings::key_pair(&decoded("tls.crt"), &decoded("tls.key")));
+        }
+        found
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if object.text(&["type"]).is_empty() {
             object.set(&["type"], "Opaque");

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{job, pod_template};
+use super::{job, pod_template, warnings};
 use crate::{FieldError, Object};
 
 const POD_TEMPLATE: &[&str] = &["spec", "jobTemplate", "spec", "template"];
@@ -70,8 +70,15 @@ impl crate::Strategy for Strategy {
         faults.0
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        pod_template::warnings(object, POD_TEMPLATE)
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::from_iter(warnings::name_of_pods(object, old));
+        if warnings::is_news(object, old) {
+            job::spec_warnings(&Field::at(object, &["spec", "jobTemplate", "spec"]), &mut found);
+        }
+        if old.is_some() && object.text(&["spec", "schedule"]).contains("TZ") {
+            found.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".into());
+        }
+        found
     }
 }
 

@@ -16,6 +16,11 @@ use crate::{
 pub struct Strategy;
 
 impl crate::Strategy for Strategy {
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let known = old.map(schema_warnings).unwrap_or_default();
+        schema_warnings(object).into_iter().filter(|warning| !known.contains(warning)).collect()
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let kind = object.text(&["spec", "names", "kind"]).to_string();
         if !kind.is_empty() {
@@ -87,6 +92,26 @@ impl crate::Strategy for Strategy {
 }
 
 /// Versions that objects may be stored in, since the definition was made.
+/// What in the schemas of all versions is understood by nobody: formats first, then sets.
+fn schema_warnings(object: &Object) -> Vec<String> {
+    let (mut formats, mut sets) = (Vec::new(), BTreeSet::new());
+    for version in object.list(&["spec", "versions"]) {
+        if let Some(Ok(props)) = version.pointer("/schema/openAPIV3Schema").map(Props::read) {
+            props.visit(&mut |props| {
+                if !crd::knows_format(&props.kind, &props.format) {
+                    formats.push(format!("unrecognized format {:?}", props.format));
+                }
+                let items = props.item().map_or("", |item| item.kind.as_str());
+                if props.list_type.as_deref() == Some("set") && matches!(items, "object" | "array") {
+                    sets.insert(format!("x-kubernetes-list-type: set for items of type {items:?} is not supported by server-side apply or CEL validation rules"));
+                }
+            });
+        }
+    }
+    formats.extend(sets);
+    formats
+}
+
 fn remember_stored_version(object: &mut Object) {
     let stored = object.list(&["spec", "versions"]).iter().find(|version| version["storage"] == true);
     let Some(stored) = stored.and_then(|version| version["name"].as_str()).map(str::to_string) else {

@@ -46,8 +46,10 @@ impl crate::Strategy for Strategy {
         faults.0
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        pod_template::warnings(object, TEMPLATE)
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        pod_template::warnings(object, old, TEMPLATE, &mut found);
+        found
     }
 }
 

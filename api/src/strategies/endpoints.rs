@@ -2,7 +2,7 @@
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::ports;
+use super::{ports, warnings};
 use crate::{FieldError, Object, name};
 
 const MOST_ENDPOINTS: usize = 1000;
@@ -49,7 +49,7 @@ impl crate::Strategy for Endpoints {
         false
     }
 
-    fn warnings(&self, _object: &Object) -> Vec<String> {
+    fn warnings(&self, _object: &Object, _old: Option<&Object>) -> Vec<String> {
         vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_string()]
     }
 }
@@ -58,6 +58,22 @@ impl crate::Strategy for Endpoints {
 pub struct EndpointSlice;
 
 impl crate::Strategy for EndpointSlice {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        if object.text(&["addressType"]) == "FQDN" {
+            found.push("spec.addressType: FQDN endpoints are deprecated".to_string());
+        }
+        // The controllers write addresses as everybody should.
+        let managed_by = object.text(&["metadata", "labels", "endpointslice.kubernetes.io/managed-by"]);
+        if !managed_by.ends_with("controller.k8s.io") {
+            let endpoints = Field::at(object, &["endpoints"]);
+            for address in endpoints.items().flat_map(|endpoint| endpoint.get("addresses").items()) {
+                warnings::of_address(&address, &mut found);
+            }
+        }
+        found
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         for port in object.0.maps_at("ports") {
             port.fill("name", "");

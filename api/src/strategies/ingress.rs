@@ -49,10 +49,11 @@ impl crate::Strategy for Ingress {
         faults.0
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
         let annotation = CLASS_ANNOTATION;
         object
             .annotation(annotation)
+            .filter(|_| old.is_none())
             .map(|_| {
                 format!("annotation {annotation:?} is deprecated, please use 'spec.ingressClassName' instead")
             })

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{job_policy, label_selector, pod_template};
+use super::{job_policy, label_selector, pod_template, warnings};
 use crate::{FieldError, Object};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -45,9 +45,25 @@ impl crate::Strategy for Strategy {
         faults.0
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        pod_template::warnings(object, TEMPLATE)
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::from_iter(warnings::name_of_pods(object, old));
+        if warnings::is_news(object, old) {
+            spec_warnings(&Field::at(object, &["spec"]), &mut found);
+        }
+        found
     }
+}
+
+/// Warnings about a job's spec, be it a job's own or a CronJob's template.
+pub fn spec_warnings(spec: &Field, found: &mut Vec<String>) {
+    let number = |field: &str| spec.get(field).number().unwrap_or_default();
+    if spec.get("completionMode").text() == "Indexed"
+        && number("completions") > 100_000
+        && number("parallelism") > 10_000
+    {
+        found.push(format!("{}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail", spec.path));
+    }
+    warnings::of_template(&spec.get("template"), found);
 }
 
 /// Fills in a job's spec, be it a job's own or a CronJob's template.

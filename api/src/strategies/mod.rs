@@ -45,5 +45,6 @@ pub mod resources;
 pub mod service;
 pub mod stateful_set;
 pub mod storage;
+pub mod warnings;
 pub mod webhook;
 pub mod webhook_configuration;

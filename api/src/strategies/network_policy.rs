@@ -2,13 +2,26 @@
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, ports};
+use super::{label_selector, ports, warnings};
 use crate::{FieldError, Object, name};
 
 /// Rules of NetworkPolicies.
 pub struct Strategy;
 
 impl crate::Strategy for Strategy {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        let spec = Field::at(object, &["spec"]);
+        for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+            for peer in spec.get(list).items().flat_map(|rule| rule.get(peers).items()) {
+                let block = peer.get("ipBlock");
+                warnings::of_range(&block.get("cidr"), &mut found);
+                block.get("except").items().for_each(|range| warnings::of_range(&range, &mut found));
+            }
+        }
+        found
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let spec = object.map_mut(&["spec"]);
         for list in ["ingress", "egress"] {

@@ -13,6 +13,18 @@ use crate::{FieldError, Object, name};
 pub struct Strategy;
 
 impl crate::Strategy for Strategy {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        let spec = Field::at(object, &["spec"]);
+        if spec.get("configSource").is_set() {
+            found.push("spec.configSource: the feature is removed".into());
+        }
+        if !spec.get("externalID").text().is_empty() {
+            found.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+        }
+        found
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let spec = object.map_mut(&["spec"]);
         // The old single field and the first of the list say the same.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::check::{Faults, Field};
 use super::fill::Fill;
 use super::persistent_volume_claim::validate_access_modes;
-use super::{pod_spec, resources};
+use super::{pod_spec, resources, warnings};
 use crate::{FieldError, Object, name};
 
 const RECLAIM_POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
@@ -25,6 +25,27 @@ const NOT_SOURCES: &[&str] = &[
 pub struct PersistentVolume;
 
 impl crate::Strategy for PersistentVolume {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        warnings::old_class_annotation(object, &mut found);
+        let options = "volume.beta.kubernetes.io/mount-options";
+        if object.annotation(options).is_some() {
+            found.push(format!(
+                "metadata.annotations[{options}]: deprecated since v1.31; use \"mountOptions\" attribute instead"
+            ));
+        }
+        let spec = Field::at(object, &["spec"]);
+        if spec.get("persistentVolumeReclaimPolicy").text() == "Recycle" {
+            found.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
+        }
+        for term in spec.get("nodeAffinity").get("required").get("nodeSelectorTerms").items() {
+            warnings::old_labels_in(&term.get("matchExpressions"), &mut found);
+        }
+        warnings::fractional(&spec.get("capacity"), "storage", &mut found);
+        warnings::old_volumes(&spec, &mut found);
+        found
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let spec = object.map_mut(&["spec"]);
         spec.fill("persistentVolumeReclaimPolicy", "Retain");
@@ -113,6 +134,19 @@ fn validate_update(spec: &Field, old: &Field, faults: &mut Faults) {
 pub struct StorageClass;
 
 impl crate::Strategy for StorageClass {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        for topology in Field::at(object, &["allowedTopologies"]).items() {
+            for requirement in topology.get("matchLabelExpressions").items() {
+                let key = requirement.get("key");
+                if let Some(advice) = warnings::old_node_label(key.text()) {
+                    found.push(format!("{}: {advice}", key.path));
+                }
+            }
+        }
+        found
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         object.set_if_absent(&["reclaimPolicy"], "Delete");
         object.set_if_absent(&["volumeBindingMode"], "Immediate");

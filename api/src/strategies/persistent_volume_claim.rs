@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field, same};
 use super::fill::Fill;
-use super::{label_selector, resources};
+use super::{label_selector, resources, warnings};
 use crate::{FieldError, Object, name};
 
 /// How a volume may be mounted.
@@ -14,6 +14,13 @@ const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce"
 pub struct Strategy;
 
 impl crate::Strategy for Strategy {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        warnings::old_class_annotation(object, &mut found);
+        warnings::of_claim_spec(&Field::at(object, &["spec"]), &mut found);
+        found
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_spec_defaults(object.map_mut(&["spec"]));
         object.set_if_absent(&["status", "phase"], "Pending");

@@ -5,10 +5,31 @@ use super::pod_template;
 use crate::{FieldError, Object, name};
 
 /// Kinds about which nothing is special but that upstream counts no generations for them:
-/// ServiceAccounts, CSINodes, VolumeAttachments, ...
+/// CSINodes, VolumeAttachments, ...
 pub struct Unnumbered;
 
 impl crate::Strategy for Unnumbered {
+    fn has_generation(&self) -> bool {
+        false
+    }
+}
+
+/// Rules of ServiceAccounts.
+pub struct ServiceAccount;
+
+impl crate::Strategy for ServiceAccount {
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
+        let is_new =
+            object.annotation(ENFORCE).is_some() && old.is_none_or(|old| old.annotation(ENFORCE).is_none());
+        let advice = || {
+            format!(
+                "metadata.annotations[{ENFORCE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+            )
+        };
+        is_new.then(advice).into_iter().collect()
+    }
+
     fn has_generation(&self) -> bool {
         false
     }
@@ -48,8 +69,10 @@ impl crate::Strategy for PodTemplate {
         faults.0
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        pod_template::warnings(object, &["template"])
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        pod_template::warnings(object, old, &["template"], &mut found);
+        found
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, pod, pod_spec};
+use super::{label_selector, pod_spec, warnings};
 use crate::{Object, name};
 
 /// Fills in the template at a path from the object's root.
@@ -44,9 +44,11 @@ pub fn validate_lasting(spec: &Field, whose: &str, faults: &mut Faults) {
     }
 }
 
-/// Warnings about the template at a path.
-pub fn warnings(object: &Object, path: &[&str]) -> Vec<String> {
-    pod::pod_spec_warnings(&Field::at(object, path).get("spec"))
+/// Warnings about the template at a path, when it may be another than before.
+pub fn warnings(object: &Object, old: Option<&Object>, path: &[&str], found: &mut Vec<String>) {
+    if warnings::is_news(object, old) {
+        warnings::of_template(&Field::at(object, path), found);
+    }
 }
 
 /// Fills in the template and returns `spec` for the kind's own defaults.

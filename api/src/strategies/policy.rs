@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::check::{Faults, Field};
-use super::{label_selector, pod_template, resources};
+use super::{label_selector, pod_template, resources, warnings};
 use crate::{FieldError, Object, name};
 
 /// Rules of PodDisruptionBudgets.
@@ -72,6 +72,16 @@ impl crate::Strategy for PriorityClass {
 pub struct RuntimeClass;
 
 impl crate::Strategy for RuntimeClass {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        for (label, _) in Field::at(object, &["scheduling", "nodeSelector"]).entries() {
+            if let Some(advice) = warnings::old_node_label(label) {
+                found.push(format!("scheduling.nodeSelector: {advice}"));
+            }
+        }
+        found
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let handler = Field::at(object, &["handler"]);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, pod_template};
+use super::{label_selector, pod_template, warnings};
 use crate::{FieldError, Object};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -40,8 +40,10 @@ impl crate::Strategy for Strategy {
         faults.0
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        pod_template::warnings(object, TEMPLATE)
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::from_iter(warnings::name_of_pods(object, old));
+        pod_template::warnings(object, old, TEMPLATE, &mut found);
+        found
     }
 }
 
@@ -93,8 +95,10 @@ impl crate::Strategy for ReplicationController {
         faults.0
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        pod_template::warnings(object, TEMPLATE)
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::from_iter(warnings::name_of_pods(object, old));
+        pod_template::warnings(object, old, TEMPLATE, &mut found);
+        found
     }
 }
 

@@ -29,14 +29,27 @@ pub fn validate_quantity(field: &Field, faults: &mut Faults) {
 
 /// The `resources` of a container.
 pub fn validate(resources: &Field, faults: &mut Faults) {
+    validate_requirements(resources, validate_resource_name, faults);
+}
+
+/// The `resources` of a pod as a whole.
+pub fn validate_of_pod(resources: &Field, faults: &mut Faults) {
+    validate_requirements(resources, validate_name_of_pod, faults);
+}
+
+fn validate_requirements(
+    resources: &Field,
+    validate_name: fn(&str, &Field, &mut Faults),
+    faults: &mut Faults,
+) {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     for (resource, amount) in limits.entries() {
-        validate_resource_name(resource, &limits, faults);
-        validate_quantity(&amount, faults);
+        validate_name(resource, &limits, faults);
+        validate_amount(resource, &amount, faults);
     }
     for (resource, amount) in requests.entries() {
-        validate_resource_name(resource, &requests, faults);
-        validate_quantity(&amount, faults);
+        validate_name(resource, &requests, faults);
+        validate_amount(resource, &amount, faults);
         validate_limit(resource, &requests, &amount, limits.entry(resource).value, faults);
     }
     let has_huge_pages = |field: &Field| field.entries().any(|(resource, _)| is_huge_pages(resource));
@@ -47,6 +60,40 @@ pub fn validate(resources: &Field, faults: &mut Faults) {
     {
         faults.forbidden(resources, "HugePages require cpu or memory");
     }
+}
+
+/// There are whole devices and whole pages only.
+fn validate_amount(resource: &str, amount: &Field, faults: &mut Faults) {
+    validate_quantity(amount, faults);
+    let Some(given) = quantity(amount.value).filter(|given| given.signum() >= 0) else { return };
+    let is_whole = given == Quantity::from_value(given.value());
+    if is_extended(resource) && !is_whole {
+        faults.invalid(amount, "must be an integer");
+    }
+    if let Some(page) = resource.strip_prefix("hugepages-") {
+        let page = Quantity::parse(page).map_or(0, Quantity::value);
+        if page <= 0 || given.value() % page != 0 {
+            faults.invalid(amount, format!("{given} is not positive integer multiple of {resource}"));
+        }
+    }
+}
+
+/// What a pod as a whole may ask for.
+fn validate_name_of_pod(resource: &str, list: &Field, faults: &mut Faults) {
+    let value = Value::from(resource);
+    let field = Field { path: format!("{}[{resource}]", list.path), value: &value };
+    if let Err(message) = name::qualified_name(resource) {
+        faults.invalid(&field, message);
+    } else if !is_standard(resource) && !resource.contains('/') {
+        faults.invalid(&field, "must be a standard resource type or fully qualified");
+    } else if !is_of_pods(resource) {
+        faults.not_supported(&field, &["cpu", "hugepages-", "memory"]);
+    }
+}
+
+/// Whether a pod as a whole may ask for it.
+pub fn is_of_pods(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory") || is_huge_pages(resource)
 }
 
 fn validate_limit(resource: &str, requests: &Field, amount: &Field, limit: &Value, faults: &mut Faults) {
@@ -85,7 +132,8 @@ fn is_standard(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory" | "ephemeral-storage") || is_huge_pages(resource)
 }
 
-fn is_huge_pages(resource: &str) -> bool {
+/// Pages of memory of one size.
+pub fn is_huge_pages(resource: &str) -> bool {
     resource.starts_with("hugepages-")
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field, same};
 use super::fill::Fill;
-use super::{label_selector, load_balancer, ports};
+use super::{label_selector, load_balancer, ports, warnings};
 use crate::{FieldError, Object, name};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -107,17 +107,47 @@ impl crate::Strategy for Strategy {
         false
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
         let spec = Field::at(object, &["spec"]);
         let mut found = Vec::new();
-        if spec.get("clusterIP").text() == "None" && !spec.get("loadBalancerIP").text().is_empty() {
-            found.push("spec.loadBalancerIP is ignored when type is not \"LoadBalancer\"".to_string());
+        let (old_hints, hints) =
+            ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode");
+        if object.annotation(old_hints).is_some() {
+            found.push(format!("annotation {old_hints} is deprecated, please use {hints} instead"));
         }
-        if spec.get("type").text() == "ClusterIP"
-            && spec.get("clusterIP").text() == "None"
-            && spec.get("sessionAffinity").text() == "ClientIP"
-        {
-            found.push("spec.SessionAffinity is ignored for headless services".to_string());
+        let kind = spec.get("type").text();
+        let is_headless = kind == "ClusterIP" && spec.get("clusterIP").text() == "None";
+        if !is_headless {
+            spec.get("clusterIPs").items().for_each(|address| warnings::of_address(&address, &mut found));
+        }
+        let external = spec.get("externalIPs");
+        if is_headless {
+            let ignored = [
+                ("loadBalancerIP", !spec.get("loadBalancerIP").text().is_empty()),
+                ("externalIPs", !external.is_empty()),
+                ("SessionAffinity", spec.get("sessionAffinity").text() != "None"),
+            ];
+            let ignored = ignored.into_iter().filter(|(_, is_given)| *is_given);
+            found.extend(ignored.map(|(field, _)| format!("spec.{field} is ignored for headless services")));
+        }
+        external.items().for_each(|address| warnings::of_address(&address, &mut found));
+        if !external.is_empty() && !is_headless && kind != "ExternalName" {
+            found.push(
+                "spec.externalIPs is deprecated and may no longer be implemented in some clusters".into(),
+            );
+        }
+        warnings::of_address(&spec.get("loadBalancerIP"), &mut found);
+        spec.get("loadBalancerSourceRanges").items().for_each(|range| warnings::of_range(&range, &mut found));
+        if kind == "ExternalName" && !external.is_empty() {
+            found.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
+        }
+        if kind != "ExternalName" && !spec.get("externalName").text().is_empty() {
+            found.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
+        }
+        if spec.get("trafficDistribution").text() == "PreferClose" {
+            found.push(
+                "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".into(),
+            );
         }
         found
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Faults, Field, same};
 use super::fill::Fill;
-use super::{label_selector, persistent_volume_claim, pod_template};
+use super::{label_selector, persistent_volume_claim, pod_template, warnings};
 use crate::{FieldError, Object, name};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -74,8 +74,21 @@ impl crate::Strategy for Strategy {
         name::dns_label(name)
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        pod_template::warnings(object, TEMPLATE)
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        pod_template::warnings(object, old, TEMPLATE, &mut found);
+        if !warnings::is_news(object, old) {
+            return found;
+        }
+        for template in Field::at(object, &["spec", "volumeClaimTemplates"]).items() {
+            // Upstream's paths: a new set's leaves the claim's spec out, a changed one's has it in capitals.
+            let path = if old.is_none() { template.path.clone() } else { format!("{}.Spec", template.path) };
+            warnings::of_claim_spec(&Field { path, value: template.get("spec").value }, &mut found);
+        }
+        if object.number(&["spec", "revisionHistoryLimit"]).is_some_and(|limit| limit < 0) {
+            found.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".into());
+        }
+        found
     }
 }
 

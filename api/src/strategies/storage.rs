@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::check::{Faults, Field, same};
-use super::{label_selector, resources};
+use super::{label_selector, resources, warnings};
 use crate::{FieldError, Object, name};
 
 /// A driver's name is also a label.
@@ -103,6 +103,18 @@ fn same_driver(one: &Field, other: &Field) -> bool {
 pub struct CsiStorageCapacity;
 
 impl crate::Strategy for CsiStorageCapacity {
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut found = Vec::new();
+        let topology = Field::at(object, &["nodeTopology"]);
+        warnings::old_labels_in(&topology.get("matchExpressions"), &mut found);
+        for (label, _) in topology.get("matchLabels").entries() {
+            if let Some(advice) = warnings::old_node_label(label) {
+                found.push(format!("nodeTopology.matchLabels.{label}: {advice}"));
+            }
+        }
+        found
+    }
+
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let at = |name| Field::at(object, &[name]);

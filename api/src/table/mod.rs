@@ -109,10 +109,14 @@ pub fn definitions(kind: &Kind) -> Value {
 }
 
 /// One of its rows. It carries the object, whole with `include_object`, else its metadata alone.
-pub fn row(kind: &Kind, object: &Object, now: Timestamp, include_object: bool) -> Value {
-    let cells: Vec<Value> = columns(kind).map(|column| column.cell_of(object, now)).collect();
-    let object = if include_object { Value::Object(object.0.clone()) } else { metadata_of(object) };
-    json!({"cells": cells, "object": object})
+pub fn row(kind: &Kind, whole: &Object, now: Timestamp, include_object: bool) -> Value {
+    let cells: Vec<Value> = columns(kind).map(|column| column.cell_of(whole, now)).collect();
+    let object = if include_object { Value::Object(whole.0.clone()) } else { metadata_of(whole) };
+    let mut row = json!({"cells": cells, "object": object});
+    if let Some(condition) = pod::completion(kind, whole) {
+        row["conditions"] = json!([condition]);
+    }
+    row
 }
 
 fn columns(kind: &Kind) -> impl Iterator<Item = &Column> {

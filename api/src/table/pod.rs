@@ -1,11 +1,11 @@
 //! What pods print.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cells::{condition, is_condition_true, text_or};
 use super::{AGE, Column, since};
-use crate::Object;
+use crate::{Kind, Object};
 
 /// Columns of pods.
 pub const COLUMNS: &[Column] = &[
@@ -36,6 +36,20 @@ pub const COLUMNS: &[Column] = &[
     })
     .wide(),
 ];
+
+/// The condition of a row whose pod has ended.
+pub(super) fn completion(kind: &Kind, object: &Object) -> Option<Value> {
+    if (kind.group, kind.kind) != ("", "Pod") {
+        return None;
+    }
+    let phase = object.text(&["status", "phase"]);
+    let message = match phase {
+        "Succeeded" => "The pod has completed successfully.",
+        "Failed" => "The pod failed.",
+        _ => return None,
+    };
+    Some(json!({"type": "Completed", "status": "True", "reason": phase, "message": message}))
+}
 
 fn readiness_gates(pod: &Object) -> String {
     let gates = pod.list(&["spec", "readinessGates"]);
@@ -213,6 +227,21 @@ mod tests {
             },
             "status": status,
         })
+    }
+
+    #[test]
+    fn the_row_of_a_pod_that_has_ended_says_so() {
+        let kind = crate::kinds::find("", "v1", "pods").unwrap();
+        let row = |phase: &str| {
+            let pod = Object::from_value(json!({"status": {"phase": phase}})).unwrap();
+            crate::table::row(kind, &pod, jiff::Timestamp::UNIX_EPOCH, false)["conditions"].clone()
+        };
+        assert_eq!(row("Running"), Value::Null);
+        assert_eq!(
+            row("Failed"),
+            json!([{"type": "Completed", "status": "True", "reason": "Failed", "message": "The pod failed."}])
+        );
+        assert_eq!(row("Succeeded")[0]["message"], "The pod has completed successfully.");
     }
 
     #[test]

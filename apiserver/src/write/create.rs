@@ -40,7 +40,7 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
     if reservation.is_some() {
         validate(write, &object)?;
     }
-    warnings.extend(kind.strategy.warnings(&object));
+    warnings.extend(kind.strategy.warnings(&object, None));
     warnings.extend(write.validate_admission(Operation::Create, Some(&object), None).await?);
 
     let entry = match write.dry_run {

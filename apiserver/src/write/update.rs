@@ -62,7 +62,9 @@ async fn attempt(
         Part::Whole => write.allocate(&mut object, Some(old)).await?,
         _ => None,
     };
-    warnings.extend(kind.strategy.warnings(&object));
+    if part == Part::Whole {
+        warnings.extend(kind.strategy.warnings(&object, Some(old)));
+    }
     warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
     managed::keep_times_of_idle_writes(&mut object, old);
 

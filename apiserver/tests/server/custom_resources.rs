@@ -260,10 +260,7 @@ async fn rules_are_held_and_transitions_too() {
     let (code, _, message) = server.post(CRON_TABS, &cron_tab("a", json!({"replicas": 6}))).await.failure();
     assert_eq!(
         (code, message.as_str()),
-        (
-            422,
-            "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: \"object\": at most 5, not 6"
-        )
+        (422, "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: at most 5, not 6")
     );
     server.post(CRON_TABS, &cron_tab("a", json!({"image": "x"}))).await.ok();
     let patch = json!({"spec": {"image": "y"}});
@@ -527,4 +524,37 @@ async fn custom_resources_have_no_protobuf_but_their_metadata_has() {
     let json = server.get(path).await.ok();
     let read = api::protobuf::decode(&server.get_as(path, PROTOBUF).await.bytes).unwrap();
     assert_eq!(read.into_value(), json);
+}
+
+#[tokio::test]
+async fn what_broke_a_rule_before_is_warned_of_and_held_against_nobody() {
+    let server = Server::start().await;
+    let mut loose = plain_schema();
+    loose["properties"]["spec"]["properties"]["image"]["x-kubernetes-validations"] =
+        json!([{"rule": "self != 'old'", "message": "no old images"}]);
+    server.define(&definition(plain_schema())).await;
+    let mut tab = cron_tab("a", json!({"image": "old", "replicas": 1}));
+    tab["metadata"]["finalizers"] = json!(["mine", "example.com/theirs"]);
+    let made = server.post(CRON_TABS, &tab).await;
+    assert_eq!(
+        made.headers["warning"],
+        "299 - \"metadata.finalizers: \\\"mine\\\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers\""
+    );
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/crontabs.stable.example.com";
+    let schema =
+        [json!({"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": loose})];
+    server.patch(definitions, JSON_PATCH, &json!(schema)).await.ok();
+    let tab = &format!("{CRON_TABS}/a");
+    // The new rule is known as soon as a new object is held to it.
+    let probe = cron_tab("b", json!({"image": "old"}));
+    let dry = &format!("{CRON_TABS}?dryRun=All");
+    while server.post(dry, &probe).await.code.is_success() {
+        tokio::task::yield_now().await;
+    }
+    let changed = server.patch(tab, MERGE, &json!({"spec": {"replicas": 2}})).await;
+    assert_eq!(changed.headers["warning"], "299 - \"spec.image: Invalid value: \\\"old\\\": no old images\"");
+    assert_eq!(changed.ok()["spec"]["replicas"], 2);
+    assert!(server.patch(tab, MERGE, &json!({"spec": {"image": "new"}})).await.code.is_success());
+    let (_, _, message) = server.patch(tab, MERGE, &json!({"spec": {"image": "old"}})).await.failure();
+    assert!(message.ends_with("spec.image: Invalid value: \"old\": no old images"), "{message}");
 }

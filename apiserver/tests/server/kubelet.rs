@@ -264,6 +264,12 @@ async fn what_nodes_and_pods_use_is_measured_at_the_kubelets() {
         nodes["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
     assert_eq!(names, ["n1"], "a node that does not answer is left out");
     assert_eq!(nodes["items"][0]["usage"], json!({"cpu": "100000000n", "memory": "2048Ki"}));
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let same = cluster.admin().get_as(&format!("{metrics}/nodes"), protobuf).await;
+    assert_eq!((same.headers["content-type"].to_str().unwrap(), &same.bytes[..4]), (protobuf, &b"k8s\0"[..]));
+    for text in ["NodeMetricsList", "n1", "100000000n", "2048Ki"] {
+        assert!(same.bytes.windows(text.len()).any(|window| window == text.as_bytes()), "{text}");
+    }
     let web = cluster.admin().get(&format!("{pods}/web")).await.ok();
     assert_eq!(
         web["containers"],

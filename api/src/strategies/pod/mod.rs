@@ -2,16 +2,14 @@
 
 mod quality;
 mod update;
-mod warnings;
 
 pub use quality::quality_of_service;
-pub use warnings::warnings as pod_spec_warnings;
 
 use serde_json::{Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::pod_spec;
+use super::{pod_spec, warnings};
 use crate::{FieldError, Object};
 
 /// Rules of pods.
@@ -24,6 +22,7 @@ impl crate::Strategy for Strategy {
         spec.fill("enableServiceLinks", true);
         pod_spec::host_network_ports(spec);
         pod_spec::requests_from_limits(spec);
+        pod_spec::total::set_defaults(spec);
     }
 
     fn prepare_for_create(&self, object: &mut Object) {
@@ -124,8 +123,8 @@ impl crate::Strategy for Strategy {
         }
     }
 
-    fn warnings(&self, object: &Object) -> Vec<String> {
-        warnings::warnings(&Field::at(object, &["spec"]))
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        warnings::of_pod(object, old)
     }
 }
 

@@ -6,6 +6,7 @@ mod defaults;
 mod probe;
 mod scheduling;
 mod security;
+pub mod total;
 mod volume;
 
 pub use defaults::{host_network_ports, requests_from_limits, set_defaults, source_defaults};
@@ -22,6 +23,7 @@ pub fn validate(spec: &Field, faults: &mut Faults) {
     let volumes = volume::validate_all(&spec.get("volumes"), faults);
     container::validate_all(spec, &volumes, faults);
     claim::validate(spec, faults);
+    total::validate(spec, faults);
     faults.must_be_one_of(&spec.get("restartPolicy"), &["Always", "OnFailure", "Never"]);
     faults.must_be_one_of(
         &spec.get("dnsPolicy"),
