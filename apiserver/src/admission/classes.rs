@@ -26,24 +26,14 @@ pub(super) async fn default_storage_class(registry: &Registry, claim: &mut Objec
     Ok(())
 }
 
-/// An ingress that names no class gets the default one.
-pub(super) async fn default_ingress_class(
-    registry: &Registry,
-    attributes: &Attributes<'_>,
-    ingress: &mut Object,
-) -> Result<(), Status> {
+/// An ingress that names no class gets the default one; the newest, should there be several.
+pub(super) async fn default_ingress_class(registry: &Registry, ingress: &mut Object) -> Result<(), Status> {
     let is_named = ingress.at(&["spec", "ingressClassName"]).is_some_and(|name| !name.is_null());
     if is_named || ingress.annotation(LEGACY_INGRESS).is_some() {
         return Ok(());
     }
     let classes = registry.list(kind("networking.k8s.io", "ingressclasses"), None).await?;
-    let defaults: Vec<Object> =
-        classes.into_iter().filter(|class| class.annotation(DEFAULT_INGRESS) == Some("true")).collect();
-    if defaults.len() > 1 {
-        let why = format!("{} default IngressClasses were found, only 1 allowed", defaults.len());
-        return Err(forbidden(attributes, Some(ingress), &why));
-    }
-    if let Some(class) = defaults.first() {
+    if let Some(class) = newest(classes, |class| class.annotation(DEFAULT_INGRESS) == Some("true")) {
         ingress.set(&["spec", "ingressClassName"], class.name());
     }
     Ok(())
@@ -85,8 +75,10 @@ fn apply_runtime_class(pod: &mut Object, class: &Object) -> Result<(), String> {
     for (key, value) in selector.into_iter().flatten() {
         match pod.at(&["spec", "nodeSelector", key]) {
             Some(given) if given != value => {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+                let (own, wanted) = (text(given), text(value));
                 return Err(format!(
-                    "conflict: cannot merge node selector {key}: the pod's differs from the RuntimeClass's"
+                    "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {wanted}; pod.spec.nodeSelector[{key}] = {own}"
                 ));
             }
             _ => pod.set(&["spec", "nodeSelector", key], value.clone()),
@@ -140,6 +132,9 @@ mod tests {
         assert_eq!(pod.at(&["spec", "overhead"]), Some(&json!({"memory": "64Mi"})));
         assert_eq!(pod.at(&["spec", "nodeSelector"]), Some(&json!({"sandbox": "yes"})));
         let mut other = object(json!({"spec": {"nodeSelector": {"sandbox": "no"}}}));
-        assert!(apply_runtime_class(&mut other, &class).is_err());
+        assert_eq!(
+            apply_runtime_class(&mut other, &class).unwrap_err(),
+            "conflict: runtimeClass.scheduling.nodeSelector[sandbox] = yes; pod.spec.nodeSelector[sandbox] = no"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Object, Status, quantity::Quantity};
+use api::{Object, Status, quantity::Quantity, strategies::pod_spec::total};
 use serde_json::{Map, Value};
 
 use super::forbidden;
@@ -91,7 +91,6 @@ fn faults(object: &Object, resource: &str, item: &Value) -> Vec<String> {
 }
 
 /// What something asks for and may use.
-#[derive(Default)]
 struct Amounts {
     requests: Map<String, Value>,
     limits: Map<String, Value>,
@@ -175,34 +174,13 @@ impl Amounts {
     }
 }
 
-/// What a pod asks for in all: its containers together, or its hungriest init container.
+/// What a pod asks for in all.
 fn pod_amounts(pod: &Object) -> Amounts {
-    let mut total = Amounts::default();
-    for container in pod.list(&["spec", "containers"]) {
-        let one = Amounts::of(&container["resources"]);
-        merge(&mut total.requests, &one.requests, |sum, more| sum + more);
-        merge(&mut total.limits, &one.limits, |sum, more| sum + more);
-    }
-    for container in pod.list(&["spec", "initContainers"]) {
-        let one = Amounts::of(&container["resources"]);
-        merge(&mut total.requests, &one.requests, Ord::max);
-        merge(&mut total.limits, &one.limits, Ord::max);
-    }
-    total
-}
-
-fn merge(
-    total: &mut Map<String, Value>,
-    more: &Map<String, Value>,
-    join: impl Fn(Quantity, Quantity) -> Quantity,
-) {
-    for (resource, value) in more {
-        let joined = match (total.get(resource).and_then(amount), amount(value)) {
-            (Some(sum), Some(more)) => Value::from(join(sum, more).to_string()),
-            _ => value.clone(),
-        };
-        total.insert(resource.clone(), joined);
-    }
+    let part = |part: &str| {
+        let amounts = total::of_pod(pod, part).into_iter();
+        amounts.map(|(resource, amount)| (resource, Value::from(amount.to_string()))).collect()
+    };
+    Amounts { requests: part("requests"), limits: part("limits") }
 }
 
 fn amount(value: &Value) -> Option<Quantity> {
@@ -275,5 +253,13 @@ mod tests {
         ]}}));
         let item = json!({"type": "Pod", "max": {"memory": "1Gi"}});
         assert_eq!(faults(&pod, "pods", &item), ["maximum memory usage per Pod is 1Gi, but limit is 1200Mi"]);
+        // A sidecar runs beside them, and what the pod says itself comes before that.
+        let mut pod = object(json!({"spec": {
+            "initContainers": [{"restartPolicy": "Always", "resources": {"limits": {"memory": "600Mi"}}}],
+            "containers": [{"resources": {"limits": {"memory": "600Mi"}}}],
+        }}));
+        assert_eq!(faults(&pod, "pods", &item), ["maximum memory usage per Pod is 1Gi, but limit is 1200Mi"]);
+        pod.set(&["spec", "resources"], json!({"limits": {"memory": "700Mi"}}));
+        assert!(faults(&pod, "pods", &item).is_empty());
     }
 }

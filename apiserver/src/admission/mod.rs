@@ -19,6 +19,7 @@ pub mod quota;
 mod resize;
 mod service_account;
 mod tolerations;
+mod topology;
 mod webhooks;
 
 use std::sync::Arc;
@@ -132,7 +133,9 @@ impl Admission {
                 tolerations::for_unready_nodes(object);
                 extended::tolerate(object);
                 classes::runtime_class(registry, attributes, object).await?;
+                topology::label_pod(registry, object).await?;
             }
+            ("", "pods", "binding") if is_create => topology::label_binding(registry, object).await?,
             ("certificates.k8s.io", "certificatesigningrequests", "") if is_create => {
                 certificates::stamp(attributes.user, object);
             }
@@ -143,7 +146,7 @@ impl Admission {
             }
             ("", "persistentvolumes", "") if is_create => protection::add(object, protection::VOLUME),
             ("networking.k8s.io", "ingresses", "") if is_create => {
-                classes::default_ingress_class(registry, attributes, object).await?;
+                classes::default_ingress_class(registry, object).await?;
             }
             _ => {}
         }

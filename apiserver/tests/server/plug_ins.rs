@@ -142,3 +142,65 @@ async fn a_claim_grows_only_where_its_class_allows_it() {
     admin.post("/apis/storage.k8s.io/v1/storageclasses", &class).await.ok();
     grow().await.ok();
 }
+
+#[tokio::test]
+async fn a_bound_pod_bears_the_zone_of_its_node() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let labels = json!({"topology.kubernetes.io/zone": "z1", "kubernetes.io/os": "linux"});
+    admin.post("/api/v1/nodes", &json!({"metadata": {"name": "n1", "labels": labels}})).await.ok();
+    admin.post(PODS, &pod("web")).await.ok();
+    let binding = json!({"metadata": {"name": "web"}, "target": {"kind": "Node", "name": "n1"}});
+    admin.post(&format!("{PODS}/web/binding"), &binding).await.ok();
+    let mut placed = pod("placed");
+    placed["spec"]["nodeName"] = "n1".into();
+    admin.post(PODS, &placed).await.ok();
+    for name in ["web", "placed"] {
+        let labels = admin.get(&format!("{PODS}/{name}")).await.ok()["metadata"]["labels"].clone();
+        assert_eq!(labels["topology.kubernetes.io/zone"], "z1", "{name}: {labels}");
+        assert!(labels.get("kubernetes.io/os").is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_range_of_pods_counts_sidecars_and_what_a_pod_says_itself() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let limits = json!([{"type": "Pod", "max": {"memory": "1Gi"}}]);
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    admin.post(ranges, &json!({"metadata": {"name": "r"}, "spec": {"limits": limits}})).await.ok();
+    let amount = json!({"limits": {"memory": "600Mi"}});
+    let mut both = pod("both");
+    both["spec"]["containers"][0]["resources"] = amount.clone();
+    both["spec"]["initContainers"] =
+        json!([{"name": "beside", "image": "a", "restartPolicy": "Always", "resources": amount}]);
+    let (code, _, message) = admin.post(PODS, &both).await.failure();
+    let why = r#"pods "both" is forbidden: maximum memory usage per Pod is 1Gi, but limit is 1200Mi"#;
+    assert_eq!((code, message.as_str()), (403, why));
+    both["spec"]["resources"] = json!({"limits": {"memory": "700Mi"}, "requests": {"memory": "1Mi"}});
+    let (code, _, message) = admin.post(PODS, &both).await.failure();
+    assert_eq!(code, 422);
+    let why = r#"spec.resources.requests[memory]: Invalid value: "1Mi": must be greater than or equal to aggregate container requests of 1200Mi"#;
+    assert!(message.contains(why), "{message}");
+    both["spec"]["initContainers"][0]["resources"] = json!({});
+    both["spec"]["resources"] = json!({"limits": {"memory": "700Mi"}});
+    let made = admin.post(PODS, &both).await.ok();
+    assert_eq!(made["spec"]["resources"]["requests"], json!({"memory": "600Mi"}));
+}
+
+#[tokio::test]
+async fn of_several_default_ingress_classes_the_newest_counts() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let networking = "/apis/networking.k8s.io/v1";
+    for name in ["old", "new"] {
+        let annotations = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
+        let class = json!({"metadata": {"name": name, "annotations": annotations}, "spec": {"controller": "example.com/c"}});
+        admin.post(&format!("{networking}/ingressclasses"), &class).await.ok();
+    }
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let ingress = json!({"metadata": {"name": "web"}, "spec": {"defaultBackend": backend}});
+    let made = admin.post(&format!("{networking}/namespaces/default/ingresses"), &ingress).await.ok();
+    // Within one second the first by name counts, which is the same.
+    assert_eq!(made["spec"]["ingressClassName"], "new");
+}

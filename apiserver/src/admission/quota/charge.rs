@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Kind, Object, quantity::Quantity};
+use api::{Kind, Object, quantity::Quantity, strategies::pod_spec::total};
 use serde_json::Value;
 
 /// Amounts by the names that quotas use for them.
@@ -22,8 +22,8 @@ pub(super) struct Scopes {
     best_effort: bool,
     terminating: bool,
     crosses_namespaces: bool,
-    /// The class of a pod's priority, or of a claim's attributes.
-    class: String,
+    /// The class of a pod's priority, or those of a volume claim's attributes: asked for, given, and on their way.
+    classes: BTreeSet<String>,
 }
 
 /// Which scopes there are for an object.
@@ -87,8 +87,19 @@ impl Charge {
                     add(&format!("{class}.storageclass.storage.k8s.io/requests.storage"), size);
                     add(&format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), one);
                 }
-                let class = object.text(&["spec", "volumeAttributesClassName"]).to_string();
-                scopes = Scopes { sort: Sort::Claim, class, ..Scopes::default() };
+                let classes = BTreeSet::from_iter(
+                    VOLUME_ATTRIBUTES
+                        .iter()
+                        .map(|path| object.text(path))
+                        .filter(|name| !name.is_empty())
+                        .map(String::from),
+                );
+                scopes = Scopes { sort: Sort::Claim, classes, ..Scopes::default() };
+            }
+            ("resource.k8s.io", "resourceclaims") => {
+                for (class, count) in devices(object) {
+                    add(&format!("{class}.deviceclass.resource.k8s.io/devices"), Quantity::from_value(count));
+                }
             }
             ("", plural @ ("configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas")) => {
                 add(plural, one);
@@ -97,6 +108,38 @@ impl Charge {
         }
         Charge { amounts, scopes }
     }
+}
+
+/// Where a volume claim names classes of attributes.
+const VOLUME_ATTRIBUTES: [&[&str]; 3] = [
+    &["spec", "volumeAttributesClassName"],
+    &["status", "currentVolumeAttributesClassName"],
+    &["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"],
+];
+
+/// So many devices a claim for all there are may get.
+const MOST_DEVICES: i64 = 32;
+
+/// How many devices of each class a claim may get, of alternatives the most.
+fn devices(claim: &Object) -> BTreeMap<String, i64> {
+    let one = |request: &Value| {
+        let count = match request["allocationMode"].as_str() {
+            Some("All") => MOST_DEVICES,
+            _ => request["count"].as_i64().unwrap_or(1),
+        };
+        Some((request["deviceClassName"].as_str()?.to_string(), count))
+    };
+    let mut total: BTreeMap<String, i64> = BTreeMap::new();
+    for request in claim.list(&["spec", "devices", "requests"]) {
+        let alternatives = request["firstAvailable"].as_array().map_or(&[][..], Vec::as_slice);
+        let mut of_request: BTreeMap<String, i64> = one(&request["exactly"]).into_iter().collect();
+        for (class, count) in alternatives.iter().filter_map(one) {
+            let most = of_request.entry(class).or_default();
+            *most = (*most).max(count);
+        }
+        of_request.into_iter().for_each(|(class, count)| *total.entry(class).or_default() += count);
+    }
+    total
 }
 
 /// How many ports of the nodes a Service takes.
@@ -123,7 +166,10 @@ impl Scopes {
             best_effort: !pod_amounts(pod).keys().any(is_essential),
             terminating: pod.number(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0),
             crosses_namespaces: crosses_namespaces(pod),
-            class: pod.text(&["spec", "priorityClassName"]).to_string(),
+            classes: Some(pod.text(&["spec", "priorityClassName"]).to_string())
+                .filter(|name| !name.is_empty())
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -151,12 +197,12 @@ impl Scopes {
 
     fn has_class(&self, term: &Value) -> bool {
         let values = term["values"].as_array().map_or(&[][..], Vec::as_slice);
-        let is_listed = values.iter().any(|value| *value == self.class.as_str());
+        let is_listed = values.iter().filter_map(Value::as_str).any(|value| self.classes.contains(value));
         match term["operator"].as_str() {
             Some("In") => is_listed,
             Some("NotIn") => !is_listed,
-            Some("DoesNotExist") => self.class.is_empty(),
-            _ => !self.class.is_empty(),
+            Some("DoesNotExist") => self.classes.is_empty(),
+            _ => !self.classes.is_empty(),
         }
     }
 }
@@ -193,27 +239,13 @@ pub(super) fn silent_containers(pod: &Object, name: &str) -> BTreeSet<String> {
     silent.filter_map(|container| container["name"].as_str().map(str::to_string)).collect()
 }
 
-/// `requests.cpu`, `limits.memory` and so on: the containers together with the sidecars, or the hungriest init
-/// container beside the sidecars before it; what the pod says itself comes before that; plus overhead.
+/// `requests.cpu`, `limits.memory` and so on, with the pod's overhead.
 fn pod_amounts(pod: &Object) -> Amounts {
     let mut total = Amounts::new();
-    for container in pod.list(&["spec", "containers"]) {
-        add(&mut total, &amounts(&container["resources"]));
+    for part in ["requests", "limits"] {
+        let amounts = total::of_pod(pod, part).into_iter();
+        total.extend(amounts.map(|(resource, amount)| (format!("{part}.{resource}"), amount)));
     }
-    let (mut sidecars, mut hungriest) = (Amounts::new(), Amounts::new());
-    for container in pod.list(&["spec", "initContainers"]) {
-        let mut own = amounts(&container["resources"]);
-        if container["restartPolicy"] == "Always" {
-            add(&mut sidecars, &own);
-            own = sidecars.clone();
-        } else {
-            add(&mut own, &sidecars);
-        }
-        raise(&mut hungriest, &own);
-    }
-    add(&mut total, &sidecars);
-    raise(&mut total, &hungriest);
-    total.extend(amounts(pod.at(&["spec", "resources"]).unwrap_or(&Value::Null)));
     let overhead = pod.at(&["spec", "overhead"]).and_then(Value::as_object).into_iter().flatten();
     for (resource, amount) in overhead {
         let Ok(amount) = Quantity::from_json(amount) else { continue };
@@ -223,28 +255,14 @@ fn pod_amounts(pod: &Object) -> Amounts {
             *limit += amount;
         }
     }
+    // Pages are known by their plain name, too.
+    let pages = total.iter().filter_map(|(name, amount)| {
+        let plain = name.strip_prefix("requests.").filter(|resource| resource.starts_with("hugepages-"))?;
+        Some((plain.to_string(), *amount))
+    });
+    let pages: Vec<_> = pages.collect();
+    total.extend(pages);
     total
-}
-
-fn amounts(resources: &Value) -> Amounts {
-    let of = |part: &'static str| {
-        let entries = resources[part].as_object().into_iter().flatten();
-        entries.filter_map(move |(name, amount)| {
-            Some((format!("{part}.{name}"), Quantity::from_json(amount).ok()?))
-        })
-    };
-    of("requests").chain(of("limits")).collect()
-}
-
-fn add(total: &mut Amounts, more: &Amounts) {
-    more.iter().for_each(|(name, amount)| *total.entry(name.clone()).or_default() += *amount);
-}
-
-fn raise(total: &mut Amounts, other: &Amounts) {
-    for (name, amount) in other {
-        let present = total.entry(name.clone()).or_default();
-        *present = (*present).max(*amount);
-    }
 }
 
 #[cfg(test)]
@@ -288,6 +306,28 @@ mod tests {
         let finished =
             charge("pods", json!({"spec": {"containers": [cpu("1")]}, "status": {"phase": "Succeeded"}}));
         assert_eq!(finished.amounts.keys().collect::<Vec<_>>(), ["count/pods"]);
+    }
+
+    #[test]
+    fn huge_pages_have_two_names_and_claims_count_devices() {
+        let pages = json!({"resources": {"requests": {"hugepages-2Mi": "4Mi"}}});
+        let pod = charge("pods", json!({"spec": {"containers": [pages]}}));
+        assert_eq!(
+            ["hugepages-2Mi", "requests.hugepages-2Mi"].map(|name| amount(&pod, name)),
+            ["4Mi", "4Mi"]
+        );
+        let kind = kinds::find("resource.k8s.io", "v1", "resourceclaims").unwrap();
+        let request = |class: &str, count: i64| json!({"deviceClassName": class, "count": count});
+        let requests = json!([
+            {"exactly": request("gpu", 2)},
+            {"firstAvailable": [request("gpu", 1), request("gpu", 3), request("nic", 1)]},
+            {"exactly": {"deviceClassName": "disk", "allocationMode": "All"}},
+        ]);
+        let claim = Object::from_value(json!({"spec": {"devices": {"requests": requests}}})).unwrap();
+        let claim = Charge::of(kind, &claim);
+        let devices = ["gpu", "nic", "disk"]
+            .map(|class| amount(&claim, &format!("{class}.deviceclass.resource.k8s.io/devices")));
+        assert_eq!(devices, ["5", "1", "32"]);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Usage {
                     .map(|plural| kind("apps", plural)),
             )
             .chain(["jobs", "cronjobs"].map(|plural| kind("batch", plural)))
-            .chain([kind("networking.k8s.io", "ingresses")]);
+            .chain([kind("networking.k8s.io", "ingresses"), kind("resource.k8s.io", "resourceclaims")]);
         Usage {
             kinds: counted.map(|kind| (kind, Follow::new(kind))).collect(),
             counting: tokio::sync::Mutex::default(),

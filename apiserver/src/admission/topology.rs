@@ -1,0 +1,57 @@
+//! PodTopologyLabels: a pod bears the region and the zone of its node, where its containers can read them.
+
+use api::{Object, Status};
+
+use super::{found_or_none, kind};
+use crate::registry::Registry;
+
+const LABELS: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
+
+/// Labels a Binding, whose labels the pod gets.
+pub(super) async fn label_binding(registry: &Registry, binding: &mut Object) -> Result<(), Status> {
+    match binding.text(&["target", "kind"]) {
+        "Node" => label(registry, binding, &["target", "name"]).await,
+        _ => Ok(()),
+    }
+}
+
+/// Labels a pod that comes with its node.
+pub(super) async fn label_pod(registry: &Registry, pod: &mut Object) -> Result<(), Status> {
+    label(registry, pod, &["spec", "nodeName"]).await
+}
+
+async fn label(registry: &Registry, object: &mut Object, path: &[&str]) -> Result<(), Status> {
+    let name = object.text(path).to_string();
+    if name.is_empty() {
+        return Ok(());
+    }
+    if let Some(node) = found_or_none(registry.get(kind("", "nodes"), "", &name).await)? {
+        copy(&node, object);
+    }
+    Ok(())
+}
+
+/// What somebody has said already stays.
+fn copy(node: &Object, object: &mut Object) {
+    for label in LABELS {
+        if let Some(value) = node.at(&["metadata", "labels", label]).cloned() {
+            object.set_if_absent(&["metadata", "labels", label], value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn region_and_zone_are_copied_and_nothing_else() {
+        let object = |labels| Object::from_value(json!({"metadata": {"labels": labels}})).unwrap();
+        let node = object(json!({LABELS[0]: "r", LABELS[1]: "z", "kubernetes.io/os": "linux"}));
+        let mut pod = object(json!({LABELS[1]: "mine"}));
+        copy(&node, &mut pod);
+        assert_eq!(pod, object(json!({LABELS[0]: "r", LABELS[1]: "mine"})));
+    }
+}
