@@ -81,14 +81,13 @@ async fn apply(
     check(call, &config.object)?;
     let own = config_of_object(call, paths, &config.object);
     let write = Write { manager: Manager::Settled, ..call.write(options.dry_run) };
-    let written = write::update(&write, |old| {
-        let force = options.force.unwrap_or_default();
-        let applied = write::apply_part(&write, &call.manager, Some(&old), &own, force);
+    let force = options.force.unwrap_or_default();
+    let finish = |applied: Result<Object, ApplyError>| {
         let applied = applied.map_err(|error| in_terms_of_scale(error, call.kind))?;
         config.expect_faultless(options.validation)?;
         Ok(applied)
-    });
-    let written = written.await?;
+    };
+    let written = write::apply(&write, &call.manager, &own, force, finish).await?;
     Ok(scale_of(&written.entry.decode_as(call.kind)?, paths))
 }
 

@@ -3,6 +3,7 @@
 use api::{
     Kind, Object, Status,
     decode::{self, Faults},
+    fields::ApplyError,
     schema,
 };
 use axum::body::Body;
@@ -71,18 +72,19 @@ pub(super) async fn serve(
     let object = &canonical(call.kind, &config.object);
     let force = options.force.unwrap_or_default();
     let write = Write { manager: Manager::Settled, ..call.write(options.dry_run) };
-    let applied = |old: Option<&Object>| -> Result<Object, Status> {
-        let applied = write::apply(&write, &call.manager, old, object, force)?;
+    let finish = |applied: Result<Object, ApplyError>| {
+        let applied = applied.map_err(write::refusal)?;
         config.expect_faultless(options.validation)?;
         let checked = decode::check(applied.into_value(), schema::of(call.kind));
         checked.map(|decoded| decoded.object).map_err(|why| Status::new(500, "", why))
     };
-    let updated = write::update(&write, |old| applied(Some(&old))).await;
+    let updated = write::apply(&write, &call.manager, object, force, finish).await;
     let (code, written): (StatusCode, Written) = match updated {
         Err(status) if is_absent(&status) && call.info.subresource.is_empty() => {
             check_new(call, object, status)?;
             may_create(call).await?;
-            (StatusCode::CREATED, write::create(&Write { name: "", ..write }, applied(None)?).await?)
+            let new = finish(write::applied_to_nothing(&write, &call.manager, object))?;
+            (StatusCode::CREATED, write::create(&Write { name: "", ..write }, new).await?)
         }
         updated => (StatusCode::OK, updated?),
     };

@@ -9,17 +9,22 @@ use api::{
 };
 use serde_json::{Map, Value};
 
-use super::{Manager, Write};
+use super::{Manager, Write, Written, others::Others, update};
 use crate::registry::{
     convert::{from_stored, stored_kind, to_stored},
     now,
 };
 
 /// Gives what has changed since `old` to whoever writes.
-pub(super) fn attribute(write: &Write<'_>, old: Option<&Object>, object: &mut Object) {
+pub(super) async fn attribute(write: &Write<'_>, old: Option<&Object>, object: &mut Object) {
     match write.manager {
         Manager::Settled => {}
-        Manager::Named(name) => fields::update(&of(write, name, Operation::Update), old, object),
+        Manager::Named(name) => match Others::of(write.kind) {
+            Some(others) => attribute_in_all_versions(write, name, old, object, others).await,
+            None => {
+                fields::update(&of(write, name, Operation::Update, versions(write.kind)), old, object);
+            }
+        },
         Manager::Nobody => match old.and_then(|old| old.at(&["metadata", "managedFields"])) {
             Some(kept) => object.set(&["metadata", "managedFields"], kept.clone()),
             None => drop(object.remove(&["metadata", "managedFields"])),
@@ -27,30 +32,81 @@ pub(super) fn attribute(write: &Write<'_>, old: Option<&Object>, object: &mut Ob
     }
 }
 
-/// The object with a configuration applied to it; without an object, a new one.
-pub(crate) fn apply(
+/// A webhook that fails does not hold up the write, as upstream; but owners in its versions stay what they were.
+async fn attribute_in_all_versions(
+    write: &Write<'_>,
+    name: &str,
+    old: Option<&Object>,
+    object: &mut Object,
+    mut others: Others,
+) {
+    loop {
+        let mut attributed = object.clone();
+        fields::update(&of(write, name, Operation::Update, &others), old, &mut attributed);
+        match others.answer(write.registry).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(status) => tracing::warn!(%status, "owners in other versions stay as they are"),
+        }
+        *object = attributed;
+        return;
+    }
+}
+
+/// The new object that a configuration alone makes.
+pub(crate) fn applied_to_nothing(
     write: &Write<'_>,
     manager: &str,
-    old: Option<&Object>,
+    config: &Object,
+) -> Result<Object, ApplyError> {
+    fields::apply(&of(write, manager, Operation::Apply, versions(write.kind)), None, config, false)
+}
+
+/// Changes the object that `write` names to what it is with a configuration applied to it; `finish` has the last word.
+pub(crate) async fn apply(
+    write: &Write<'_>,
+    manager: &str,
     config: &Object,
     force: bool,
-) -> Result<Object, Status> {
-    apply_part(write, manager, old, config, force).map_err(|error| match error {
+    mut finish: impl FnMut(Result<Object, ApplyError>) -> Result<Object, Status> + Send,
+) -> Result<Written, Status> {
+    let mut others = Others::of(write.kind);
+    loop {
+        let written = update(write, |old| {
+            let known: &dyn Versions = match &others {
+                Some(others) => others,
+                None => versions(write.kind),
+            };
+            let of_write = of(write, manager, Operation::Apply, known);
+            let applied = fields::apply(&of_write, Some(&old), config, force);
+            match &others {
+                Some(others) if !others.is_settled() => Err(undecided()),
+                _ => finish(applied),
+            }
+        });
+        let written = written.await;
+        let is_answered = match &mut others {
+            Some(others) => others.answer(write.registry).await?,
+            None => false,
+        };
+        if !is_answered {
+            return written;
+        }
+    }
+}
+
+/// Stops a write until a webhook has answered; no client sees it.
+fn undecided() -> Status {
+    Status::internal("owners in other versions are not known yet")
+}
+
+/// What a client hears of a configuration that cannot be applied.
+pub(crate) fn refusal(error: ApplyError) -> Status {
+    match error {
         ApplyError::HasManagers => Status::bad_request(error.to_string()),
         ApplyError::Conflicts(conflicts) => conflicts.into_status(),
         ApplyError::Untyped { .. } | ApplyError::Unreadable(_) => Status::new(500, "", error.to_string()),
-    })
-}
-
-/// The same, for those who have to say more about an error.
-pub(crate) fn apply_part(
-    write: &Write<'_>,
-    manager: &str,
-    old: Option<&Object>,
-    config: &Object,
-    force: bool,
-) -> Result<Object, ApplyError> {
-    fields::apply(&of(write, manager, Operation::Apply), old, config, force)
+    }
 }
 
 /// A write that would change nothing but the times at which fields were written changes nothing.
@@ -80,7 +136,12 @@ fn is_same_but_for_managers(object: &Object, old: &Object) -> bool {
         && without(metadata(object), "managedFields").eq(without(metadata(old), "managedFields"))
 }
 
-fn of(write: &Write<'_>, name: &str, operation: Operation) -> fields::Write<'static> {
+fn of<'a>(
+    write: &Write<'_>,
+    name: &str,
+    operation: Operation,
+    versions: &'a dyn Versions,
+) -> fields::Write<'a> {
     let kind = write.kind;
     fields::Write {
         manager: fields::Manager {
@@ -92,7 +153,7 @@ fn of(write: &Write<'_>, name: &str, operation: Operation) -> fields::Write<'sta
         now: time::format(now()),
         schema: schema::of(kind),
         reset: reset(kind, write.subresource),
-        versions: versions(kind),
+        versions,
     }
 }
 

@@ -10,6 +10,7 @@ mod delete;
 mod deletion;
 mod managed;
 mod metadata;
+mod others;
 mod part;
 mod update;
 
@@ -27,7 +28,7 @@ use crate::{
 
 pub(crate) use create::create;
 pub(crate) use delete::{Deleted, delete};
-pub(crate) use managed::{apply, apply_part};
+pub(crate) use managed::{applied_to_nothing, apply, refusal};
 pub(crate) use update::update;
 
 /// Who writes to what, and how.
@@ -123,7 +124,7 @@ impl<'a> Write<'a> {
         old: Option<&Object>,
     ) -> Result<Vec<String>, Status> {
         self.kind.strategy.set_defaults(object);
-        managed::attribute(self, old, object);
+        managed::attribute(self, old, object).await;
         let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
         let attributes = self.attributes(operation, self.name);
         let warnings = hooks.admission.mutate(self.registry, &attributes, object, old).await?;

@@ -161,3 +161,57 @@ async fn objects_are_selected_by_the_fields_of_the_version_that_is_asked_for() {
     let mut watch = server.watch(&initial).await;
     assert_eq!((watch.next().await.1, watch.next().await.1), ("b".to_string(), "c".to_string()));
 }
+
+/// The managers of an object and what each owns of its spec.
+fn owners(object: &Value) -> Vec<(String, Value)> {
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    let mut owners: Vec<(String, Value)> = entries
+        .iter()
+        .map(|entry| (entry["manager"].as_str().unwrap().into(), entry["fieldsV1"]["f:spec"].clone()))
+        .collect();
+    owners.sort_by(|one, other| one.0.cmp(&other.0));
+    owners
+}
+
+#[tokio::test]
+async fn owners_in_another_version_lose_what_changes_there() {
+    let webhook = Remote::start(review).await;
+    let server = Server::start().await;
+    server.define(&definition(&webhook.client("/convert"))).await;
+    let apply = |path: &str, manager: &str, version: &str, name: &str, spec: Value| {
+        let config = json!({"apiVersion": format!("example.com/{version}"), "kind": "Gate", "metadata": {"name": name}, "spec": spec});
+        (format!("{path}/{name}?fieldManager={manager}"), config)
+    };
+    const APPLY: &str = "application/apply-patch+yaml";
+    let (path, config) = apply(V2, "two", "v2", "a", json!({"host": "h", "port": "80"}));
+    server.patch(&path, APPLY, &config).await.ok();
+
+    // The other version's field is one; what changes in it is told in the words of the owner's.
+    let (path, config) = apply(V1, "one", "v1", "a", json!({"hostPort": "h:81"}));
+    let (code, reason, message) = server.patch(&path, APPLY, &config).await.failure();
+    assert_eq!((code, reason.as_str()), (409, "Conflict"));
+    assert_eq!(message, r#"Apply failed with 1 conflict: conflict with "two": .spec.port"#);
+    let forced = server.patch(&format!("{path}&force=true"), APPLY, &config).await.ok();
+    assert_eq!(
+        owners(&forced),
+        [("one".to_string(), json!({"f:hostPort": {}})), ("two".to_string(), json!({"f:host": {}}))]
+    );
+    // Any other write takes the rest.
+    let path = format!("{V1}/a?fieldManager=editor");
+    let patched = server.patch(&path, MERGE, &json!({"spec": {"hostPort": "x:81"}})).await.ok();
+    assert_eq!(owners(&patched), [("editor".to_string(), json!({"f:hostPort": {}}))]);
+
+    // A webhook that fails refuses who applies, and holds up nobody else.
+    let (path, config) = apply(V2, "two", "v2", "refused", json!({"host": "h", "port": "80"}));
+    assert_eq!(server.patch(&path, APPLY, &config).await.code, 500, "it cannot be stored");
+    let (path, config) = apply(V1, "one", "v1", "refused", json!({"hostPort": "h:80"}));
+    let mut stored = server.patch(&path, APPLY, &config).await.ok();
+    stored["metadata"]["managedFields"][0]["apiVersion"] = "example.com/v2".into();
+    stored["metadata"]["managedFields"][0]["fieldsV1"] = json!({"f:spec": {"f:host": {}}});
+    let put = server.put(&format!("{V1}/refused?fieldManager=put"), &stored).await.ok();
+    assert_eq!(owners(&put), [("one".to_string(), json!({"f:host": {}}))]);
+    let (path, config) = apply(V1, "three", "v1", "refused", json!({"hostPort": "h:81"}));
+    let (code, _, message) = server.patch(&path, APPLY, &config).await.failure();
+    assert_eq!(code, 500);
+    assert!(message.ends_with("failed: not this one"), "{message}");
+}
