@@ -31,13 +31,42 @@ enum Edition {
     V3,
 }
 
+/// What others add to the document of version 2.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// Items by path.
+    pub paths: BTreeMap<String, Value>,
+    /// Definitions by name; those that we have ourselves are ours.
+    pub definitions: BTreeMap<String, Value>,
+}
+
+impl Part {
+    /// Our paths and these.
+    fn paths(&self, kinds: &[Kind]) -> BTreeMap<String, Value> {
+        let mut all = self.paths.clone();
+        all.extend(paths(kinds, Edition::V2));
+        all
+    }
+
+    /// Our definitions, and then those of these that we lack.
+    fn definitions(&self, kinds: &[Kind]) -> impl Iterator<Item = (String, Value)> {
+        let known: BTreeSet<String> = match self.definitions.is_empty() {
+            true => BTreeSet::new(),
+            false => Definitions::of(kinds, Edition::V2).map(|(name, _)| name).collect(),
+        };
+        let others = self.definitions.iter().filter(move |(name, _)| !known.contains(*name));
+        let others = others.map(|(name, definition)| (name.clone(), definition.clone()));
+        Definitions::of(kinds, Edition::V2).chain(others)
+    }
+}
+
 /// `/openapi/v2` as JSON.
-pub fn v2_json(kinds: &[Kind]) -> Vec<u8> {
+pub fn v2_json(kinds: &[Kind], others: &Part) -> Vec<u8> {
     let mut document = Vec::with_capacity(4 << 20);
     document.extend(format!(r#"{{"swagger":"2.0","info":{},"paths":"#, info()).as_bytes());
-    write_map(&mut document, paths(kinds, Edition::V2).into_iter());
+    write_map(&mut document, others.paths(kinds).into_iter());
     document.extend(b",\"definitions\":");
-    write_map(&mut document, Definitions::of(kinds, Edition::V2));
+    write_map(&mut document, others.definitions(kinds));
     document.extend(b",\"securityDefinitions\":");
     document.extend(security().to_string().as_bytes());
     document.extend(b",\"security\":[{\"BearerToken\":[]}]}");
@@ -45,13 +74,13 @@ pub fn v2_json(kinds: &[Kind]) -> Vec<u8> {
 }
 
 /// `/openapi/v2` as [`V2_PROTOBUF`], the only form in which kubectl reads v2.
-pub fn v2_protobuf(kinds: &[Kind]) -> Vec<u8> {
-    protobuf::document(&info(), paths(kinds, Edition::V2), Definitions::of(kinds, Edition::V2))
+pub fn v2_protobuf(kinds: &[Kind], others: &Part) -> Vec<u8> {
+    protobuf::document(&info(), others.paths(kinds), others.definitions(kinds))
 }
 
 /// `/openapi/v2` as a tree, for tests and tools; a server keeps bytes.
 pub fn v2(kinds: &[Kind]) -> Value {
-    serde_json::from_slice(&v2_json(kinds)).expect("we write JSON")
+    serde_json::from_slice(&v2_json(kinds, &Part::default())).expect("we write JSON")
 }
 
 /// `/openapi/v3/apis/GROUP/VERSION`, or `/openapi/v3/api/v1`, as JSON; `None` when no kind is there.

@@ -95,7 +95,7 @@ fn v3_is_complete_for_every_group_version() {
 
 #[test]
 fn protobuf_carries_the_same_document() {
-    let bytes = v2_protobuf(KINDS);
+    let bytes = v2_protobuf(KINDS, &Part::default());
     assert!(bytes.starts_with(b"\x0a\x032.0"));
     let (mut rest, mut fields) = (bytes.as_slice(), Vec::new());
     while let [tag, after @ ..] = rest {

@@ -103,8 +103,9 @@ impl Keeper {
         let mut again = Instant::now() + PERIOD;
         for (service, checked) in services.iter().zip(checks) {
             if let Some((checked, offer)) = checked {
-                self.write(&service.name, &checked.verdict).await?;
+                // Who hears that a server is there finds what it offers.
                 self.aggregation.learned(&service.name, offer);
+                self.write(&service.name, &checked.verdict).await?;
                 self.checked.insert(service.name.clone(), checked);
             }
             if let Some(checked) = self.checked.get(&service.name) {

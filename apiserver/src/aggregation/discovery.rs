@@ -2,10 +2,10 @@
 
 use std::cmp::Reverse;
 
-use api::crd;
+use api::{crd, openapi};
 use serde_json::{Value, json};
 
-use super::{Remote, local};
+use super::{Remote, local, schemas};
 
 /// Adds the groups of other servers to an `APIGroupList`, the most important group first.
 pub(crate) fn merge_groups(list: &mut Value, remotes: &[Remote]) {
@@ -81,6 +81,12 @@ pub(crate) fn merge_openapi(index: &mut Value, remotes: &[Remote]) {
             index["paths"][root.trim_start_matches('/')] = offer.schemas.clone();
         }
     }
+}
+
+/// What other servers add to the document of OpenAPI v2.
+pub(crate) fn schemas_of_others(remotes: &[Remote]) -> openapi::Part {
+    let offers = remotes.iter().filter_map(|remote| remote.offer.as_ref());
+    schemas::united(offers.map(|offer| &offer.document.part))
 }
 
 /// A version with its resources; what is not known now is said to be stale.
@@ -191,8 +197,9 @@ mod tests {
             "status": {"conditions": [{"type": "Available", "status": "True"}]},
         });
         let service = Service::read(&Object::from_value(object).unwrap()).unwrap();
-        let offer =
-            offer.map(|resources| Arc::new(Offer { resources, schemas: json!({"serverRelativeURL": "/x"}) }));
+        let offer = offer.map(|resources| {
+            Arc::new(Offer { resources, schemas: json!({"serverRelativeURL": "/x"}), ..Offer::default() })
+        });
         Remote { service: Arc::new(service), offer }
     }
 

@@ -9,6 +9,7 @@ mod discovery;
 mod local;
 mod offer;
 mod proxy;
+mod schemas;
 mod service;
 
 use std::{
@@ -26,7 +27,7 @@ use crate::{
     registry::Registry,
     remote::{Trust, client_config},
 };
-pub(crate) use discovery::{merge_aggregated, merge_groups, merge_openapi, named_group};
+pub(crate) use discovery::{merge_aggregated, merge_groups, merge_openapi, named_group, schemas_of_others};
 pub(crate) use local::rows as local_rows;
 use offer::Offer;
 use service::Services;
@@ -94,6 +95,11 @@ impl Aggregation {
             Some(offer) => drop(offers.insert(name.to_string(), Arc::new(offer))),
             None => drop(offers.remove(name)),
         }
+    }
+
+    /// What was learned of a server last.
+    fn offer(&self, name: &str) -> Option<Arc<Offer>> {
+        self.offers.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// TLS towards a server that is trusted so, with the proxy's own certificate.

@@ -1,12 +1,15 @@
 //! What an extension API server says of itself: its resources, and where their schemas are.
 
+use std::sync::Arc;
+
+use api::openapi::Part;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header, response::Parts};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
-use super::{Aggregation, Service, proxy};
+use super::{Aggregation, Service, proxy, schemas};
 use crate::{registry::Registry, request::User};
 
 /// How long a document of another server may be.
@@ -19,6 +22,16 @@ pub(super) struct Offer {
     pub(super) resources: Value,
     /// Where its OpenAPI v3 document is, with a hash; null when it has none.
     pub(super) schemas: Value,
+    /// What it adds to the document of OpenAPI v2.
+    pub(super) document: Arc<Document>,
+}
+
+/// The part of an OpenAPI v2 document that is about a server's group.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Document {
+    pub(super) part: Part,
+    /// By which the server knows whether we have its newest document.
+    tag: Option<HeaderValue>,
 }
 
 /// Who asks.
@@ -51,7 +64,21 @@ pub(super) async fn ask(
         _ => Value::Null,
     };
     let schemas = index["paths"][root.trim_start_matches('/')].clone();
-    Ok(Offer { resources, schemas })
+    let document = document(aggregation, registry, service).await;
+    Ok(Offer { resources, schemas, document })
+}
+
+/// The server's document, or what we have of it when that is the newest or it gives none.
+async fn document(aggregation: &Aggregation, registry: &Registry, service: &Service) -> Arc<Document> {
+    let known = aggregation.offer(&service.name).map(|offer| offer.document.clone()).unwrap_or_default();
+    let answer = get_unless(aggregation, registry, service, "/openapi/v2", known.tag.as_ref()).await;
+    let Ok((parts, body)) = answer else { return known };
+    if !parts.status.is_success() {
+        return known;
+    }
+    let document: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let part = schemas::part_of(&document, &service.group, &service.version);
+    Arc::new(Document { part, tag: parts.headers.get(header::ETAG).cloned() })
 }
 
 async fn get(
@@ -60,16 +87,31 @@ async fn get(
     service: &Service,
     path: &str,
 ) -> Result<(StatusCode, Bytes), String> {
-    let request = Request::builder()
+    let (parts, body) = get_unless(aggregation, registry, service, path, None).await?;
+    Ok((parts.status, body))
+}
+
+/// Asks for a document, unless it is the one with this tag.
+async fn get_unless(
+    aggregation: &Aggregation,
+    registry: &Registry,
+    service: &Service,
+    path: &str,
+    tag: Option<&HeaderValue>,
+) -> Result<(Parts, Bytes), String> {
+    let mut request = Request::builder()
         .method(Method::GET)
         .uri(path)
         .header(header::ACCEPT, "application/json")
         .body(Body::empty())
         .map_err(|error| error.to_string())?;
+    if let Some(tag) = tag {
+        request.headers_mut().insert(header::IF_NONE_MATCH, tag.clone());
+    }
     let response = proxy::send(aggregation, registry, service, &aggregator(), request).await;
     let response =
         response.map_err(|error| format!("Get \"https://{}{path}\": {error}", service.target.authority))?;
-    let code = response.status();
-    let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
-    Ok((code, body.map_err(|error| error.to_string())?.to_bytes()))
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, MAX_DOCUMENT).collect().await;
+    Ok((parts, body.map_err(|error| error.to_string())?.to_bytes()))
 }

@@ -85,7 +85,13 @@ async fn known(
             aggregation::merge_openapi(&mut index, &state.aggregation.remotes(&state.registry).await?);
             index
         }
-        ["openapi", rest @ ..] => return schemas(rows(kinds), rest, query, headers).await,
+        ["openapi", rest @ ..] => {
+            let others = match rest {
+                ["v2"] => aggregation::schemas_of_others(&state.aggregation.remotes(&state.registry).await?),
+                _ => openapi::Part::default(),
+            };
+            return schemas(rows(kinds), others, rest, query, headers).await;
+        }
         _ => return Ok(None),
     };
     tagged(headers, query, &document).map(Some)
@@ -120,6 +126,7 @@ fn resources(
 /// OpenAPI documents: large, made when they are asked for, and kept by clients.
 async fn schemas(
     kinds: Vec<Kind>,
+    others: openapi::Part,
     path: &[&str],
     query: &Query,
     headers: &HeaderMap,
@@ -129,8 +136,8 @@ async fn schemas(
     let wants_protobuf = |name: &&str| ranges.first().is_some_and(|range| range.name == *name);
     let protobuf = [openapi::V2_PROTOBUF, openapi::V2_PROTOBUF_OLD].into_iter().find(wants_protobuf);
     let make: Box<dyn FnOnce() -> Option<Vec<u8>> + Send> = match path {
-        ["v2"] if protobuf.is_some() => Box::new(move || Some(openapi::v2_protobuf(&kinds))),
-        ["v2"] => Box::new(move || Some(openapi::v2_json(&kinds))),
+        ["v2"] if protobuf.is_some() => Box::new(move || Some(openapi::v2_protobuf(&kinds, &others))),
+        ["v2"] => Box::new(move || Some(openapi::v2_json(&kinds, &others))),
         ["v3", "api", version] => {
             let version = version.to_string();
             Box::new(move || openapi::v3_json(&kinds, "", &version))

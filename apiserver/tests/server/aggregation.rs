@@ -92,6 +92,16 @@ async fn one_discovery_tells_of_all_servers() {
     let url = index["paths"]["apis/wardle.example.com/v1"]["serverRelativeURL"].as_str().unwrap();
     assert_eq!(admin.get(url).await.ok()["info"]["title"], "wardle");
     assert!(index["paths"]["apis/apps/v1"].is_object());
+
+    let document = admin.get("/openapi/v2").await.ok();
+    let flunders = "/apis/wardle.example.com/v1/namespaces/{namespace}/flunders/{name}";
+    let schema = &document["paths"][flunders]["get"]["responses"]["200"]["schema"];
+    assert_eq!(schema["$ref"], "#/definitions/wardle.v1.Flunder");
+    let definitions = &document["definitions"];
+    assert_eq!(definitions["wardle.v1.Flunder"]["description"], "Something that flunds.");
+    let metadata = &definitions["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"];
+    assert!(metadata["properties"]["labels"].is_object(), "what both have is ours: {metadata}");
+    assert!(document["paths"]["/version"].get("get").is_none_or(|get| get["responses"].is_object()));
 }
 
 #[tokio::test]

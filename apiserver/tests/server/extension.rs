@@ -95,6 +95,7 @@ fn router(seen: Seen) -> Router {
         .route("/apis/wardle.example.com/v1", get(resources))
         .route("/apis/wardle.example.com/v1/namespaces/{namespace}/flunders", get(list).post(create))
         .route("/apis/wardle.example.com/v1/namespaces/{namespace}/flunders/{name}", get(one))
+        .route("/openapi/v2", get(document))
         .route("/openapi/v3", get(index))
         .route("/openapi/v3/apis/wardle.example.com/v1", get(schemas))
         .with_state(seen.clone())
@@ -162,6 +163,28 @@ async fn one(Path((namespace, name)): Path<(String, String)>) -> Response {
 async fn index() -> Response {
     let url = "/openapi/v3/apis/wardle.example.com/v1?hash=1";
     answer(json!({"paths": {"apis/wardle.example.com/v1": {"serverRelativeURL": url}}}))
+}
+
+async fn document() -> Response {
+    let flunder = json!({
+        "description": "Something that flunds.", "type": "object",
+        "properties": {"metadata": {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}},
+        "x-kubernetes-group-version-kind": [{"group": "wardle.example.com", "version": "v1", "kind": "Flunder"}],
+    });
+    let schema = json!({"$ref": "#/definitions/wardle.v1.Flunder"});
+    let read = json!({"responses": {"200": {"description": "OK", "schema": schema}}});
+    answer(json!({
+        "swagger": "2.0",
+        "info": {"title": "wardle", "version": "1"},
+        "paths": {
+            "/apis/wardle.example.com/v1/namespaces/{namespace}/flunders/{name}": {"get": read},
+            "/version": {"get": {}},
+        },
+        "definitions": {
+            "wardle.v1.Flunder": flunder,
+            "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"description": "Not ours."},
+        },
+    }))
 }
 
 async fn schemas() -> Response {
