@@ -187,3 +187,23 @@ fn an_old_kubectl_is_at_home() {
 fn the_current_kubectl_is_at_home() {
     reads_and_writes(CURRENT);
 }
+
+#[test]
+fn the_current_kubectl_describes_an_object_of_every_kind() {
+    let cluster = Cluster::start();
+    let kubectl = Kubectl::new(&cluster, CURRENT);
+    let made = kubectl.with("create -f -", include_str!("data/every-kind.yaml")).ok();
+    let made = made.lines().filter(|line| line.ends_with(" created")).count();
+    assert!(made > 40, "{made}");
+    kubectl.run("wait --for=condition=Established --timeout=30s crd/everies.example.com").ok();
+    let custom = "{apiVersion: example.com/v1, kind: Every, metadata: {name: every}, spec: {a: [b]}}";
+    kubectl.with("create -f -", custom).ok();
+    let described = kubectl.run(&format!("describe -A {}", kubectl.listable()));
+    let faults: Vec<&str> = described.err.lines().filter(|line| !line.starts_with("Warning: v1 ")).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+    let text = described.clone().ok();
+    let is_ours =
+        |line: &&str| line.strip_prefix("Name:").is_some_and(|name| name.trim().starts_with("ever"));
+    let shown = text.lines().filter(is_ours).count();
+    assert!(shown > made, "of {made} objects and one, {shown} were described:\n{text}");
+}

@@ -12,6 +12,7 @@ mod custom_resources;
 mod debugging;
 mod identity;
 mod interaction;
+mod kube_rs;
 mod kubectl_releases;
 mod kubelet_api;
 mod node_pressure;

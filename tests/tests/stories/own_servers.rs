@@ -158,3 +158,69 @@ spec:
     assert!(gone.contains("the server is currently unable to handle the request"), "{gone}");
     cluster.kubectl("delete apiservice v1.wardle.example.com").ok();
 }
+
+const HOST_PORTS: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: hosts.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: hosts, singular: host, kind: Host}
+  conversion:
+    strategy: Webhook
+    webhook:
+      conversionReviewVersions: [v1]
+      clientConfig: {caBundle: BUNDLE, service: {name: hook, namespace: default, path: /convert}}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {address: {type: string}}}}
+    - name: v2
+      served: true
+      storage: false
+      schema: {openAPIV3Schema: {type: object, properties: {host: {type: string}, port: {type: string}}}}
+"#;
+
+/// `address: h:p` of v1 is `host: h` and `port: p` of v2.
+fn convert(review: &Value) -> Value {
+    let request = &review["request"];
+    let one = |object: &Value| {
+        let mut object = object.clone();
+        object["apiVersion"] = request["desiredAPIVersion"].clone();
+        let map = object.as_object_mut().unwrap();
+        if request["desiredAPIVersion"] == "example.com/v2" {
+            let address = map.remove("address").unwrap_or_default();
+            let (host, port) = address.as_str().unwrap_or_default().split_once(':').unwrap_or_default();
+            map.insert("host".into(), host.into());
+            map.insert("port".into(), port.into());
+        } else {
+            let mut part = |name: &str| map.remove(name).and_then(|part| Some(part.as_str()?.to_string()));
+            let (host, port) = (part("host").unwrap_or_default(), part("port").unwrap_or_default());
+            map.insert("address".into(), format!("{host}:{port}").into());
+        }
+        object
+    };
+    let converted: Vec<Value> = request["objects"].as_array().unwrap().iter().map(one).collect();
+    let response =
+        json!({"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": converted});
+    json!({"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": response})
+}
+
+#[test]
+fn a_custom_resource_is_converted_by_a_webhook_behind_a_service() {
+    let cluster = Cluster::start();
+    let runtime = Runtime::new().unwrap();
+    let converter = runtime.block_on(Remote::on(listener(&cluster), convert));
+    cluster.apply(&service("hook", converter.port));
+    cluster.apply(&HOST_PORTS.replace("BUNDLE", &converter.bundle));
+    cluster.kubectl("wait --for=condition=Established --timeout=30s crd/hosts.example.com").ok();
+    cluster.apply(
+        "apiVersion: example.com/v2\nkind: Host\nmetadata: {name: web}\nhost: web.local\nport: '80'\n",
+    );
+    assert_eq!(cluster.get("hosts.v1.example.com web")["address"], "web.local:80");
+    assert_eq!(cluster.get("hosts.v2.example.com web")["host"], "web.local");
+    cluster.kubectl(r#"patch hosts.v1.example.com web --type=merge -p {"address":"db.local:5432"}"#).ok();
+    assert_eq!(cluster.get("hosts.v2.example.com web")["port"], "5432");
+}
