@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::events::node_reference;
 pub use machine::Machine;
 pub(crate) use machine::meminfo_bytes;
-pub use status::{Health, condition_events, must_report, new_node, node_status};
+pub use status::{Health, condition_events, must_report, new_node, node_status, status_patch};
 
 /// How often the Lease is renewed, and how long others wait before they think the node dead.
 const LEASE_RENEWAL: Duration = Duration::from_secs(10);
@@ -119,7 +119,7 @@ impl NodeKeeper {
         status.images = Some(self.context.image_keeper.list()).filter(|images| !images.is_empty());
         if must_report(node.status.as_ref(), &status, now) {
             let api: Api<Node> = Api::all(self.context.client.clone());
-            let patch = json!({ "status": status });
+            let patch = status_patch(node.status.as_ref(), &status);
             if let Err(error) =
                 api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await
             {

@@ -8,11 +8,14 @@ use k8s_openapi::api::core::v1::{
     DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
     NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ObjectMeta;
+use serde_json::{Value, json};
 
 use super::machine::{Machine, architecture};
 use crate::config::Config;
+use crate::container::qos::parse;
 use crate::eviction::plan::Pressure;
 
 /// A status that has not changed is sent again after this time, as a sign of life.
@@ -63,13 +66,14 @@ pub fn node_status(
     now: Timestamp,
 ) -> NodeStatus {
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_string(), address };
+    let given = given_resources(machine, before);
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", config.node_ip.to_string()),
             address("Hostname", config.node_name.clone()),
         ]),
-        allocatable: Some(machine.allocatable()),
-        capacity: Some(machine.capacity()),
+        allocatable: Some(given.clone().into_iter().chain(machine.allocatable()).collect()),
+        capacity: Some(given.into_iter().chain(machine.capacity()).collect()),
         conditions: Some(conditions(health, before, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.listen.port()) }),
@@ -87,6 +91,32 @@ pub fn node_status(
         }]),
         ..NodeStatus::default()
     }
+}
+
+/// What somebody else says that the node has, such as `example.com/dongle`: it stays, and pods may use all of it.
+fn given_resources(machine: &Machine, before: Option<&NodeStatus>) -> BTreeMap<String, Quantity> {
+    let own = machine.capacity();
+    let mut capacity = before.and_then(|status| status.capacity.clone()).unwrap_or_default();
+    capacity.retain(|name, _| !own.contains_key(name));
+    capacity
+}
+
+/// The patch that brings the API from `before` to `status`. Maps are merged: what pods may use no longer is said.
+pub fn status_patch(before: Option<&NodeStatus>, status: &NodeStatus) -> Value {
+    let mut patch = json!({ "status": status });
+    let allocatable = |status: &NodeStatus| status.allocatable.clone().unwrap_or_default();
+    let left = allocatable(status);
+    for name in
+        before.map(allocatable).unwrap_or_default().into_keys().filter(|name| !left.contains_key(name))
+    {
+        patch["status"]["allocatable"][name] = Value::Null;
+    }
+    patch
+}
+
+/// Amounts as numbers: the API may write the same amount in another way.
+fn amounts(of: Option<&BTreeMap<String, Quantity>>) -> BTreeMap<&str, Option<api::quantity::Quantity>> {
+    of.into_iter().flatten().map(|(name, amount)| (name.as_str(), parse(amount))).collect()
 }
 
 fn conditions(health: &Health, before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
@@ -156,8 +186,8 @@ pub fn must_report(before: Option<&NodeStatus>, status: &NodeStatus, now: Timest
     heard_at.is_none_or(|at| at + REPORT_PERIOD <= now)
         || said(before) != said(status)
         || before.addresses != status.addresses
-        || before.capacity != status.capacity
-        || before.allocatable != status.allocatable
+        || amounts(before.capacity.as_ref()) != amounts(status.capacity.as_ref())
+        || amounts(before.allocatable.as_ref()) != amounts(status.allocatable.as_ref())
         || before.node_info != status.node_info
         || before.images != status.images
 }
@@ -249,5 +279,33 @@ mod tests {
         assert!(must_report(Some(&first), &status(Some("down"), Some(&first), 1), at(1)));
         assert_eq!(condition_events(Some(&first), &status(Some("down"), Some(&first), 1)), ["NodeNotReady"]);
         assert_eq!(condition_events(Some(&first), &first), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_others_say_that_the_node_has_can_be_used_until_they_take_it_away() {
+        let mut before = status(None, None, 0);
+        before.capacity.get_or_insert_default().insert("example.com/dongle".into(), Quantity("1k".into()));
+        let with = status(None, Some(&before), 1);
+        let dongles = |amounts: &Option<BTreeMap<String, Quantity>>| {
+            amounts.as_ref().and_then(|amounts| amounts.get("example.com/dongle").cloned())
+        };
+        assert_eq!(dongles(&with.capacity), Some(Quantity("1k".into())));
+        assert_eq!(dongles(&with.allocatable), dongles(&with.capacity));
+        assert!(must_report(Some(&before), &with, at(1)));
+        let without = NodeStatus { capacity: status(None, None, 0).capacity, ..with.clone() };
+        let after = status(None, Some(&without), 2);
+        assert_eq!(dongles(&after.allocatable), None);
+        let patch = status_patch(Some(&without), &after);
+        assert_eq!(patch["status"]["allocatable"].get("example.com/dongle"), Some(&Value::Null));
+    }
+
+    #[test]
+    fn the_same_amount_written_in_another_way_is_no_news() {
+        let first = status(None, None, 0);
+        let mut told = first.clone();
+        told.capacity.get_or_insert_default().insert("cpu".into(), Quantity("4000m".into()));
+        let mut now = first;
+        now.capacity.get_or_insert_default().insert("cpu".into(), Quantity("4".into()));
+        assert!(!must_report(Some(&told), &now, at(1)));
     }
 }
