@@ -12,6 +12,9 @@ pub const ANNOTATIONS_LIMIT: usize = 256 << 10;
 /// From what the random part of a generated name is made: no vowels, so no words.
 pub const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
+
 const SUFFIX_LENGTH: usize = 5;
 const GENERATED_NAME_LENGTH: usize = 63;
 
@@ -30,7 +33,7 @@ pub fn validate(object: &Object, kind: &Kind, old: Option<&Object>) -> Vec<Field
         errors.extend(validate_annotations(annotations, "metadata.annotations"));
     }
     errors.extend(validate_owner_references(object.owner_references()));
-    errors.extend(validate_finalizers(object));
+    errors.extend(validate_finalizers(object, kind));
     if let Some(old) = old {
         errors.extend(validate_update(object, old));
     }
@@ -87,7 +90,9 @@ pub fn carry_over(object: &mut Object, old: &Object) {
     }
     copy(object, old, "creationTimestamp");
     copy(object, old, "generation");
-    copy(object, old, "deletionTimestamp");
+    if old.deletion_timestamp().is_some() {
+        copy(object, old, "deletionTimestamp");
+    }
     if object.at(&["metadata", "deletionGracePeriodSeconds"]).is_none() {
         copy(object, old, "deletionGracePeriodSeconds");
     }
@@ -139,32 +144,30 @@ fn validate_names(object: &Object, kind: &Kind) -> Vec<FieldError> {
 fn validate_owner_references(references: &[Value]) -> Vec<FieldError> {
     const PATH: &str = "metadata.ownerReferences";
     let mut errors = Vec::new();
-    let mut controller: Option<&str> = None;
-    for reference in references {
+    let mut controller: Option<String> = None;
+    for (index, reference) in references.iter().enumerate() {
         let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or_default();
-        let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
-        if version.is_empty() {
-            let api_version = text("apiVersion").into();
-            errors.push(FieldError::invalid(
-                format!("{PATH}.apiVersion"),
-                &api_version,
-                "version must not be empty",
-            ));
+        let path = format!("{PATH}[{index}]");
+        for field in ["apiVersion", "kind", "name", "uid"].into_iter().filter(|field| text(field).is_empty())
+        {
+            errors.push(FieldError::required(format!("{path}.{field}"), "must not be empty"));
         }
-        for field in ["kind", "name", "uid"].into_iter().filter(|field| text(field).is_empty()) {
-            errors.push(FieldError::invalid(format!("{PATH}.{field}"), &"".into(), "must not be empty"));
+        let version = text("apiVersion");
+        if !version.is_empty() && (version.ends_with('/') || version.matches('/').count() > 1) {
+            let detail = "must be <group>/<version> or <version>";
+            errors.push(FieldError::invalid(format!("{path}.apiVersion"), &version.into(), detail));
         }
-        if text("apiVersion") == "v1" && text("kind") == "Event" {
+        if version == "v1" && text("kind") == "Event" {
             let detail = "/v1, Kind=Event is disallowed from being an owner";
-            errors.push(FieldError::invalid(PATH, reference, detail));
+            errors.push(FieldError::invalid(path, reference, detail));
         }
         if reference.get("controller") == Some(&Value::Bool(true)) {
-            match controller {
-                None => controller = Some(text("name")),
+            let this = format!("{}/{}", text("kind"), text("name"));
+            match &controller {
+                None => controller = Some(this),
                 Some(first) => {
-                    let names = format!("{first} and {}", text("name"));
                     let detail = format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {names}"
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
                     errors.push(FieldError::invalid(PATH, &Value::Array(references.to_vec()), detail));
                 }
@@ -174,7 +177,7 @@ fn validate_owner_references(references: &[Value]) -> Vec<FieldError> {
     errors
 }
 
-fn validate_finalizers(object: &Object) -> Vec<FieldError> {
+fn validate_finalizers(object: &Object, kind: &Kind) -> Vec<FieldError> {
     const PATH: &str = "metadata.finalizers";
     let faulty = |finalizer: &str| {
         let message = name::qualified_name(finalizer).err()?;
@@ -186,6 +189,19 @@ fn validate_finalizers(object: &Object) -> Vec<FieldError> {
         let all = object.at(&["metadata", "finalizers"]).cloned().unwrap_or_default();
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(FieldError::invalid(PATH, &all, detail));
+    }
+    // Of these upstream has never asked for more.
+    let is_exempt = matches!(
+        (kind.group, kind.kind),
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) | ("", "Event") | ("policy", _)
+    );
+    if kind.custom.is_none() && !is_exempt {
+        for (index, finalizer) in object.finalizers().enumerate() {
+            if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+                let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(FieldError::invalid(format!("{PATH}[{index}]"), &finalizer.into(), detail));
+            }
+        }
     }
     errors
 }
@@ -291,10 +307,10 @@ mod tests {
             "metadata.labels",
             "metadata.annotations",
             "metadata.ownerReferences",
-            "metadata.ownerReferences.apiVersion",
-            "metadata.ownerReferences.kind",
-            "metadata.ownerReferences.name",
-            "metadata.ownerReferences.uid",
+            "metadata.ownerReferences[2].apiVersion",
+            "metadata.ownerReferences[2].kind",
+            "metadata.ownerReferences[2].name",
+            "metadata.ownerReferences[2].uid",
             "metadata.finalizers",
             "metadata.finalizers",
         ];

@@ -17,6 +17,20 @@ pub fn dns_subdomain(name: &str) -> Result<(), String> {
     })
 }
 
+/// A domain that resolvers search, `_tcp.example.com`: a subdomain that may have underscores.
+pub fn dns_search(name: &str) -> Result<(), String> {
+    at_most(name, SUBDOMAIN_LENGTH)?;
+    let is_label = |label: &str| {
+        let label = label.strip_prefix('_').unwrap_or(label);
+        let is_inner = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '-' | '_');
+        let is_end = |letter: char| matches!(letter, 'a'..='z' | '0'..='9');
+        label.starts_with(is_end) && label.ends_with(is_end) && label.chars().all(is_inner)
+    };
+    matches(name.split('.').all(is_label), || {
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')".into()
+    })
+}
+
 /// A lowercase RFC 1123 label, `my-name`: namespaces, containers, volumes.
 pub fn dns_label(name: &str) -> Result<(), String> {
     at_most(name, LABEL_LENGTH)?;
@@ -161,6 +175,38 @@ pub fn http_header_name(name: &str) -> Result<(), String> {
     matches(!name.is_empty() && name.bytes().all(is_inner), || {
         "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')".into()
     })
+}
+
+/// Whether this is the name of an iSCSI initiator or target in one of the three forms that there are.
+pub fn is_initiator(text: &str) -> bool {
+    let is_code = |code: &str, length| {
+        code.len() == length && code.chars().all(|letter| letter.is_ascii_alphanumeric())
+    };
+    let (form, rest) = text.split_at_checked(3).unwrap_or_default();
+    match form {
+        "iqn" => is_qualified_initiator(rest.strip_prefix('.').unwrap_or_default()),
+        "eui" => rest.get(1..).is_some_and(|code| is_code(code, 16)),
+        "naa" => rest.get(1..).is_some_and(|code| is_code(code, 32)),
+        _ => false,
+    }
+}
+
+/// `2001-04.com.example:storage`
+fn is_qualified_initiator(text: &str) -> bool {
+    let Some((authority, unit)) = text.split_once(':') else { return false };
+    let Some((date, domain)) = authority.split_once('.') else { return false };
+    let is_date = date.split_once('-').is_some_and(|(year, month)| {
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        (year.len(), month.len()) == (4, 2) && digits(year) && digits(month)
+    });
+    let in_domain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.');
+    let in_unit =
+        |letter: char| !matches!(letter, ',' | ';' | '*' | '&' | '$' | '|') && !letter.is_whitespace();
+    is_date
+        && !domain.is_empty()
+        && domain.chars().all(in_domain)
+        && !unit.is_empty()
+        && unit.chars().all(in_unit)
 }
 
 /// An IPv4 or IPv6 address.

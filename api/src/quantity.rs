@@ -117,6 +117,11 @@ impl Quantity {
         self.nanos as f64 / NANO as f64
     }
 
+    /// Whether there is no fraction.
+    pub fn is_whole(self) -> bool {
+        self.nanos % NANO == 0
+    }
+
     /// Whether it is exactly nothing.
     pub fn is_zero(self) -> bool {
         self.nanos == 0

@@ -102,10 +102,6 @@ impl Check {
         } else if !kind.is_empty() && !TYPES.contains(&kind) {
             self.faults.push(FieldError::not_supported(below(path, "type"), &kind.into(), &TYPES));
         }
-        if props.is_int_or_string && !kind.is_empty() {
-            let detail = "must be empty if x-kubernetes-int-or-string is true";
-            self.invalid(path, "type", &kind.into(), detail);
-        }
         let needs_none = props.is_int_or_string || props.keeps_unknown();
         match (kind, place) {
             ("", Place::Field) if !needs_none => {
@@ -163,6 +159,10 @@ impl Check {
             if !lists.contains(&kind) {
                 let path = below(path, "x-kubernetes-list-type");
                 self.faults.push(FieldError::not_supported(path, &kind.into(), &lists));
+            }
+            if matches!(kind, "map" | "set") && props.item().is_some_and(|item| item.nullable) {
+                let detail = format!("cannot be nullable when x-kubernetes-list-type is {kind}");
+                self.forbidden(path, "items.nullable", &detail);
             }
             if kind == "set" && props.item().is_some_and(is_composite) {
                 let detail = "items must not be granular maps or lists if parent array's x-kubernetes-list-type is set";
@@ -223,9 +223,7 @@ impl Check {
             self.forbidden(path, "uniqueItems", detail);
         }
         match &props.additional_properties {
-            Some(Additional::Allowed(false)) => {
-                self.forbidden(path, "additionalProperties", "additionalProperties cannot be set to false");
-            }
+            Some(Additional::Allowed(true)) => {}
             Some(_) if !props.properties.is_empty() => {
                 let detail = "additionalProperties and properties are mutual exclusive";
                 self.forbidden(path, "additionalProperties", detail);
@@ -429,5 +427,19 @@ mod tests {
         assert!(pattern[0].contains("must be a valid regular expression, but isn't"), "{pattern:?}");
         assert!(faults(json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]})).is_empty());
         assert!(faults(json!({"x-kubernetes-preserve-unknown-fields": true})).is_empty());
+    }
+
+    #[test]
+    fn what_upstream_takes_and_what_not() {
+        assert!(faults(json!({"type": "object", "additionalProperties": false})).is_empty());
+        assert!(faults(json!({"x-kubernetes-int-or-string": true, "type": "string"})).is_empty());
+        let mixed =
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": false});
+        assert_eq!(faults(mixed).len(), 1);
+        let items = json!({"type": "string", "nullable": true});
+        assert_eq!(
+            faults(json!({"type": "array", "x-kubernetes-list-type": "set", "items": items})).len(),
+            1
+        );
     }
 }

@@ -45,6 +45,7 @@ fn object(name: &'static str, props: &Props, is_resource: bool) -> &'static Sche
             name: Box::leak(name.clone().into_boxed_str()),
             schema: node(field),
             is_required: props.required.contains(name),
+            vanishes: false,
             merge: merge(field),
             default: field
                 .default
@@ -57,7 +58,14 @@ fn object(name: &'static str, props: &Props, is_resource: bool) -> &'static Sche
         let metadata =
             schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap_or(&ANYTHING);
         for (name, schema) in [("apiVersion", &TEXT), ("kind", &TEXT), ("metadata", metadata)] {
-            fields.push(Field { name, schema, is_required: false, merge: None, default: None });
+            fields.push(Field {
+                name,
+                schema,
+                is_required: false,
+                vanishes: false,
+                merge: None,
+                default: None,
+            });
         }
     }
     fields.sort_by_key(|field| field.name);

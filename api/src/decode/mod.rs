@@ -92,6 +92,15 @@ pub fn check(value: Value, schema: Option<&Schema>) -> Result<Decoded, String> {
     report.finish(value)
 }
 
+/// Brings a configuration to apply into the form of stored values. Whoever applies owns what he says, also where
+/// it says nothing: such fields stay.
+pub fn configuration(value: Value, schema: Option<&Schema>) -> Result<Decoded, String> {
+    let report = Report::of_json();
+    let reader = Reader::root(schema, &report).keeping_zero();
+    let value = reader.deserialize(value).map_err(|error| error.to_string())?;
+    report.finish(value)
+}
+
 /// Reads JSON that is no object of a kind, such as a patch; the error is Go's message.
 pub fn json(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body)

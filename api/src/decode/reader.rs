@@ -145,11 +145,18 @@ pub(super) struct Reader<'a> {
     path: &'a Path<'a>,
     depth: usize,
     report: &'a Report,
+    /// Whether fields stay that say nothing.
+    keeps_zero: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn root(schema: Option<&'a Schema>, report: &'a Report) -> Reader<'a> {
-        Reader { schema, owner: "", path: &Path::Root, depth: 0, report }
+        Reader { schema, owner: "", path: &Path::Root, depth: 0, report, keeps_zero: false }
+    }
+
+    /// The same, but fields that say nothing stay.
+    pub(super) fn keeping_zero(self) -> Reader<'a> {
+        Reader { keeps_zero: true, ..self }
     }
 
     /// What to expect given the JSON type found, where there is a choice.
@@ -302,15 +309,20 @@ impl<'a> Reader<'a> {
                 }
                 continue;
             }
-            if fields.contains_key(&key) {
+            if fields.contains_key(&key) || dropped.contains(&key) {
                 self.report.repeated(&path);
             }
             let below = field.map(|field| field.schema);
             let reader = Reader { schema: below, owner: schema.type_name(), path: &path, depth, ..*self };
-            match map.next_value_seed(reader)? {
-                Value::Null if below.is_some_and(|below| below.custom.is_none()) => fields.remove(&key),
-                value => fields.insert(key, value),
-            };
+            let vanishes = !self.keeps_zero && field.is_some_and(|field| field.vanishes);
+            let value = map.next_value_seed(reader)?;
+            let is_nothing = value.is_null() && below.is_some_and(|below| below.custom.is_none());
+            if is_nothing || vanishes && is_zero(&value) {
+                fields.remove(&key);
+                dropped.insert(key);
+            } else {
+                fields.insert(key, value);
+            }
         }
         Ok(Value::Object(fields))
     }
@@ -457,6 +469,18 @@ fn zero(schema: Option<&Schema>) -> Value {
         Some(Shape::Quantity) => "0".into(),
         Some(Shape::List(_)) => Value::Array(Vec::new()),
         Some(Shape::Map(_) | Shape::Object(_)) => Value::Object(Map::new()),
+    }
+}
+
+/// Whether Go leaves a value out that is marked to be left out when empty.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is_set) => !is_set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
     }
 }
 

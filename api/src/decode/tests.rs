@@ -40,6 +40,36 @@ fn a_good_object_passes_unchanged() {
 }
 
 #[test]
+fn zero_is_as_good_as_nothing_unless_a_field_tells_them_apart() {
+    let body = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "labels": {}, "annotations": {"a": ""}, "finalizers": []},
+        "spec": {"replicas": 0, "paused": false, "minReadySeconds": 0, "selector": {}, "strategy": {"type": ""}, "template": {
+            "metadata": {}, "spec": {
+                "restartPolicy": "", "nodeSelector": {}, "tolerations": [], "affinity": {}, "hostNetwork": false,
+                "enableServiceLinks": false, "containers": [{"name": "", "env": [{"name": "A", "value": ""}],
+                    "resources": {"limits": {}}, "securityContext": {"privileged": false}}]}}},
+    });
+    let Decoded { object, faults } = decoded(&body.to_string());
+    assert_eq!(faults, Faults::default());
+    let expected = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "annotations": {"a": ""}},
+        "spec": {"replicas": 0, "selector": {}, "strategy": {}, "template": {
+            "metadata": {}, "spec": {
+                "affinity": {}, "enableServiceLinks": false,
+                "containers": [{"name": "", "env": [{"name": "A"}], "resources": {},
+                    "securityContext": {"privileged": false}}]}}},
+    });
+    assert_eq!(object.into_value(), expected);
+    let twice = decoded(r#"{"spec":{"paused":false,"paused":true}}"#);
+    assert_eq!(twice.faults.warnings(), ["duplicate field \"spec.paused\""]);
+    // Not so in what is applied: who says it owns it.
+    let kept = configuration(body.clone(), deployment()).unwrap().object.into_value();
+    assert_eq!(kept, body);
+}
+
+#[test]
 fn unknown_and_duplicate_fields_are_reported_and_pruned() {
     let body = r#"{"apiVersion":"apps/v1","kind":"Deployment","foo":1,"spec":{"replicas":1,"replicas":2,
         "template":{"spec":{"containers":[{"name":"a"},{"name":"b","imagee":"x","env":[{"nam":"A"}]}]}}},

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Field, Fields, ROOTS, Schema, Shape, merge};
+use super::{Field, Fields, ROOTS, Schema, Shape, merge, zero};
 
 /// Everything built so far. The parts live as long as the process: definitions refer to each other, also
 /// in circles, and there are only as many as the API has types.
@@ -91,12 +91,17 @@ impl Table {
         let is_required = |field: &str| required.is_some_and(|names| names.iter().any(|name| name == field));
         let mut fields: Vec<Field> = properties
             .iter()
-            .map(|(field, json)| Field {
-                name: self.text(field),
-                schema: self.shape(json, source),
-                is_required: is_required(field),
-                merge: merge::of(name, field),
-                default: merge::key_default(name, field),
+            .map(|(field, json)| {
+                let schema = self.shape(json, source);
+                let is_required = is_required(field);
+                Field {
+                    name: self.text(field),
+                    schema,
+                    is_required,
+                    vanishes: !is_required && zero::vanishes(name, field, &schema.shape),
+                    merge: merge::of(name, field),
+                    default: merge::key_default(name, field),
+                }
             })
             .collect();
         fields.sort_by_key(|field| field.name);

@@ -44,7 +44,7 @@ fn row<T>(rows: &'static [(&str, T)], name: &str) -> Option<&'static T> {
 }
 
 /// `core.v1.PodSpec` of `io.k8s.api.core.v1.PodSpec`: the last three parts.
-fn short(definition: &str) -> &str {
+pub(super) fn short(definition: &str) -> &str {
     let start = definition.rmatch_indices('.').nth(2).map_or(0, |(index, _)| index + 1);
     &definition[start..]
 }

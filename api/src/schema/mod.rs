@@ -9,6 +9,7 @@ mod build;
 mod merge;
 mod metrics;
 mod roots;
+mod zero;
 
 use std::sync::OnceLock;
 
@@ -86,6 +87,8 @@ pub struct Field {
     pub schema: &'static Schema,
     /// Whether it must be there.
     pub is_required: bool,
+    /// Whether its zero value (`""`, `0`, `false`, no items) is as good as none.
+    pub vanishes: bool,
     /// How it merges, where that is special.
     pub merge: Option<&'static Merge>,
     /// The value that it has where it is left out, as far as that tells apart the items of a list.

@@ -1,5 +1,7 @@
 //! CertificateSigningRequests.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -69,12 +71,13 @@ impl crate::Strategy for Strategy {
             faults.required(&usages, "usages must contain at least one element");
         }
         usages.items().for_each(|usage| faults.one_of(&usage, USAGES));
+        let mut seen = HashSet::new();
+        for usage in usages.items().filter(|usage| !seen.insert(usage.text())) {
+            faults.duplicate(&usage);
+        }
         let signer = spec.get("signerName");
-        if faults.must_be_given(&signer) && !signer.text().contains('/') {
-            faults.invalid(
-                &signer,
-                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-            );
+        if faults.must_be_given(&signer) {
+            validate_signer(&signer, &mut faults);
         }
         let seconds = spec.get("expirationSeconds");
         if seconds.number().is_some_and(|seconds| seconds < SHORTEST_SECONDS) {
@@ -107,6 +110,31 @@ impl crate::Strategy for Strategy {
 
     fn has_generation(&self) -> bool {
         false
+    }
+}
+
+/// `example.com/signer-name`: a domain of several parts, and a name in it.
+fn validate_signer(signer: &Field, faults: &mut Faults) {
+    let parts: Vec<&str> = signer.text().split('/').collect();
+    let [domain, path] = parts.as_slice() else {
+        let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return faults.invalid(signer, form);
+    };
+    let mut refuse = |part: &str, message: String| {
+        faults.invalid(&Field { path: signer.path.clone(), value: &part.into() }, message);
+    };
+    for label in domain.split('.') {
+        if let Err(message) = name::dns_label(label) {
+            refuse(domain, format!("validating label {label:?}: {message}"));
+        }
+    }
+    if !domain.contains('.') {
+        refuse(domain, "should be a domain with at least two segments separated by dots".to_string());
+    }
+    for label in path.split('.') {
+        if let Err(message) = name::dns_subdomain(label) {
+            refuse(path, format!("validating label {label:?}: {message}"));
+        }
     }
 }
 

@@ -16,6 +16,9 @@ pub struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
+    /// What is not there.
+    pub const NOTHING: Field<'static> = Field { path: String::new(), value: &NULL };
+
     /// The value at a path from the object's root.
     pub fn at(object: &'a Object, path: &[&str]) -> Field<'a> {
         Field { path: path.join("."), value: object.at(path).unwrap_or(&NULL) }
@@ -156,6 +159,13 @@ impl Faults {
         if !field.text().is_empty()
             && let Err(message) = rule(field.text())
         {
+            self.invalid(field, message);
+        }
+    }
+
+    /// A text must keep to a rule, an empty one too.
+    pub fn fits(&mut self, field: &Field, rule: fn(&str) -> Result<(), String>) {
+        if let Err(message) = rule(field.text()) {
             self.invalid(field, message);
         }
     }

@@ -30,6 +30,7 @@ impl crate::Strategy for Endpoints {
                 ports::validate_address(&address.get("ip"), &mut faults);
                 ports::validate_endpoint_address(&address.get("ip"), &mut faults);
                 faults.keeps(&address.get("hostname"), name::dns_label);
+                fits_when_given(&address.get("nodeName"), name::dns_subdomain, &mut faults);
             }
             let list = subset.get("ports");
             for port in list.items() {
@@ -38,8 +39,9 @@ impl crate::Strategy for Endpoints {
                     faults.must_be_given(&name);
                 }
                 faults.keeps(&name, name::dns_label);
-                ports::validate_number(&port.get("port"), &mut faults);
+                ports::validate_number_given(&port.get("port"), &mut faults);
                 faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
+                fits_when_given(&port.get("appProtocol"), name::qualified_name, &mut faults);
             }
         }
         faults.0
@@ -117,8 +119,15 @@ fn validate_endpoint(endpoint: &Field, kind: &str, faults: &mut Faults) {
             _ => {}
         }
     }
-    faults.keeps(&endpoint.get("hostname"), name::dns_label);
-    faults.keeps(&endpoint.get("nodeName"), name::dns_subdomain);
+    fits_when_given(&endpoint.get("hostname"), name::dns_label, faults);
+    fits_when_given(&endpoint.get("nodeName"), name::dns_subdomain, faults);
+}
+
+/// A text that may be left out, but not be empty.
+fn fits_when_given(field: &Field, rule: fn(&str) -> Result<(), String>, faults: &mut Faults) {
+    if field.is_set() {
+        faults.fits(field, rule);
+    }
 }
 
 fn validate_ports(list: &Field, faults: &mut Faults) {
@@ -130,7 +139,7 @@ fn validate_ports(list: &Field, faults: &mut Faults) {
         if !names.insert(name.text()) {
             faults.duplicate(&name);
         }
-        ports::validate_number(&port.get("port"), faults);
         faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
+        fits_when_given(&port.get("appProtocol"), name::qualified_name, faults);
     }
 }

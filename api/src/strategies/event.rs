@@ -1,7 +1,10 @@
 //! Events, in both their forms.
 
 use super::check::{Faults, Field};
-use crate::{FieldError, Object};
+use crate::{FieldError, Object, name};
+
+/// How long it may take to say who did what and why, in bytes.
+const LONGEST_WORD: usize = 128;
 
 /// Rules of core Events.
 pub struct Core;
@@ -11,6 +14,10 @@ impl crate::Strategy for Core {
         let mut faults = Faults::new();
         validate_namespace(object, "involvedObject", &mut faults);
         faults.0
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        name::path_segment(name)
     }
 
     fn has_generation(&self) -> bool {
@@ -52,8 +59,11 @@ impl crate::Strategy for Events {
                 faults.immutable(&field, &Field::at(old, &[name]));
             }
         } else {
-            for name in ["reportingController", "reportingInstance", "action", "reason"] {
-                faults.must_be_given(&at(name));
+            faults.must_keep(&at("reportingController"), name::qualified_name);
+            for name in ["reportingInstance", "action", "reason"] {
+                if faults.must_be_given(&at(name)) && at(name).text().len() > LONGEST_WORD {
+                    faults.invalid(&at(name), format!("can have at most {LONGEST_WORD} characters"));
+                }
             }
             faults.must_be_one_of(&at("type"), &["Normal", "Warning"]);
         }

@@ -55,8 +55,15 @@ fn validate_rule(rule: &Field, faults: &mut Faults) {
         faults.required(rule, "at least one of resourceRules and nonResourceRules has to be non-empty");
     }
     for resource in resources.items() {
-        for part in ["verbs", "apiGroups", "resources"] {
+        validate_verbs(&resource.get("verbs"), faults);
+        for part in ["apiGroups", "resources"] {
             validate_words(&resource.get(part), faults);
+        }
+        for namespace in resource.get("namespaces").items().filter(|namespace| namespace.text() != "*") {
+            if let Err(message) = name::dns_label(namespace.text()) {
+                let text = format!("each member of this list must be '*' or a DNS-1123 label; {message}");
+                faults.invalid(&namespace, text);
+            }
         }
         let namespaces = resource.get("namespaces");
         if namespaces.is_empty() && !resource.get("clusterScope").is_true() {
@@ -67,8 +74,9 @@ fn validate_rule(rule: &Field, faults: &mut Faults) {
         }
     }
     for path in paths.items() {
-        validate_words(&path.get("verbs"), faults);
+        validate_verbs(&path.get("verbs"), faults);
         validate_words(&path.get("nonResourceURLs"), faults);
+        path.get("nonResourceURLs").items().for_each(|path| validate_path(&path, faults));
     }
 }
 
@@ -79,13 +87,16 @@ fn validate_subject(subject: &Field, faults: &mut Faults) {
         let is_meant = kind.text() == name;
         if is_meant && !part.is_set() {
             faults.required(&part, &format!("{} is required when subject kind is '{name}'", word(name)));
+        } else if is_meant && name == "ServiceAccount" {
+            match part.get("name").text() {
+                "*" => {}
+                _ => faults.must_keep(&part.get("name"), name::dns_subdomain),
+            }
+            faults.must_keep(&part.get("namespace"), name::dns_label);
         } else if is_meant {
             faults.must_be_given(&part.get("name"));
         } else if part.is_set() {
             faults.forbidden(&part, format!("{} is forbidden when subject kind is not '{name}'", word(name)));
-        }
-        if is_meant && name == "ServiceAccount" && part.is_set() {
-            faults.must_be_given(&part.get("namespace"));
         }
     }
     faults.must_be_one_of(&kind, &["Group", "ServiceAccount", "User"]);
@@ -97,6 +108,33 @@ fn word(kind: &str) -> &'static str {
         "User" => "user",
         _ => "group",
     }
+}
+
+/// What may be done, in words that requests are described by.
+fn validate_verbs(verbs: &Field, faults: &mut Faults) {
+    const VERBS: &[&str] =
+        &["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
+    validate_words(verbs, faults);
+    let is_any = verbs.items().any(|verb| verb.text() == "*");
+    if !is_any && !verbs.items().all(|verb| VERBS.contains(&verb.text())) {
+        faults.not_supported(verbs, VERBS);
+    }
+}
+
+/// A path of no resource; `*` stands at its end, if at all.
+fn validate_path(path: &Field, faults: &mut Faults) {
+    let text = path.text();
+    let why = match text.strip_suffix('*').unwrap_or(text) {
+        _ if text.is_empty() => "must not be empty",
+        _ if text == "*" => return,
+        _ if !text.starts_with('/') => "must start with slash",
+        _ if text.contains(' ') => "must not contain white-space",
+        _ if text.contains("//") => "must not contain double slash",
+        start if start.contains('*') => "wildcard can only do suffix matching",
+        start if start.len() < text.len() && !start.ends_with('/') => "wildcard can only do suffix matching",
+        _ => return,
+    };
+    faults.invalid(path, why);
 }
 
 /// A list that is not empty, and says `*` only alone.

@@ -40,7 +40,7 @@ impl crate::Strategy for Ingress {
         }
         rules.items().for_each(|rule| validate_rule(&rule, &mut faults));
         for host in spec.get("tls").items().flat_map(|tls| tls.get("hosts").items()) {
-            faults.keeps(&host, host_rule(host.text()));
+            faults.fits(&host, host_rule(host.text()));
         }
         for tls in spec.get("tls").items() {
             faults.keeps(&tls.get("secretName"), name::dns_subdomain);
@@ -121,8 +121,7 @@ fn validate_backend(backend: &Field, faults: &mut Faults) {
         (true, true) => faults.invalid(backend, "cannot set both resource and service backends"),
         (false, false) => faults.required(backend, "resource or service backend is required"),
         (false, true) => {
-            faults.must_be_given(&resource.get("kind"));
-            faults.must_be_given(&resource.get("name"));
+            validate_reference(&resource, faults);
         }
         (true, false) => {
             faults.must_keep(&service.get("name"), name::dns_1035_label);
@@ -138,6 +137,36 @@ fn validate_backend(backend: &Field, faults: &mut Faults) {
     }
 }
 
+/// Another object, of a kind that nobody here need know.
+fn validate_reference(reference: &Field, faults: &mut Faults) {
+    faults.keeps(&reference.get("apiGroup"), name::dns_subdomain);
+    faults.must_keep(&reference.get("kind"), name::path_segment);
+    faults.must_keep(&reference.get("name"), name::path_segment);
+}
+
+/// `acme.io/foo`: a domain and a path below it.
+fn validate_controller(controller: &Field, faults: &mut Faults) {
+    const IN_PATHS: &str = "/-._~%!$&'()*+,;=:";
+    let parts =
+        controller.text().split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty());
+    let Some((domain, path)) = parts else {
+        return match controller.text() {
+            "" => faults.required(controller, ""),
+            _ => faults.invalid(controller, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+        };
+    };
+    let mut refuse = |part: &str, message: String| {
+        faults.invalid(&Field { path: controller.path.clone(), value: &part.into() }, message);
+    };
+    if let Err(message) = name::dns_subdomain(domain) {
+        refuse(domain, message);
+    }
+    if !path.chars().all(|letter| letter.is_ascii_alphanumeric() || IN_PATHS.contains(letter)) {
+        let form = r"Invalid path (regex used for validation is '[A-Za-z0-9/\-._~%!$&'()*+,;=:]+')";
+        refuse(path, form.to_string());
+    }
+}
+
 /// Rules of IngressClasses.
 pub struct IngressClass;
 
@@ -148,13 +177,12 @@ impl crate::Strategy for IngressClass {
         let controller = spec.get("controller");
         if controller.text().len() > 250 {
             faults.0.push(FieldError::too_long(&controller.path, 250));
-        } else if !controller.text().contains('/') {
-            faults.invalid(&controller, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+        } else {
+            validate_controller(&controller, &mut faults);
         }
         let parameters = spec.get("parameters");
         if parameters.is_set() {
-            faults.must_be_given(&parameters.get("kind"));
-            faults.must_be_given(&parameters.get("name"));
+            validate_reference(&parameters, &mut faults);
             faults.must_be_one_of(&parameters.get("scope"), &["Cluster", "Namespace"]);
             let namespace = parameters.get("namespace");
             match parameters.get("scope").text() {

@@ -29,8 +29,13 @@ impl crate::Strategy for LimitRange {
         for limit in Field::at(object, &["spec", "limits"]).items() {
             validate_type(&limit, &mut kinds, &mut faults);
             for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
-                for (_, amount) in limit.get(list).entries() {
-                    resources::validate_quantity(&amount, &mut faults);
+                for (resource, amount) in limit.get(list).entries() {
+                    match limit.get("type").text() {
+                        "Container" | "Pod" => {
+                            resources::validate_container_resource(resource, &amount.path, &mut faults);
+                        }
+                        _ => resources::validate_resource(resource, &amount.path, &mut faults),
+                    }
                 }
             }
             for (low, high) in [
@@ -130,6 +135,7 @@ impl crate::Strategy for ResourceQuota {
         for (resource, amount) in spec.get("hard").entries() {
             validate_counted(resource, &amount, &mut faults);
             resources::validate_quantity(&amount, &mut faults);
+            resources::validate_whole(resource, &amount, &mut faults);
         }
         validate_scopes(&spec, &mut faults);
         if let Some(old) = old {

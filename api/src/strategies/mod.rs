@@ -48,3 +48,6 @@ pub mod storage;
 pub mod warnings;
 pub mod webhook;
 pub mod webhook_configuration;
+
+#[cfg(test)]
+mod tests;

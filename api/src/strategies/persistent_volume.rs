@@ -1,10 +1,13 @@
 //! PersistentVolumes and StorageClasses.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
 use super::persistent_volume_claim::validate_access_modes;
+use super::pod_spec::source::{self, Place};
 use super::{pod_spec, resources, warnings};
 use crate::{FieldError, Object, name};
 
@@ -74,6 +77,9 @@ impl crate::Strategy for PersistentVolume {
             faults.not_supported(&capacity, &["storage"]);
         } else {
             resources::validate_quantity(&storage, &mut faults);
+            if resources::quantity(storage.value).is_some_and(|quantity| quantity.signum() <= 0) {
+                faults.invalid(&storage, "must be greater than zero");
+            }
         }
         faults.one_of(&spec.get("persistentVolumeReclaimPolicy"), RECLAIM_POLICIES);
         faults.one_of(&spec.get("volumeMode"), &["Block", "Filesystem"]);
@@ -81,6 +87,8 @@ impl crate::Strategy for PersistentVolume {
         let affinity = spec.get("nodeAffinity").get("required");
         if affinity.is_set() {
             pod_spec::validate_node_selector(&affinity, &mut faults);
+        } else if spec.get("nodeAffinity").is_set() {
+            faults.required(&affinity, "must specify required node constraints");
         } else if spec.get("local").is_set() {
             faults.required(&spec.get("nodeAffinity"), "Local volume requires node affinity");
         }
@@ -96,29 +104,27 @@ impl crate::Strategy for PersistentVolume {
     }
 }
 
-fn sources<'a>(spec: &Field<'a>) -> Vec<Field<'a>> {
+fn sources<'a>(spec: &Field<'a>) -> Vec<(&'a str, Field<'a>)> {
     let entries = spec.map().into_iter().flatten();
     let given = entries.filter(|(key, value)| !NOT_SOURCES.contains(&key.as_str()) && !value.is_null());
-    given.map(|(key, _)| spec.get(key)).collect()
+    given.map(|(key, _)| (key.as_str(), source::of(spec, key))).collect()
 }
 
 fn validate_source(spec: &Field, faults: &mut Faults) {
     let given = sources(spec);
-    for other in given.iter().skip(1) {
+    for (_, other) in given.iter().skip(1) {
         faults.forbidden(other, "may not specify more than 1 volume type");
     }
     match given.first() {
         None => faults.required(spec, "must specify a volume type"),
-        Some(source) if source.path == "spec.hostPath" || source.path == "spec.local" => {
-            faults.must_be_given(&source.get("path"));
-        }
-        Some(_) => {}
+        Some((kind, source)) => source::validate(kind, source, Place::PersistentVolume, faults),
     }
 }
 
 fn validate_update(spec: &Field, old: &Field, faults: &mut Faults) {
-    let values =
-        |spec: &Field| sources(spec).iter().map(|it| (it.path.clone(), it.value.clone())).collect::<Vec<_>>();
+    let values = |spec: &Field| {
+        sources(spec).iter().map(|(kind, it)| (kind.to_string(), it.value.clone())).collect::<Vec<_>>()
+    };
     if values(spec) != values(old) {
         let source = Field { path: "spec.persistentvolumesource".into(), value: spec.value };
         faults.forbidden(&source, "spec.persistentvolumesource is immutable after creation");
@@ -163,6 +169,7 @@ impl crate::Strategy for StorageClass {
             }
         }
         faults.must_be_one_of(&at("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
+        validate_topologies(&at("allowedTopologies"), &mut faults);
         let Some(old) = old else { return faults.0 };
         for (name, text) in [
             ("parameters", "updates to parameters are forbidden."),
@@ -179,5 +186,30 @@ impl crate::Strategy for StorageClass {
 
     fn has_generation(&self) -> bool {
         false
+    }
+}
+
+/// Where volumes may be: terms that differ, of labels that differ, of values that differ.
+fn validate_topologies(terms: &Field, faults: &mut Faults) {
+    let mut seen = Vec::new();
+    for term in terms.items() {
+        let expressions = term.get("matchLabelExpressions");
+        let mut keys = HashSet::new();
+        for expression in expressions.items() {
+            let (key, values) = (expression.get("key"), expression.get("values"));
+            faults.must_be_given(&values);
+            let mut given = HashSet::new();
+            for value in values.items().filter(|value| !given.insert(value.text())) {
+                faults.duplicate(&value);
+            }
+            faults.fits(&key, name::qualified_name);
+            if !keys.insert(key.text()) {
+                faults.duplicate(&key);
+            }
+        }
+        if seen.contains(&expressions.value) {
+            faults.duplicate(&Field { path: expressions.path, value: &"".into() });
+        }
+        seen.push(expressions.value);
     }
 }

@@ -16,9 +16,14 @@ pub fn set_defaults(object: &mut Object, path: &[&str]) {
 
 /// The template's own rules: metadata and pod spec.
 pub fn validate(template: &Field, faults: &mut Faults) {
+    validate_mounting(template, &Field::NOTHING, faults);
+}
+
+/// The rules of a template whose pods mount the volumes of these claim templates as well.
+fn validate_mounting<'a>(template: &Field<'a>, claims: &Field<'a>, faults: &mut Faults) {
     label_selector::validate_labels(&template.get("metadata").get("labels"), faults);
     let spec = template.get("spec");
-    pod_spec::validate(&spec, faults);
+    pod_spec::validate_mounting(&spec, claims, faults);
     let ephemeral = spec.get("ephemeralContainers");
     if !ephemeral.is_empty() {
         faults.forbidden(&ephemeral, "ephemeral containers not allowed in pod template");
@@ -33,7 +38,7 @@ pub fn validate_lasting(spec: &Field, whose: &str, faults: &mut Faults) {
         return;
     }
     label_selector::validate_chooses(&spec.get("selector"), &template, faults);
-    validate(&template, faults);
+    validate_mounting(&template, &spec.get("volumeClaimTemplates"), faults);
     let policy = template.get("spec").get("restartPolicy");
     if policy.text() != "Always" {
         faults.not_supported(&policy, &["Always"]);
@@ -61,7 +66,7 @@ pub fn spec_of<'a>(object: &'a mut Object, template: &[&str]) -> &'a mut Map<Str
 pub fn validate_share(field: &Field, faults: &mut Faults) {
     match (field.number(), field.value.as_str()) {
         (Some(_), _) => faults.not_negative(field),
-        (None, Some(_)) => faults.keeps(field, name::percent),
+        (None, Some(_)) => faults.fits(field, name::percent),
         (None, None) => {}
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::check::{Faults, Field};
-use super::{label_selector, pod_template, resources, warnings};
+use super::{label_selector, pod_spec, pod_template, resources, warnings};
 use crate::{FieldError, Object, name};
 
 /// Rules of PodDisruptionBudgets.
@@ -31,6 +31,10 @@ impl crate::Strategy for PodDisruptionBudget {
         let policy = spec.get("unhealthyPodEvictionPolicy");
         faults.one_of(&policy, &["AlwaysAllow", "IfHealthyBudget"]);
         faults.0
+    }
+
+    fn validate_name(&self, name: &str) -> Result<(), String> {
+        name::path_segment(name)
     }
 }
 
@@ -86,10 +90,17 @@ impl crate::Strategy for RuntimeClass {
         let mut faults = Faults::new();
         let handler = Field::at(object, &["handler"]);
         faults.must_keep(&handler, name::dns_label);
-        for (_, amount) in Field::at(object, &["overhead", "podFixed"]).entries() {
-            resources::validate_quantity(&amount, &mut faults);
-        }
+        let fixed = Field::at(object, &["overhead", "podFixed"]);
+        resources::validate_overhead("overhead", &fixed, &mut faults);
         label_selector::validate_labels(&Field::at(object, &["scheduling", "nodeSelector"]), &mut faults);
+        let mut seen = Vec::new();
+        for toleration in Field::at(object, &["scheduling", "tolerations"]).items() {
+            pod_spec::validate_toleration(&toleration, &mut faults);
+            if seen.contains(&toleration.value) {
+                faults.duplicate(&toleration);
+            }
+            seen.push(toleration.value);
+        }
         if let Some(old) = old {
             faults.immutable(&handler, &Field::at(old, &["handler"]));
         }

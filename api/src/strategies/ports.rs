@@ -15,6 +15,14 @@ pub fn validate_number(port: &Field, faults: &mut Faults) {
     }
 }
 
+/// A port number that must be given.
+pub fn validate_number_given(port: &Field, faults: &mut Faults) {
+    match port.is_set() {
+        true => validate_number(port, faults),
+        false => validate_number(&Field { path: port.path.clone(), value: &0.into() }, faults),
+    }
+}
+
 /// A port number or the name of a port.
 pub fn validate_number_or_name(port: &Field, faults: &mut Faults) {
     match (port.number(), port.value.as_str()) {

@@ -65,11 +65,8 @@ fn validate_requirements(
 /// There are whole devices and whole pages only.
 fn validate_amount(resource: &str, amount: &Field, faults: &mut Faults) {
     validate_quantity(amount, faults);
+    validate_whole(resource, amount, faults);
     let Some(given) = quantity(amount.value).filter(|given| given.signum() >= 0) else { return };
-    let is_whole = given == Quantity::from_value(given.value());
-    if is_extended(resource) && !is_whole {
-        faults.invalid(amount, "must be an integer");
-    }
     if let Some(page) = resource.strip_prefix("hugepages-") {
         let page = Quantity::parse(page).map_or(0, Quantity::value);
         if page <= 0 || given.value() % page != 0 {
@@ -118,17 +115,93 @@ fn validate_limit(resource: &str, requests: &Field, amount: &Field, limit: &Valu
 }
 
 fn validate_resource_name(resource: &str, list: &Field, faults: &mut Faults) {
-    let value = Value::from(resource);
-    let field = Field { path: format!("{}[{resource}]", list.path), value: &value };
-    if let Err(message) = name::qualified_name(resource) {
-        faults.invalid(&field, message);
-    } else if !is_standard(resource) && !resource.contains('/') {
-        faults.invalid(&field, "must be a standard resource type or fully qualified");
-        faults.invalid(&field, "must be a standard resource for containers");
+    validate_container_resource(resource, &list.entry(resource).path, faults);
+}
+
+/// What a pod costs beside its containers: `whole` is the field's path, under which upstream speaks of limits.
+pub fn validate_overhead(whole: &str, amounts: &Field, faults: &mut Faults) {
+    let amounts = Field { path: format!("{whole}.limits"), value: amounts.value };
+    for (resource, amount) in amounts.entries() {
+        validate_resource_name(resource, &amounts, faults);
+        validate_amount(resource, &amount, faults);
     }
 }
 
+/// What is counted is counted in whole numbers.
+pub fn validate_whole(resource: &str, amount: &Field, faults: &mut Faults) {
+    let is_counted = COUNTED.contains(&resource) || is_extended(resource);
+    if is_counted && quantity(amount.value).is_some_and(|quantity| !quantity.is_whole()) {
+        faults.invalid(amount, "must be an integer");
+    }
+}
+
+/// The name of a resource, at the place where it stands.
+pub fn validate_resource(resource: &str, path: &str, faults: &mut Faults) {
+    let value = Value::from(resource);
+    let field = Field { path: path.to_string(), value: &value };
+    if let Err(message) = name::qualified_name(resource) {
+        faults.invalid(&field, message);
+    } else if !resource.contains('/') && !is_standard(resource) {
+        faults.invalid(&field, "must be a standard resource type or fully qualified");
+    }
+}
+
+/// The name of a resource that containers have.
+pub fn validate_container_resource(resource: &str, path: &str, faults: &mut Faults) {
+    validate_resource(resource, path, faults);
+    let value = Value::from(resource);
+    let field = Field { path: path.to_string(), value: &value };
+    if !resource.contains('/') {
+        if !is_of_containers(resource) {
+            faults.invalid(&field, "must be a standard resource for containers");
+        }
+    } else if !resource.contains("kubernetes.io/") && !is_extended(resource) {
+        faults.invalid(&field, "doesn't follow extended resource name standard");
+    }
+}
+
+/// Resources without a domain, beside huge pages.
+const STANDARD: &[&str] = &[
+    "cpu",
+    "memory",
+    "storage",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Those of them that are counted.
+const COUNTED: &[&str] = &[
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
 fn is_standard(resource: &str) -> bool {
+    STANDARD.contains(&resource) || is_huge_pages(resource) || resource.starts_with("requests.hugepages-")
+}
+
+fn is_of_containers(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory" | "ephemeral-storage") || is_huge_pages(resource)
 }
 
@@ -139,5 +212,8 @@ pub fn is_huge_pages(resource: &str) -> bool {
 
 /// Resources such as `example.com/gpu`, of which there are whole ones only and no more than there are.
 fn is_extended(resource: &str) -> bool {
-    resource.contains('/') && !resource.contains("kubernetes.io/")
+    resource.contains('/')
+        && !resource.contains("kubernetes.io/")
+        && !resource.starts_with("requests.")
+        && name::qualified_name(&format!("requests.{resource}")).is_ok()
 }

@@ -353,7 +353,9 @@ fn validate_port(port: &Field, needs_name: bool, faults: &mut Faults) {
     }
     faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
     ports::validate_number_or_name(&port.get("targetPort"), faults);
-    faults.keeps(&port.get("appProtocol"), name::qualified_name);
+    if port.get("appProtocol").is_set() {
+        faults.fits(&port.get("appProtocol"), name::qualified_name);
+    }
 }
 
 fn validate_affinity(spec: &Field, faults: &mut Faults) {
@@ -392,6 +394,7 @@ fn validate_traffic(spec: &Field, faults: &mut Faults) {
     faults.one_of(&distribution, &["PreferClose", "PreferSameNode", "PreferSameZone"]);
     let is_balancer = spec.get("type").text() == "LoadBalancer";
     let check = spec.get("healthCheckNodePort");
+    faults.not_negative(&check);
     if check.number().is_some_and(|port| port != 0) && !(is_balancer && external.text() == "Local") {
         let text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         faults.invalid(&check, text);

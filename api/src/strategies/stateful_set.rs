@@ -63,6 +63,11 @@ impl crate::Strategy for Strategy {
         faults.not_negative(&spec.get("ordinals").get("start"));
         label_selector::validate_needed(&spec.get("selector"), "statefulset", &mut faults);
         pod_template::validate_lasting(&spec, "StatefulSet", &mut faults);
+        if old.is_none() {
+            for claim in spec.get("volumeClaimTemplates").items() {
+                persistent_volume_claim::validate_spec(&claim.get("spec"), &mut faults);
+            }
+        }
         if let Some(old) = old {
             validate_update(&spec, &Field::at(old, &["spec"]), &mut faults);
         }

@@ -217,7 +217,8 @@ impl crate::Strategy for VolumeAttributesClass {
     }
 }
 
-fn validate_driver(driver: &Field, faults: &mut Faults) {
+/// The name of a driver, also where it is referred to.
+pub fn validate_driver(driver: &Field, faults: &mut Faults) {
     if !faults.must_be_given(driver) {
         return;
     }

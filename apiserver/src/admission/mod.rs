@@ -125,7 +125,8 @@ impl Admission {
         let namespace = self.namespace(registry, attributes.namespace).await?;
         namespace::validate(attributes, namespace.as_deref(), Some(object))?;
         match what(attributes) {
-            ("", "pods", "") if is_create => {
+            ("", "pods", "") if !is_create => tolerations::for_unready_nodes(object),
+            ("", "pods", "") => {
                 let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
                 limits::set_defaults(object, &limits);
                 service_account::admit(registry, &self.accounts, attributes, object).await?;

@@ -57,10 +57,15 @@ impl Query {
         text.parse().map(Some).map_err(|_| invalid_version(text))
     }
 
-    fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, Status> {
+    fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let wrong = || Status::bad_request(format!("invalid value {text:?} for {name}: must be a number"));
+        let wrong = || Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
         text.parse().map(Some).map_err(|_| wrong())
+    }
+
+    /// A number of things or seconds. Less than none is as good as not asked for.
+    fn count<N: TryFrom<i64>>(&self, name: &str) -> Result<Option<N>, Status> {
+        Ok(self.number(name)?.and_then(|number| N::try_from(number).ok()))
     }
 }
 
@@ -110,13 +115,13 @@ impl ListOptions {
         Ok(ListOptions {
             labels: labels.map_err(|error| Status::bad_request(error.to_string()))?,
             fields: fields.map_err(|error| Status::bad_request(error.to_string()))?,
-            limit: query.number("limit")?.unwrap_or_default(),
+            limit: query.count("limit")?.unwrap_or_default(),
             continue_token: query.get("continue").map(str::to_string),
             resource_version: query.resource_version()?,
             version_match,
             bookmarks: query.is_true("allowWatchBookmarks"),
             send_initial_events: query.flag("sendInitialEvents"),
-            timeout: query.number("timeoutSeconds")?.map(Duration::from_secs),
+            timeout: query.count("timeoutSeconds")?.map(Duration::from_secs),
         })
     }
 
@@ -319,7 +324,7 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Prop
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, options: &str) -> Result<bool, Status> {
-    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+    let values: Vec<&str> = values.collect();
     match values.iter().all(|value| *value == "All") {
         true => Ok(!values.is_empty()),
         false => Err(unsupported(options, "dryRun", json!(values), &["All"])),

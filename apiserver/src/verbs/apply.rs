@@ -95,7 +95,7 @@ pub(super) async fn serve(
 /// does not fit its type stays as it is, for the error to name.
 fn canonical(kind: &'static Kind, config: &Object) -> Object {
     let schema = schema::of(kind);
-    match decode::check(config.clone().into_value(), schema) {
+    match decode::configuration(config.clone().into_value(), schema) {
         Ok(decoded) if decoded.faults.is_empty() => decoded.object,
         _ => config.clone(),
     }

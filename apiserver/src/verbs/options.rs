@@ -29,7 +29,7 @@ pub(super) fn of_write(verb: &str, query: &Query) -> Value {
             options[*field] = text.into();
         }
     }
-    let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
+    let dry_run: Vec<&str> = query.all("dryRun").collect();
     if !dry_run.is_empty() {
         options["dryRun"] = json!(dry_run);
     }

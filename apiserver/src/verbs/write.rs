@@ -1,6 +1,6 @@
 //! create, update, patch, delete and deletecollection.
 
-use api::{FieldError, FieldErrorKind, Object, Scope, Status, decode, kinds, patch, schema};
+use api::{FieldError, FieldErrorKind, Kind, Object, Scope, Status, decode, kinds, patch, schema};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -88,11 +88,9 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let options = WriteOptions::read(call.query, call.info.verb)?;
     call.view()?;
     let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
-    if object.name().is_empty() {
-        return Err(Status::bad_request("name must be provided"));
-    }
+    check_name(call, &object)?;
     let write = call.write(options.dry_run);
-    let updated = store_write::update(&write, |_| Ok(object.clone())).await;
+    let updated = store_write::update(&write, |old| same_uid(call, &object, &old)).await;
     let creates = call.info.subresource.is_empty()
         && call.kind.custom.is_none()
         && CREATED_BY_UPDATE.contains(&call.kind.plural)
@@ -106,6 +104,36 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
         }
         updated => respond(call, StatusCode::OK, updated?, warnings).await,
     }
+}
+
+/// What a PUT brings, if it is about the object that is there.
+fn same_uid(call: &Call<'_>, object: &Object, old: &Object) -> Result<Object, Status> {
+    let (wanted, actual) = (object.uid(), old.uid());
+    if wanted.is_empty() || wanted == actual {
+        return Ok(object.clone());
+    }
+    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+    Err(Status::conflict(call.kind.group, call.kind.plural, old.name(), &why))
+}
+
+/// What a PUT brings must be named as the URL says, whether there is such an object or not.
+fn check_name(call: &Call<'_>, object: &Object) -> Result<(), Status> {
+    let (name, namespace) = (&call.info.name, &call.info.namespace);
+    let why = match (object.name(), object.namespace()) {
+        ("", _) => {
+            format!("the name of the object ({name} based on URL) was undeterminable: name must be provided")
+        }
+        (other, _) if other != name => {
+            format!("the name of the object ({other}) does not match the name on the URL ({name})")
+        }
+        (_, other) if !namespace.is_empty() && !other.is_empty() && other != namespace => {
+            format!(
+                "the namespace of the object ({other}) does not match the namespace on the request ({namespace})"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Status::bad_request(why))
 }
 
 /// PATCH.
@@ -125,6 +153,7 @@ pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>,
     let written = store_write::update(&write, |old| {
         let patched = patch.apply(call.kind, old)?;
         let (object, faults) = checked(call, &patch, patched, options.validation)?;
+        check_name(call, &object)?;
         warnings = faults;
         Ok(object)
     });
@@ -205,12 +234,10 @@ async fn delete_options(call: &Call<'_>, body: Body) -> Result<(DeleteOptions, V
     if bytes.is_empty() {
         return Ok((DeleteOptions::from_query(call.query)?, options::of_write("delete", call.query)));
     }
-    let mut object = body::decoded(&call.headers, &bytes, None)?.object;
+    let schema = schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+    let mut object = body::decoded(&call.headers, &bytes, schema)?.object;
     if !matches!(object.kind(), "" | "DeleteOptions") {
-        return Err(Status::bad_request(format!(
-            "decoded object cannot be converted to DeleteOptions: {}",
-            object.kind()
-        )));
+        return Err(Status::bad_request("decoded object cannot be converted to DeleteOptions"));
     }
     let from_query = DeleteOptions::from_query(call.query)?;
     let from_body = DeleteOptions::from_object(&object)?;
@@ -246,13 +273,28 @@ fn checked(
     patched: Object,
     validation: FieldValidation,
 ) -> Result<(Object, Vec<String>), Status> {
-    let decoded = decode::check(patched.into_value(), schema::of(call.kind)).map_err(|why| {
-        let error =
-            FieldError::new(FieldErrorKind::Invalid, "patch", format!("{:?}", patch.value.to_string()), why);
-        Status::invalid("", "", "", &[error])
-    })?;
+    let unfit = |why: String| {
+        let value = format!("{:?}", patch.value.to_string());
+        Status::invalid("", "", "", &[FieldError::new(FieldErrorKind::Invalid, "patch", value, why)])
+    };
+    if !is_known(&patched, call.kind) {
+        let (kind, version) = (patched.kind(), patched.api_version());
+        return Err(unfit(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        )));
+    }
+    let decoded = decode::check(patched.into_value(), schema::of(call.kind)).map_err(unfit)?;
     let warnings = body::judge(call.kind, decoded.faults, validation)?;
     Ok((decoded.object, warnings))
+}
+
+/// Whether a patch has left an object of a kind that there is.
+fn is_known(patched: &Object, kind: &Kind) -> bool {
+    if kind.custom.is_some() || matches!((patched.kind(), patched.api_version()), ("", _) | (_, "")) {
+        return true;
+    }
+    let (group, version) = patched.api_version().rsplit_once('/').unwrap_or(("", patched.api_version()));
+    kinds::find_kind(group, version, patched.kind()).is_some()
 }
 
 /// A patch of any sort.

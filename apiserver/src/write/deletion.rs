@@ -140,15 +140,17 @@ fn is_namespace_like(kind: &Kind) -> bool {
 }
 
 fn check_preconditions(kind: &Kind, old: &Object, options: &DeleteOptions) -> Result<(), Status> {
-    let conflict = |what: &str, wanted: &str, actual: &str| {
-        let why =
-            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}");
-        Err(Status::conflict(kind.group, kind.plural, old.name(), &why))
+    // Upstream names the kind here and not the resource.
+    let conflict = |what: &str, wanted: &str, actual: &str, guess: &str| {
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({actual}). The object might have been {guess}"
+        );
+        Err(Status::conflict(kind.group, kind.kind, old.name(), &why))
     };
     match (&options.uid, &options.resource_version) {
-        (Some(uid), _) if uid != old.uid() => conflict("UID", uid, old.uid()),
+        (Some(uid), _) if uid != old.uid() => conflict("UID", uid, old.uid(), "deleted and then recreated"),
         (_, Some(version)) if version != old.resource_version() => {
-            conflict("ResourceVersion", version, old.resource_version())
+            conflict("ResourceVersion", version, old.resource_version(), "modified")
         }
         _ => Ok(()),
     }

@@ -25,11 +25,10 @@ pub(super) fn set_namespace(write: &Write<'_>, object: &mut Object) -> Result<()
     match object.namespace() {
         "" => object.set(&["metadata", "namespace"], write.namespace),
         namespace if namespace == write.namespace => {}
-        namespace => {
-            return Err(Status::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request ({namespace} != {})",
-                write.namespace
-            )));
+        _ => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
     }
     Ok(())
@@ -61,10 +60,14 @@ pub(super) fn carry_over(object: &mut Object, old: &Object) {
             None => metadata.remove(field),
         };
     }
+    // Time does not change, whatever the client says.
+    for field in ["creationTimestamp", "deletionTimestamp"] {
+        if let Some(value) = old.and_then(|old| old.get(field)) {
+            metadata.insert(field.into(), value.clone());
+        }
+    }
     // May be left out, but what is there must be right: validation compares.
-    for field in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "name", "namespace"]
-    {
+    for field in ["uid", "deletionGracePeriodSeconds", "name", "namespace"] {
         let is_absent = metadata.get(field).is_none_or(|value| value.is_null() || value == "");
         if is_absent && let Some(value) = old.and_then(|old| old.get(field)) {
             metadata.insert(field.into(), value.clone());

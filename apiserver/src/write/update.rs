@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Object, Status, meta};
+use api::{Object, Scope, Status, meta};
 
 use super::{Write, Written, deletion, managed, metadata, part::Part};
 use crate::{
@@ -40,6 +40,9 @@ async fn attempt(
     mut object: Object,
 ) -> Result<Option<Written>, Status> {
     let kind = write.kind;
+    if kind.scope == Scope::Cluster {
+        object.remove(&["metadata", "namespace"]);
+    }
     check_identity(write, &object, old)?;
     metadata::carry_over(&mut object, old);
     let part = Part::of(write.subresource);
@@ -88,7 +91,7 @@ async fn attempt(
     Ok(Some(Written { entry, warnings }))
 }
 
-/// Name, uid and resourceVersion must be those of the object that is there.
+/// Name and resourceVersion must be those of the object that is there.
 fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<(), Status> {
     if !object.name().is_empty() && object.name() != write.name {
         return Err(Status::bad_request(format!(
@@ -104,11 +107,6 @@ fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<()
             object.namespace(),
             write.namespace
         )));
-    }
-    if !object.uid().is_empty() && object.uid() != old.uid() {
-        let (wanted, actual) = (object.uid(), old.uid());
-        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
-        return Err(conflict(write, &why));
     }
     // "0" is how old clients say "any".
     let version = object.resource_version();

@@ -241,3 +241,71 @@ async fn a_panic_is_one_requests_failure() {
     assert_eq!((code, reason.as_str()), (500, "InternalError"));
     assert_eq!(server.post(PODS, &pod("a")).await.code, StatusCode::CREATED);
 }
+
+#[tokio::test]
+async fn a_put_is_named_as_its_url_even_where_nothing_is() {
+    let server = Server::start().await;
+    let path = &format!("{CONFIG_MAPS}/a");
+    let refused = async |metadata: Value| {
+        let (code, _, message) = server.put(path, &json!({"metadata": metadata})).await.failure();
+        (code, message)
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            refused(json!({"name": "b"})).await,
+            (400, "the name of the object (b) does not match the name on the URL (a)".into())
+        );
+        assert_eq!(
+            refused(json!({})).await,
+            (400, "the name of the object (a based on URL) was undeterminable: name must be provided".into())
+        );
+        assert_eq!(
+            refused(json!({"name": "a", "namespace": "x"})).await,
+            (
+                400,
+                "the namespace of the object (x) does not match the namespace on the request (default)"
+                    .into()
+            )
+        );
+        server.post(CONFIG_MAPS, &json!({"metadata": {"name": "a"}})).await;
+    }
+}
+
+#[tokio::test]
+async fn a_patch_leaves_an_object_of_its_kind_and_name() {
+    let server = Server::start().await;
+    let path = &format!("{CONFIG_MAPS}/a");
+    server.post(CONFIG_MAPS, &json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await.ok();
+    let refused = async |patch: Value| {
+        let (code, _, message) = server.patch(path, MERGE, &patch).await.failure();
+        (code, message)
+    };
+    assert_eq!(refused(json!({"metadata": null})).await.0, 400);
+    let (code, message) = refused(json!({"kind": "Other"})).await;
+    assert_eq!(code, 422);
+    assert!(message.contains("no kind \"Other\" is registered for version \"v1\""), "{message}");
+    let (code, message) = refused(json!({"metadata": {"uid": "x"}})).await;
+    assert_eq!(code, 422);
+    assert!(message.ends_with("metadata.uid: Invalid value: \"x\": field is immutable"), "{message}");
+    let (code, message) = refused(json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}})).await;
+    assert_eq!(code, 422);
+    assert!(message.contains("metadata.deletionTimestamp: Invalid value"), "{message}");
+    assert_eq!(server.get(path).await.ok()["data"], json!({"k": "v"}));
+}
+
+#[tokio::test]
+async fn options_are_read_as_upstream_reads_them() {
+    let server = Server::start().await;
+    let object = json!({"metadata": {"name": "a"}});
+    // An empty dryRun is not taken for none: nothing may be written that was meant to be tried.
+    let (code, _, _) = server.post(&format!("{CONFIG_MAPS}?dryRun="), &object).await.failure();
+    assert_eq!(code, 422);
+    server.post(CONFIG_MAPS, &object).await.ok();
+    server.get(&format!("{CONFIG_MAPS}?limit=-1")).await.ok();
+    let (code, _, message) = server.get(&format!("{CONFIG_MAPS}?limit=x")).await.failure();
+    assert_eq!((code, message.as_str()), (400, "strconv.ParseInt: parsing \"x\": invalid syntax"));
+    let path = format!("{CONFIG_MAPS}/a");
+    let (code, _, _) = server.delete_with(&path, &json!({"gracePeriodSeconds": "x"})).await.failure();
+    assert_eq!(code, 400);
+    server.get(&path).await.ok();
+}

@@ -88,11 +88,17 @@ async fn preconditions_are_checked() {
     let server = Server::start().await;
     let created = server.config_map("a", json!({})).await;
     let path = format!("{CONFIG_MAPS}/a");
-    for preconditions in [json!({"uid": "other"}), json!({"resourceVersion": "1"})] {
+    for (preconditions, why) in [
+        (json!({"uid": "other"}), "the UID in the precondition (other) does not match the UID in record ("),
+        (
+            json!({"resourceVersion": "1"}),
+            "the ResourceVersion in the precondition (1) does not match the ResourceVersion in record (",
+        ),
+    ] {
         let (code, reason, message) =
             server.delete_with(&path, &json!({"preconditions": preconditions})).await.failure();
         assert_eq!((code, reason.as_str()), (409, "Conflict"));
-        assert!(message.contains("Precondition failed: "), "{message}");
+        assert!(message.contains(why), "{message}");
     }
     let preconditions = json!({"uid": created["metadata"]["uid"], "resourceVersion": version(&created)});
     server.delete_with(&path, &json!({"preconditions": preconditions})).await.ok();

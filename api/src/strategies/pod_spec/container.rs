@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::volume::{CLAIM, Volumes};
 use super::{probe, security};
 use crate::name;
 use crate::strategies::check::{Faults, Field};
@@ -20,6 +21,27 @@ const FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 
+/// The fields of pods that have names for this purpose.
+const OF_PODS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+];
+
+/// In what amounts of bytes may be counted.
+const UNITS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+
 const RESOURCES: &[&str] = &[
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -30,7 +52,7 @@ const RESOURCES: &[&str] = &[
 ];
 
 /// All containers of a pod spec. `volumes` holds the names of its volumes.
-pub fn validate_all(spec: &Field, volumes: &HashSet<&str>, faults: &mut Faults) {
+pub fn validate_all(spec: &Field, volumes: &Volumes, faults: &mut Faults) {
     let lists = ["containers", "initContainers", "ephemeralContainers"].map(|list| spec.get(list));
     let [containers, init, ephemeral] = &lists;
     if containers.is_empty() {
@@ -60,7 +82,7 @@ pub fn validate_all(spec: &Field, volumes: &HashSet<&str>, faults: &mut Faults) 
     validate_host_ports(spec, &lists, faults);
 }
 
-fn validate(container: &Field, volumes: &HashSet<&str>, faults: &mut Faults) {
+fn validate(container: &Field, volumes: &Volumes, faults: &mut Faults) {
     let image = container.get("image");
     if image.text().is_empty() {
         faults.required(&image, "");
@@ -74,6 +96,7 @@ fn validate(container: &Field, volumes: &HashSet<&str>, faults: &mut Faults) {
     container.get("env").items().for_each(|variable| validate_variable(&variable, faults));
     container.get("envFrom").items().for_each(|source| validate_variables_from(&source, faults));
     validate_mounts(container, volumes, faults);
+    validate_devices(container, volumes, faults);
     resources::validate(&container.get("resources"), faults);
     security::validate_container(&container.get("securityContext"), faults);
 }
@@ -166,7 +189,7 @@ fn validate_variable(variable: &Field, faults: &mut Faults) {
             .collect();
     for (source, field) in &sources {
         match *source {
-            "fieldRef" => validate_field_reference(field, faults),
+            "fieldRef" => validate_field_reference(field, FIELDS, faults),
             "resourceFieldRef" => validate_resource_reference(field, faults),
             "fileKeyRef" => ["volumeName", "path", "key"].iter().for_each(|key| {
                 faults.must_be_given(&field.get(key));
@@ -186,35 +209,55 @@ fn validate_variable(variable: &Field, faults: &mut Faults) {
     }
 }
 
-fn validate_field_reference(reference: &Field, faults: &mut Faults) {
+/// A field of the pod. `allowed` are those that can be given here.
+pub fn validate_field_reference(reference: &Field, allowed: &[&str], faults: &mut Faults) {
     let path = reference.get("fieldPath");
     if !faults.must_be_given(&reference.get("apiVersion")) || !faults.must_be_given(&path) {
         return;
     }
-    let is_entry = ["metadata.annotations['", "metadata.labels['"]
-        .iter()
-        .any(|start| path.text().starts_with(start) && path.text().ends_with("']"));
-    if !is_entry {
-        faults.one_of(&path, FIELDS);
+    let text = path.text();
+    let entry = text.strip_suffix("']").and_then(|text| text.split_once("['"));
+    match entry {
+        Some(("metadata.annotations", key)) => check_key(reference, key, &key.to_lowercase(), faults),
+        Some(("metadata.labels", key)) => check_key(reference, key, key, faults),
+        _ if entry.is_some() || !OF_PODS.contains(&text) => {
+            faults.invalid(&path, format!("error converting fieldPath: field label not supported: {text}"));
+        }
+        _ => faults.one_of(&path, allowed),
     }
 }
 
-fn validate_resource_reference(reference: &Field, faults: &mut Faults) {
+fn check_key(reference: &Field, key: &str, checked: &str, faults: &mut Faults) {
+    if let Err(message) = name::qualified_name(checked) {
+        faults.invalid(&Field { path: reference.path.clone(), value: &key.into() }, message);
+    }
+}
+
+/// An amount that a container may or must have.
+pub fn validate_resource_reference(reference: &Field, faults: &mut Faults) {
     let resource = reference.get("resource");
-    if faults.must_be_given(&resource)
-        && !["limits.hugepages-", "requests.hugepages-"]
-            .iter()
-            .any(|start| resource.text().starts_with(start))
-    {
+    let is_huge =
+        ["limits.hugepages-", "requests.hugepages-"].iter().any(|start| resource.text().starts_with(start));
+    if faults.must_be_given(&resource) && !is_huge {
         faults.one_of(&resource, RESOURCES);
+    }
+    let divisor = reference.get("divisor");
+    let (words, allowed) = match resource.text().split_once('.').unwrap_or_default().1 {
+        "cpu" => ("cpu resource", ["1m", "1"].as_slice()),
+        "memory" => ("memory resource", UNITS),
+        "ephemeral-storage" => ("local ephemeral storage resource", UNITS),
+        _ if is_huge => ("hugepages resource", UNITS),
+        _ => return,
+    };
+    if divisor.is_set() && divisor.text() != "0" && !allowed.contains(&divisor.text()) {
+        let listed = if allowed == UNITS { UNITS.join(", ") } else { allowed.join(" and ") };
+        let text = format!("only divisor's values {listed} are supported with the {words}");
+        faults.invalid(&Field { path: divisor.path.clone(), value: resource.value }, text);
     }
 }
 
 fn validate_key_reference(reference: &Field, faults: &mut Faults) {
-    let name = reference.get("name");
-    if name.text().is_empty() {
-        faults.required(&name, "");
-    }
+    faults.fits(&reference.get("name"), name::dns_subdomain);
     faults.must_keep(&reference.get("key"), name::config_key);
 }
 
@@ -226,7 +269,7 @@ fn validate_variables_from(source: &Field, faults: &mut Faults) {
         .filter(Field::is_set)
         .collect();
     for reference in &given {
-        faults.must_be_given(&reference.get("name"));
+        faults.must_keep(&reference.get("name"), name::dns_subdomain);
     }
     match given.len() {
         0 => faults.invalid(source, "must specify one of: `configMapRef` or `secretRef`"),
@@ -235,11 +278,11 @@ fn validate_variables_from(source: &Field, faults: &mut Faults) {
     }
 }
 
-fn validate_mounts(container: &Field, volumes: &HashSet<&str>, faults: &mut Faults) {
+fn validate_mounts(container: &Field, volumes: &Volumes, faults: &mut Faults) {
     let mut paths = HashSet::new();
     for mount in container.get("volumeMounts").items() {
         let name = mount.get("name");
-        if faults.must_be_given(&name) && !volumes.contains(name.text()) {
+        if faults.must_be_given(&name) && !volumes.contains_key(name.text()) {
             faults.not_found(&name);
         }
         let path = mount.get("mountPath");
@@ -260,12 +303,39 @@ fn validate_mounts(container: &Field, volumes: &HashSet<&str>, faults: &mut Faul
             faults.forbidden(&propagation, text);
         }
     }
+}
+
+/// Volumes that a container sees as devices: claims, each once, and none that is mounted as well.
+fn validate_devices(container: &Field, volumes: &Volumes, faults: &mut Faults) {
+    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+    let mounts = container.get("volumeMounts");
+    let is_mounted = |key: &str, text: &str| mounts.items().any(|mount| mount.get(key).text() == text);
     for device in container.get("volumeDevices").items() {
-        let name = device.get("name");
-        if faults.must_be_given(&name) && !volumes.contains(name.text()) {
+        let (name, path) = (device.get("name"), device.get("devicePath"));
+        let source = volumes.get(name.text()).copied();
+        if faults.must_be_given(&name) && source.is_none() {
             faults.not_found(&name);
         }
-        faults.must_be_given(&device.get("devicePath"));
+        if !names.insert(name.text()) {
+            faults.invalid(&name, "must be unique");
+        }
+        if source.is_some_and(|source| !matches!(source, CLAIM | "ephemeral")) {
+            let text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+            faults.invalid(&name, text);
+        }
+        faults.must_be_given(&path);
+        if !paths.insert(path.text()) {
+            faults.invalid(&path, "must be unique");
+        }
+        if path.text().split('/').any(|part| part == "..") {
+            faults.invalid(&path, "can not contain backsteps ('..')");
+        }
+        if is_mounted("name", name.text()) {
+            faults.invalid(&name, "must not already exist in volumeMounts");
+        }
+        if is_mounted("mountPath", path.text()) {
+            faults.invalid(&path, "must not already exist as a path in volumeMounts");
+        }
     }
 }
 

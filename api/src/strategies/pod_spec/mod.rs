@@ -6,11 +6,12 @@ mod defaults;
 mod probe;
 mod scheduling;
 mod security;
+pub mod source;
 pub mod total;
 mod volume;
 
 pub use defaults::{host_network_ports, requests_from_limits, set_defaults, source_defaults};
-pub use scheduling::{validate_node_selector, validate_topology_constraints};
+pub use scheduling::{validate_node_selector, validate_toleration, validate_topology_constraints};
 
 use std::collections::HashSet;
 
@@ -20,7 +21,13 @@ use crate::name;
 
 /// All faults of a pod spec.
 pub fn validate(spec: &Field, faults: &mut Faults) {
-    let volumes = volume::validate_all(&spec.get("volumes"), faults);
+    validate_mounting(spec, &Field::NOTHING, faults);
+}
+
+/// All faults of a pod spec whose pods mount the volumes of these claim templates as well.
+pub fn validate_mounting<'a>(spec: &Field<'a>, claims: &Field<'a>, faults: &mut Faults) {
+    let mut volumes = volume::validate_all(&spec.get("volumes"), faults);
+    volumes.extend(claims.items().map(|claim| (claim.get("metadata").get("name").text(), volume::CLAIM)));
     container::validate_all(spec, &volumes, faults);
     claim::validate(spec, faults);
     total::validate(spec, faults);
@@ -36,14 +43,11 @@ pub fn validate(spec: &Field, faults: &mut Faults) {
     validate_host_aliases(&spec.get("hostAliases"), faults);
     validate_dns(spec, faults);
     faults.between(&spec.get("activeDeadlineSeconds"), 1, i64::from(i32::MAX));
-    faults.not_negative(&spec.get("terminationGracePeriodSeconds"));
     faults.one_of(&spec.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"]);
-    for (_, amount) in spec.get("overhead").entries() {
-        resources::validate_quantity(&amount, faults);
-    }
+    resources::validate_overhead(&spec.get("overhead").path, &spec.get("overhead"), faults);
     for gate in spec.get("readinessGates").items() {
         let condition = gate.get("conditionType");
-        faults.keeps(&condition, name::qualified_name);
+        faults.fits(&condition, name::qualified_name);
     }
     if spec.get("os").is_set() {
         faults.must_be_one_of(&spec.get("os").get("name"), &["linux", "windows"]);
@@ -51,7 +55,7 @@ pub fn validate(spec: &Field, faults: &mut Faults) {
 }
 
 fn validate_names(spec: &Field, faults: &mut Faults) {
-    for name in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName", "schedulerName"] {
+    for name in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
         faults.keeps(&spec.get(name), name::dns_subdomain);
     }
     for name in ["hostname", "subdomain"] {
@@ -74,7 +78,7 @@ fn validate_host_aliases(aliases: &Field, faults: &mut Faults) {
     for alias in aliases.items() {
         ports::validate_address(&alias.get("ip"), faults);
         for host in alias.get("hostnames").items() {
-            faults.keeps(&host, name::dns_subdomain);
+            faults.fits(&host, name::dns_subdomain);
         }
     }
 }
@@ -82,6 +86,7 @@ fn validate_host_aliases(aliases: &Field, faults: &mut Faults) {
 fn validate_dns(spec: &Field, faults: &mut Faults) {
     const SERVERS: usize = 3;
     const SEARCHES: usize = 32;
+    const SEARCHES_LENGTH: usize = 2048;
     let config = spec.get("dnsConfig");
     let servers = config.get("nameservers");
     if spec.get("dnsPolicy").text() == "None" {
@@ -100,6 +105,18 @@ fn validate_dns(spec: &Field, faults: &mut Faults) {
     let searches = config.get("searches");
     if searches.len() > SEARCHES {
         faults.invalid(&searches, format!("must not have more than {SEARCHES} search paths"));
+    }
+    for search in searches.items().filter(|search| search.text() != ".") {
+        if let Err(message) = name::dns_search(search.text().strip_suffix('.').unwrap_or(search.text())) {
+            faults.invalid(&search, message);
+        }
+    }
+    let length: usize = searches.items().map(|search| search.text().len() + 1).sum();
+    if length > SEARCHES_LENGTH + 1 {
+        let text = format!(
+            "must not have more than {SEARCHES_LENGTH} characters (including spaces) in the search list"
+        );
+        faults.invalid(&searches, text);
     }
     for option in config.get("options").items() {
         faults.must_be_given(&option.get("name"));

@@ -54,6 +54,8 @@ fn validate_node_term(term: &Field, faults: &mut Faults) {
         } else if requirement.get("values").len() != 1 {
             let text = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
             faults.required(&requirement.get("values"), text);
+        } else {
+            requirement.get("values").items().for_each(|node| faults.fits(&node, name::dns_subdomain));
         }
     }
 }
@@ -89,7 +91,8 @@ fn validate_pod_term(term: &Field, faults: &mut Faults) {
     label_selector::validate(&term.get("labelSelector"), faults);
     label_selector::validate(&term.get("namespaceSelector"), faults);
     for namespace in term.get("namespaces").items() {
-        faults.keeps(&namespace, name::dns_label);
+        let path = format!("{}.namespace", term.path);
+        faults.fits(&Field { path, value: namespace.value }, name::dns_label);
     }
     let topology = term.get("topologyKey");
     if topology.text().is_empty() {
@@ -106,7 +109,8 @@ fn validate_weight(preferred: &Field, faults: &mut Faults) {
     }
 }
 
-fn validate_toleration(toleration: &Field, faults: &mut Faults) {
+/// A toleration of a taint.
+pub fn validate_toleration(toleration: &Field, faults: &mut Faults) {
     let (key, operator, effect) =
         (toleration.get("key"), toleration.get("operator"), toleration.get("effect"));
     faults.keeps(&key, name::qualified_name);
