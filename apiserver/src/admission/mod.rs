@@ -164,13 +164,16 @@ impl Admission {
     ) -> Result<Vec<String>, Status> {
         let mut warnings = Vec::new();
         if let Some(node) = node_of(attributes.user) {
-            let evicted = match what(attributes) {
-                ("", "pods", "eviction") => {
+            let subject = match (what(attributes), attributes.operation) {
+                (("", "pods", "eviction"), _) => {
                     Some(registry.get(attributes.kind, attributes.namespace, attributes.name).await?)
+                }
+                (("", "pods", ""), Operation::Create) => {
+                    found_or_none(registry.get(kind("", "nodes"), "", node).await)?
                 }
                 _ => None,
             };
-            node_restriction::validate(node, attributes, object, old.or(evicted.as_ref()))?;
+            node_restriction::validate(node, attributes, object, old, subject.as_ref())?;
         }
         let namespace = self.namespace(registry, attributes.namespace).await?;
         namespace::validate(attributes, namespace.as_deref(), object)?;

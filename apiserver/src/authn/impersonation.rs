@@ -9,6 +9,9 @@ use crate::{authz::Question, path::decoded, request::User};
 
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+const ANONYMOUS: &str = "system:anonymous";
+const AUTHENTICATED: &str = "system:authenticated";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 /// Who the headers ask to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,9 +102,8 @@ impl Wanted {
         {
             groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
         }
-        let last =
-            if self.name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
-        if !groups.iter().any(|group| group == last) {
+        let last = if self.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
+        if !groups.iter().any(|group| [AUTHENTICATED, UNAUTHENTICATED].contains(&group.as_str())) {
             groups.push(last.into());
         }
         User { name: self.name, uid: self.uid, groups, extra: self.extra }
@@ -125,7 +127,10 @@ impl Needed {
 }
 
 fn service_account(user: &str) -> Option<(&str, &str)> {
-    user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')
+    let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
+    // What cannot be the name of one is anybody's, which takes other permissions.
+    let is_one = api::name::dns_label(namespace).is_ok() && api::name::dns_subdomain(name).is_ok();
+    is_one.then_some((namespace, name))
 }
 
 #[cfg(test)]
@@ -148,6 +153,48 @@ mod tests {
         assert_eq!(
             wanted.into_user().groups,
             ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]
+        );
+    }
+
+    #[test]
+    fn what_only_looks_like_a_service_account_is_a_user() {
+        for name in ["system:serviceaccount:a:b:c", "system:serviceaccount:A:b", "system:serviceaccount:a:"] {
+            let wanted = wanted(&headers(&[("impersonate-user", name)])).unwrap().unwrap();
+            assert_eq!(wanted.questions()[0].resource, "users", "{name}");
+            assert_eq!(wanted.into_user().groups, ["system:authenticated"], "{name}");
+        }
+    }
+
+    #[test]
+    fn who_asks_to_be_unauthenticated_is_so() {
+        let asked = [("impersonate-user", "ann"), ("impersonate-group", "system:unauthenticated")];
+        assert_eq!(wanted(&headers(&asked)).unwrap().unwrap().into_user().groups, ["system:unauthenticated"]);
+        let nobody = [("impersonate-user", "system:anonymous")];
+        assert_eq!(
+            wanted(&headers(&nobody)).unwrap().unwrap().into_user().groups,
+            ["system:unauthenticated"]
+        );
+    }
+
+    #[test]
+    fn uid_and_extra_need_permission_by_names_of_their_own() {
+        let asked = [
+            ("impersonate-user", "ann"),
+            ("impersonate-uid", "7"),
+            ("impersonate-extra-example.com%2fteam", "red"),
+        ];
+        let needed = wanted(&headers(&asked)).unwrap().unwrap().questions();
+        let shown = |needed: &Needed| {
+            let question = needed.as_question();
+            [question.verb, question.group, question.resource, question.subresource, question.name].join(" ")
+        };
+        assert_eq!(
+            needed.iter().map(shown).collect::<Vec<_>>(),
+            [
+                "impersonate  users  ann",
+                "impersonate authentication.k8s.io uids  7",
+                "impersonate authentication.k8s.io userextras example.com/team red",
+            ]
         );
     }
 

@@ -146,12 +146,19 @@ impl Authorizer {
                 None => false,
             },
             Verdict::IfAttached(attachment) => {
-                let found =
-                    self.registry.get(kind("storage.k8s.io", "volumeattachments"), "", &attachment).await;
-                found_or_none(found)?.is_some_and(|found| found.text(&["spec", "nodeName"]) == name)
+                self.is_of_node(kind("storage.k8s.io", "volumeattachments"), &attachment, name).await?
+            }
+            Verdict::IfOffered(slice) => {
+                self.is_of_node(kind("resource.k8s.io", "resourceslices"), &slice, name).await?
             }
         };
         Ok(if is_related { Ok(()) } else { unrelated() })
+    }
+
+    /// Whether an object that belongs to one node belongs to this one.
+    async fn is_of_node(&self, kind: &'static Kind, name: &str, node: &str) -> Result<bool, Status> {
+        let found = found_or_none(self.registry.get(kind, "", name).await)?;
+        Ok(found.is_some_and(|found| found.text(&["spec", "nodeName"]) == node))
     }
 
     async fn is_referenced(&self, node: &str, reference: &Reference) -> Result<bool, Status> {
@@ -224,13 +231,13 @@ impl View for PodsByNode {
         let node = pod.text(&["spec", "nodeName"]);
         if !node.is_empty() {
             let references = self.0.entry(node.to_string()).or_default();
-            node::references_of(pod).into_iter().for_each(|one| *references.entry(one).or_default() += 1);
+            node::opened_by(pod).into_iter().for_each(|one| *references.entry(one).or_default() += 1);
         }
     }
 
     fn remove(&mut self, pod: &Object) {
         let Some(references) = self.0.get_mut(pod.text(&["spec", "nodeName"])) else { return };
-        for reference in node::references_of(pod) {
+        for reference in node::opened_by(pod) {
             if let Some(count) = references.get_mut(&reference) {
                 *count -= 1;
                 if *count == 0 {

@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::Question;
 use crate::request::User;
 
+/// Marks pods that a kubelet has from a file of its own.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// An object that a pod refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
@@ -33,6 +36,8 @@ pub enum Verdict {
     IfVolumeIsClaimed(String),
     /// Yes if this attachment is to the node.
     IfAttached(String),
+    /// Yes if this ResourceSlice is the node's.
+    IfOffered(String),
     /// Whatever the ClusterRole `system:node` says.
     ByRole,
 }
@@ -45,55 +50,64 @@ pub fn node_of(user: &User) -> Option<&str> {
 
 /// What may the kubelet of `node` do?
 pub fn decide(node: &str, question: &Question<'_>) -> Verdict {
-    let read = matches!(question.verb, "get" | "list" | "watch");
+    let denied = |why: &str| Verdict::Denied(why.into());
     match (question.group, question.resource, question.subresource) {
         _ if !question.is_resource => Verdict::ByRole,
-        ("", "secrets", "") => match read {
-            true => named("secrets", question),
-            false => Verdict::Denied("can only read resources of this type".into()),
-        },
-        ("", "configmaps", "") => match read {
-            true => named("configmaps", question),
-            false => Verdict::Denied("can only read resources of this type".into()),
-        },
-        ("", "persistentvolumeclaims", "") if question.verb == "get" => {
-            named("persistentvolumeclaims", question)
-        }
-        ("", "persistentvolumeclaims", "") => denied_other_than_get(),
+        ("", "secrets", _) => read_one("secrets", question),
+        ("", "configmaps", _) => read_one("configmaps", question),
         ("", "persistentvolumeclaims", "status") => match question.verb {
             "update" | "patch" => named("persistentvolumeclaims", question),
-            _ => Verdict::Denied("can only update the status of this resource".into()),
+            _ => denied("can only get/update/patch this type"),
         },
-        ("", "persistentvolumes", "") if question.verb == "get" => {
-            Verdict::IfVolumeIsClaimed(question.name.to_string())
+        ("", "persistentvolumeclaims", _) => get_one(question, || named("persistentvolumeclaims", question)),
+        ("", "persistentvolumes", _) => {
+            get_one(question, || Verdict::IfVolumeIsClaimed(question.name.to_string()))
         }
-        ("", "persistentvolumes", "") => denied_other_than_get(),
-        ("storage.k8s.io", "volumeattachments", "") if question.verb == "get" => {
-            Verdict::IfAttached(question.name.to_string())
+        ("storage.k8s.io", "volumeattachments", _) => {
+            get_one(question, || Verdict::IfAttached(question.name.to_string()))
         }
-        ("storage.k8s.io", "volumeattachments", "") => denied_other_than_get(),
-        ("", "serviceaccounts", "token") => match question.verb {
-            "create" => named("serviceaccounts", question),
-            _ => Verdict::Denied("can only create tokens for individual service accounts".into()),
+        ("", "serviceaccounts", "") if question.verb == "get" => named("serviceaccounts", question),
+        ("", "serviceaccounts", subresource) => match (question.verb, subresource) {
+            ("create", _) if question.name.is_empty() => denied(ONLY_TOKENS),
+            ("create", "token") => named("serviceaccounts", question),
+            ("create", _) => denied("can only create token subresource of serviceaccount"),
+            _ => denied(ONLY_TOKENS),
         },
         ("", "pods", "") => pod(node, question),
-        ("resource.k8s.io", "resourceclaims", "") => match question.verb {
-            "get" => named("resourceclaims", question),
-            _ => denied_other_than_get(),
-        },
-        ("coordination.k8s.io", "leases", "") => lease(node, question),
-        ("storage.k8s.io", "csinodes", "") => own("csinodes", node, question),
+        ("resource.k8s.io", "resourceclaims", _) => get_one(question, || named("resourceclaims", question)),
+        ("resource.k8s.io", "resourceslices", _) => slice(node, question),
+        ("coordination.k8s.io", "leases", _) => lease(node, question),
+        ("storage.k8s.io", "csinodes", _) => csi_node(node, question),
         ("", "nodes", "" | "status") => own_node(node, question),
         _ => Verdict::ByRole,
     }
 }
 
-fn named(resource: &'static str, question: &Question<'_>) -> Verdict {
-    if question.name.is_empty() {
-        return Verdict::Denied("No Object name found".into());
+const ONLY_TOKENS: &str = "can only create tokens for individual service accounts";
+
+fn read_one(resource: &'static str, question: &Question<'_>) -> Verdict {
+    match question.verb {
+        "get" | "list" | "watch" if question.subresource.is_empty() => named(resource, question),
+        "get" | "list" | "watch" => Verdict::Denied("cannot read subresource".into()),
+        _ => Verdict::Denied("can only read resources of this type".into()),
     }
+}
+
+fn get_one(question: &Question<'_>, verdict: impl Fn() -> Verdict) -> Verdict {
+    match question.verb {
+        "get" if !question.subresource.is_empty() => Verdict::Denied("cannot get subresource".into()),
+        "get" if question.name.is_empty() => Verdict::Denied("No Object name found".into()),
+        "get" => verdict(),
+        _ => Verdict::Denied("can only get individual resources of this type".into()),
+    }
+}
+
+fn named(resource: &'static str, question: &Question<'_>) -> Verdict {
     if question.namespace.is_empty() {
         return Verdict::Denied("can only read namespaced object of this type".into());
+    }
+    if question.name.is_empty() {
+        return Verdict::Denied("No Object name found".into());
     }
     let (namespace, name) = (question.namespace.to_string(), question.name.to_string());
     Verdict::IfReferenced(Reference { resource, namespace, name })
@@ -115,16 +129,35 @@ fn pod(node: &str, question: &Question<'_>) -> Verdict {
     }
 }
 
+/// What a node offers to claims; what it may create is admission's to say.
+fn slice(node: &str, question: &Question<'_>) -> Verdict {
+    let denied = |why: &str| Verdict::Denied(why.into());
+    if !question.subresource.is_empty() {
+        return denied("cannot access resourceslices subresources");
+    }
+    match question.verb {
+        "create" => Verdict::Allowed,
+        "get" | "update" | "patch" | "delete" if question.name.is_empty() => denied("No Object name found"),
+        "get" | "update" | "patch" | "delete" => Verdict::IfOffered(question.name.to_string()),
+        "list" | "watch" | "deletecollection" if requires(question.fields, "spec.nodeName", node) => {
+            Verdict::Allowed
+        }
+        "list" | "watch" | "deletecollection" => {
+            denied("can only list/watch/deletecollection resourceslices with nodeName field selector")
+        }
+        _ => denied(
+            "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, \
+             deletecollection",
+        ),
+    }
+}
+
 /// Whether a field selector asks for exactly this value.
 fn requires(selector: &str, field: &str, value: &str) -> bool {
     selector.split(',').any(|term| {
         let wanted = term.strip_prefix(field).and_then(|rest| rest.strip_prefix('='));
         wanted.is_some_and(|wanted| wanted.strip_prefix('=').unwrap_or(wanted) == value)
     })
-}
-
-fn denied_other_than_get() -> Verdict {
-    Verdict::Denied("can only get individual resources of this type".into())
 }
 
 fn lease(node: &str, question: &Question<'_>) -> Verdict {
@@ -136,17 +169,25 @@ fn lease(node: &str, question: &Question<'_>) -> Verdict {
         return Verdict::Denied("can only access leases in the \"kube-node-lease\" system namespace".into());
     }
     // The name of a lease that is being created may stand in the body alone; admission checks it.
-    if question.name == node || question.verb == "create" && question.name.is_empty() {
+    if question.name == node || question.verb == "create" {
         return Verdict::Allowed;
     }
     Verdict::Denied("can only access node lease with the same name as the requesting node".into())
 }
 
-fn own(what: &str, node: &str, question: &Question<'_>) -> Verdict {
+fn csi_node(node: &str, question: &Question<'_>) -> Verdict {
+    let denied = |why: &str| Verdict::Denied(why.into());
     match question.verb {
-        "create" if question.name.is_empty() => Verdict::Allowed,
-        "get" | "create" | "update" | "patch" | "delete" if question.name == node => Verdict::Allowed,
-        _ => Verdict::Denied(format!("can only access {what} with the same name as the requesting node")),
+        "get" | "create" | "update" | "patch" | "delete" if !question.subresource.is_empty() => {
+            denied("cannot authorize CSINode subresources")
+        }
+        // The name may stand in the body alone; admission checks it.
+        "create" => Verdict::Allowed,
+        "get" | "update" | "patch" | "delete" if question.name == node => Verdict::Allowed,
+        "get" | "update" | "patch" | "delete" => {
+            denied("can only access CSINode with the same name as the requesting node")
+        }
+        _ => denied("can only get, create, update, patch, or delete a CSINode"),
     }
 }
 
@@ -162,6 +203,12 @@ fn own_node(node: &str, question: &Question<'_>) -> Verdict {
         "update" | "patch" => Verdict::Denied(format!("node '{node}' cannot write any other Node object")),
         _ => Verdict::ByRole,
     }
+}
+
+/// What a pod lets its kubelet read. Mirror pods, which kubelets make themselves, open nothing but themselves.
+pub fn opened_by(pod: &Object) -> Vec<Reference> {
+    let is_mirror = pod.annotation(MIRROR).is_some();
+    references_of(pod).into_iter().filter(|reference| !is_mirror || reference.resource == "pods").collect()
 }
 
 /// Everything that a pod refers to and its kubelet must read.
@@ -261,21 +308,86 @@ mod tests {
         Question { is_resource: true, verb, group, resource, namespace, name, ..Question::default() }
     }
 
+    /// Verb, group, resource with its subresource, namespace, name, and the beginning of the answer.
     #[test]
-    fn a_kubelet_writes_its_own_node_only() {
-        assert_eq!(decide("n1", &ask("patch", "", "nodes", "", "n1")), Verdict::Allowed);
-        assert!(matches!(decide("n1", &ask("patch", "", "nodes", "", "n2")), Verdict::Denied(_)));
-        assert!(matches!(decide("n1", &ask("list", "", "nodes", "", "")), Verdict::Denied(_)));
-        assert_eq!(decide("n1", &ask("list", "", "services", "", "")), Verdict::ByRole);
+    fn a_kubelet_gets_no_further_than_its_own() {
+        let (coordination, storage, resource) = ("coordination.k8s.io", "storage.k8s.io", "resource.k8s.io");
+        let leases = "kube-node-lease";
+        let get_only = "Denied(\"can only get individual resources of this type";
+        let read_only = "Denied(\"can only read resources of this type";
+        let other_lease = "Denied(\"can only access node lease with the same name";
+        let other_csi_node = "Denied(\"can only access CSINode with the same name";
+        let table = [
+            ("get", "", "secrets", "a", "s", "IfReferenced"),
+            ("list", "", "secrets", "a", "s", "IfReferenced"),
+            ("list", "", "secrets", "a", "", "Denied(\"No Object name found"),
+            ("watch", "", "configmaps", "", "s", "Denied(\"can only read namespaced object"),
+            ("get", "", "secrets/x", "a", "s", "Denied(\"cannot read subresource"),
+            ("update", "", "secrets", "a", "s", read_only),
+            ("delete", "", "configmaps", "a", "s", read_only),
+            ("get", "", "persistentvolumeclaims", "a", "c", "IfReferenced"),
+            ("get", "", "persistentvolumeclaims/x", "a", "c", "Denied(\"cannot get subresource"),
+            ("list", "", "persistentvolumeclaims", "a", "", get_only),
+            ("patch", "", "persistentvolumeclaims/status", "a", "c", "IfReferenced"),
+            ("delete", "", "persistentvolumeclaims/status", "a", "c", "Denied(\"can only get/update/patch"),
+            ("get", "", "persistentvolumes", "", "v", "IfVolumeIsClaimed"),
+            ("get", "", "persistentvolumes", "", "", "Denied(\"No Object name found"),
+            ("watch", "", "persistentvolumes", "", "v", get_only),
+            ("get", storage, "volumeattachments", "", "v", "IfAttached"),
+            ("list", storage, "volumeattachments", "", "", get_only),
+            ("get", "", "serviceaccounts", "a", "web", "IfReferenced"),
+            ("create", "", "serviceaccounts/token", "a", "web", "IfReferenced"),
+            ("create", "", "serviceaccounts", "a", "", "Denied(\"can only create tokens for individual"),
+            ("create", "", "serviceaccounts", "a", "web", "Denied(\"can only create token subresource"),
+            ("list", "", "serviceaccounts", "a", "", "Denied(\"can only create tokens for individual"),
+            ("get", resource, "resourceclaims", "a", "c", "IfReferenced"),
+            ("update", resource, "resourceclaims", "a", "c", get_only),
+            ("create", resource, "resourceslices", "", "", "Allowed"),
+            ("delete", resource, "resourceslices", "", "s", "IfOffered"),
+            ("list", resource, "resourceslices", "", "", "Denied(\"can only list/watch/deletecollection"),
+            ("update", resource, "resourceslices/status", "", "s", "Denied(\"cannot access resourceslices"),
+            ("update", coordination, "leases", leases, "n1", "Allowed"),
+            ("create", coordination, "leases", leases, "", "Allowed"),
+            ("update", coordination, "leases", leases, "n2", other_lease),
+            ("get", coordination, "leases", "a", "n1", "Denied(\"can only access leases in the"),
+            ("list", coordination, "leases", leases, "", "Denied(\"can only get, create, update, patch, or"),
+            ("get", storage, "csinodes", "", "n1", "Allowed"),
+            ("create", storage, "csinodes", "", "", "Allowed"),
+            ("delete", storage, "csinodes", "", "n2", other_csi_node),
+            ("list", storage, "csinodes", "", "", "Denied(\"can only get, create, update, patch, or"),
+            ("patch", "", "nodes", "", "n1", "Allowed"),
+            ("patch", "", "nodes/status", "", "n1", "Allowed"),
+            ("patch", "", "nodes", "", "n2", "Denied"),
+            ("list", "", "nodes", "", "", "Denied(\"node 'n1' cannot read '', only its own Node object"),
+            ("delete", "", "nodes", "", "n1", "ByRole"),
+            ("get", "", "pods", "a", "web", "IfReferenced"),
+            ("create", "", "pods", "a", "", "ByRole"),
+            ("list", "", "services", "", "", "ByRole"),
+        ];
+        for (verb, group, resource, namespace, name, expected) in table {
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            let question = Question { subresource, ..ask(verb, group, resource, namespace, name) };
+            let verdict = format!("{:?}", decide("n1", &question));
+            assert!(verdict.starts_with(expected), "{verb} {resource}/{subresource} {name}: {verdict}");
+        }
     }
 
     #[test]
-    fn a_kubelet_renews_its_own_lease_only() {
-        let lease =
-            |verb, name| decide("n1", &ask(verb, "coordination.k8s.io", "leases", "kube-node-lease", name));
-        assert_eq!(lease("update", "n1"), Verdict::Allowed);
-        assert_eq!(lease("create", ""), Verdict::Allowed);
-        assert!(matches!(lease("update", "n2"), Verdict::Denied(_)));
+    fn a_kubelet_finds_the_slices_of_its_node() {
+        let ask = ask("deletecollection", "resource.k8s.io", "resourceslices", "", "");
+        assert_eq!(decide("n1", &Question { fields: "spec.nodeName=n1", ..ask }), Verdict::Allowed);
+        assert!(matches!(decide("n1", &Question { fields: "spec.nodeName=n2", ..ask }), Verdict::Denied(_)));
+    }
+
+    #[test]
+    fn a_mirror_pod_opens_nothing() {
+        let pod = |annotations: Value| {
+            let spec = json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]});
+            let metadata = json!({"name": "web", "namespace": "a", "annotations": annotations});
+            opened_by(&Object::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
+        };
+        assert_eq!(pod(json!({})).iter().map(|one| one.resource).collect::<Vec<_>>(), ["pods", "secrets"]);
+        assert_eq!(pod(json!({MIRROR: "x"})).iter().map(|one| one.resource).collect::<Vec<_>>(), ["pods"]);
     }
 
     #[test]

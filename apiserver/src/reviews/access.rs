@@ -14,10 +14,17 @@ const GROUP: &str = "authorization.k8s.io";
 pub(super) fn validate(review: &Object, is_self: bool, local: Option<&str>) -> Result<(), Status> {
     let spec = |field: &str| review.at(&["spec", field]).is_some_and(|value| !value.is_null());
     let mut errors = Vec::new();
-    if spec("resourceAttributes") == spec("nonResourceAttributes") {
-        let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        let value = review.at(&["spec", "resourceAttributes"]).cloned().unwrap_or(Value::Null);
-        errors.push(FieldError::invalid("spec.resourceAttributes", &value, text));
+    match (spec("resourceAttributes"), spec("nonResourceAttributes")) {
+        (true, true) => {
+            let text = "cannot be specified in combination with resourceAttributes";
+            let value = review.at(&["spec", "nonResourceAttributes"]).unwrap_or(&Value::Null);
+            errors.push(FieldError::invalid("spec.nonResourceAttributes", value, text));
+        }
+        (false, false) => {
+            let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            errors.push(FieldError::invalid("spec.resourceAttributes", &Value::Null, text));
+        }
+        _ => {}
     }
     let has_subject =
         !review.text(&["spec", "user"]).is_empty() || !review.list(&["spec", "groups"]).is_empty();
@@ -25,24 +32,43 @@ pub(super) fn validate(review: &Object, is_self: bool, local: Option<&str>) -> R
         let text = "at least one of user or group must be specified";
         errors.push(FieldError::invalid("spec.user", &json!(""), text));
     }
-    if local.is_some() && spec("nonResourceAttributes") {
-        let text = "disallowed on this kind of request";
-        errors.push(FieldError::invalid("spec.nonResourceAttributes", &Value::Null, text));
-    }
-    if let Some(namespace) =
-        local.filter(|own| review.text(&["spec", "resourceAttributes", "namespace"]) != *own)
-    {
-        let text = format!("namespace must match required value: {namespace:?}");
-        let value = json!(review.text(&["spec", "resourceAttributes", "namespace"]));
-        errors.push(FieldError::invalid("spec.resourceAttributes.namespace", &value, text));
-    }
     for kind in ["fieldSelector", "labelSelector"] {
         errors.extend(selector_fault(review, kind));
+    }
+    if let Some(fault) = metadata_fault(review, local.is_some()) {
+        errors.push(fault);
+    }
+    if local.is_some_and(|own| review.text(&["spec", "resourceAttributes", "namespace"]) != own)
+        && spec("resourceAttributes")
+    {
+        let value = json!(review.text(&["spec", "resourceAttributes", "namespace"]));
+        let text = "must match metadata.namespace";
+        errors.push(FieldError::invalid("spec.resourceAttributes.namespace", &value, text));
+    }
+    if local.is_some() && spec("nonResourceAttributes") {
+        let text = "disallowed on this kind of request";
+        let value = review.at(&["spec", "nonResourceAttributes"]).unwrap_or(&Value::Null);
+        errors.push(FieldError::invalid("spec.nonResourceAttributes", value, text));
     }
     match errors.as_slice() {
         [] => Ok(()),
         errors => Err(Status::invalid(GROUP, review.kind(), "", errors)),
     }
+}
+
+/// Nothing is stored, so there is nothing to name; the namespace that is asked about goes without saying.
+fn metadata_fault(review: &Object, is_local: bool) -> Option<FieldError> {
+    let metadata = review.at(&["metadata"]).and_then(Value::as_object)?;
+    let is_set = |(key, value): (&String, &Value)| match key.as_str() {
+        "creationTimestamp" | "managedFields" => false,
+        "namespace" if is_local => false,
+        _ => !value.is_null() && value != "",
+    };
+    let text = if is_local { "must be empty except for namespace" } else { "must be empty" };
+    metadata
+        .iter()
+        .any(is_set)
+        .then(|| FieldError::invalid("metadata", &Value::Object(metadata.clone()), text))
 }
 
 /// A selector says something, and says it one way.
@@ -153,7 +179,16 @@ mod tests {
         assert!(validate(&review(both), false, None).is_err());
         let local = json!({"user": "ann", "resourceAttributes": resource});
         assert!(validate(&review(local.clone()), false, Some("b")).is_err());
-        assert_eq!(validate(&review(local), false, Some("a")), Ok(()));
+        assert_eq!(validate(&review(local.clone()), false, Some("a")), Ok(()));
+        let mut named = review(local);
+        named.set(&["metadata", "name"], "x");
+        assert!(validate(&named, false, None).unwrap_err().message.contains("metadata: Invalid value"));
+        let nothing = validate(&review(json!({})), true, None).unwrap_err().message;
+        assert_eq!(
+            nothing,
+            "SubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: null: exactly one \
+             of nonResourceAttributes or resourceAttributes must be specified"
+        );
     }
 
     #[test]

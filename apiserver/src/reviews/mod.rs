@@ -1,6 +1,7 @@
 //! Questions that are answered and not stored: who am I, who is that token, may they, what may I, give me a token.
 
 mod access;
+mod node_token;
 
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ impl Answer for Answers {
         let now = Timestamp::now();
         Some(match (info.group.as_str(), info.resource.as_str(), info.subresource.as_str()) {
             ("", "serviceaccounts", "token") => {
-                if let Err(status) = node_may_have_token(registry, user, info, object).await {
+                if let Err(status) = node_token::check(registry, &self.authorizer, user, info, object).await {
                     return Some(Err(status));
                 }
                 let account = (info.namespace.as_str(), info.name.as_str());
@@ -123,7 +124,7 @@ impl Answers {
             Some((user, audiences)) => {
                 json!({"authenticated": true, "user": user.to_info(), "audiences": audiences})
             }
-            None => json!({"user": {}, "error": "[invalid bearer token]"}),
+            None => json!({"user": {}, "error": "invalid bearer token"}),
         };
         Ok(with_status(review, status))
     }
@@ -155,30 +156,6 @@ impl Answers {
         let policy = self.authorizer.policy().await?;
         let rules: Vec<_> = policy.rules_of(user, namespace).collect();
         Ok(with_status(review, access::rules_status(&rules, node_of(user).is_some())))
-    }
-}
-
-/// A kubelet gets tokens that are bound to a pod on its node, no others.
-async fn node_may_have_token(
-    registry: &Registry,
-    user: &User,
-    info: &RequestInfo,
-    request: &Object,
-) -> Result<(), Status> {
-    let Some(node) = node_of(user) else { return Ok(()) };
-    let refused = |why: &str| Err(Status::forbidden("", "serviceaccounts", &info.name, why));
-    let reference = |field: &str| request.text(&["spec", "boundObjectRef", field]);
-    if reference("kind") != "Pod" || reference("apiVersion") != "v1" || reference("name").is_empty() {
-        return refused("node requested token not bound to a pod");
-    }
-    if reference("uid").is_empty() {
-        return refused("node requested token with a pod binding without a uid");
-    }
-    let pods = api::kinds::find("", "v1", "pods").expect("a core kind");
-    let pod = registry.get(pods, &info.namespace, reference("name")).await?;
-    match pod.text(&["spec", "nodeName"]) == node {
-        true => Ok(()),
-        false => refused("node requested token bound to a pod scheduled on a different node"),
     }
 }
 
