@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -140,8 +140,13 @@ impl Target {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(error("make the folder of"))?;
         }
-        let file = open(path).map_err(error("open"))?;
-        let size = file.metadata().map_err(error("look at"))?.len();
+        let mut file = open(path).map_err(error("open"))?;
+        let mut size = file.metadata().map_err(error("look at"))?.len();
+        if size > 0 && !ends_with_a_line(path, size).map_err(error("look at"))? {
+            // Whoever wrote last was cut off: that costs one event and not the next one, too.
+            file.write_all(b"\n").map_err(error("write"))?;
+            size += 1;
+        }
         Ok(Target::File { path: path.into(), file, size, limits })
     }
 
@@ -172,7 +177,13 @@ impl Target {
                 }
             }
         }
-        file.write_all(line).map_err(|source| LogError { what: "write", path: path.clone(), source })?;
+        if let Err(source) = file.write_all(line) {
+            // Half a line would spoil the next one.
+            if let Err(error) = file.set_len(*size) {
+                tracing::warn!(%error, path = %path.display(), "half an audit event cannot be taken back");
+            }
+            return Err(LogError { what: "write", path: path.clone(), source });
+        }
         *size += length;
         Ok(())
     }
@@ -182,9 +193,20 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
+fn ends_with_a_line(path: &Path, size: u64) -> io::Result<bool> {
+    let mut last = [0];
+    File::open(path)?.read_exact_at(&mut last, size - 1)?;
+    Ok(last == *b"\n")
+}
+
 /// Makes the file a backup and begins a new one.
 fn put_aside(path: &Path, now: Timestamp) -> io::Result<File> {
-    match std::fs::rename(path, path.with_file_name(backup_name(path, now))) {
+    // Two within a millisecond must not have one name.
+    let mut time = now;
+    while path.with_file_name(backup_name(path, time)).exists() {
+        time += SignedDuration::from_millis(1);
+    }
+    match std::fs::rename(path, path.with_file_name(backup_name(path, time))) {
         // Somebody else has put it aside already.
         Err(error) if error.kind() == io::ErrorKind::NotFound => open(path),
         Err(error) => Err(error),
@@ -299,6 +321,35 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         target.write(&line).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), line.len() as u64);
+    }
+
+    #[test]
+    fn files_that_are_put_aside_at_once_do_not_replace_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let now: Timestamp = "2026-01-10T00:00:00Z".parse().unwrap();
+        for text in ["one", "two", "three"] {
+            std::fs::write(&path, text).unwrap();
+            put_aside(&path, now).unwrap();
+        }
+        let mut texts: Vec<String> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+            .collect();
+        texts.sort();
+        assert_eq!(texts, ["", "one", "three", "two"]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_spoils_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        std::fs::write(&path, "{\"whole\": 1}\n{\"cut of").unwrap();
+        let mut target = Target::open(&path, Limits::default()).unwrap();
+        target.write(b"{\"next\": 1}\n").unwrap();
+        drop(Target::open(&path, Limits::default()).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"whole\": 1}\n{\"cut of\n{\"next\": 1}\n");
     }
 
     #[tokio::test]

@@ -142,7 +142,10 @@ fn opened(providers: &Providers, stored: KeyValue) -> Result<KeyValue, ReadError
 
 fn unreadable(key: &str, error: CipherError) -> ReadError {
     tracing::error!(key, %error, "a stored object cannot be decrypted");
-    ReadError::Unavailable { what: format!("{key}: unable to transform it"), source: Box::new(error) }
+    ReadError::Unavailable {
+        what: format!("unable to transform key {key:?}: {error}"),
+        source: Box::new(error),
+    }
 }
 
 #[cfg(test)]
@@ -205,8 +208,20 @@ mod tests {
         assert_eq!(both.get(KEY, None).await.unwrap().unwrap().value, "hidden");
         assert!(both.is_outdated(KEY).await.unwrap());
         let without = open(format!("[{}]", new_key()));
-        assert!(without.get(KEY, None).await.is_err(), "the key that wrote it is gone");
-        assert!(plain.get(KEY, None).await.is_err(), "ciphertext must not pass for an object");
+        let told = |found: Result<_, ReadError>| found.map(|_: Option<KeyValue>| ()).unwrap_err().to_string();
+        let gone = told(without.get(KEY, None).await);
+        let unable = "unable to transform key \"/registry/secrets/default/s\"";
+        assert!(gone.ends_with(&format!("{unable}: no matching prefix found")), "{gone}");
+        let bare = told(plain.get(KEY, None).await);
+        let why = "identity transformer tried to read encrypted data";
+        assert!(
+            bare.ends_with(&format!("{unable}: {why}")),
+            "ciphertext must not pass for an object: {bare}"
+        );
+        // On the way back to plain text.
+        let back = open(format!("[{{identity: {{}}}}, {}]", old_key()));
+        assert_eq!(back.get(KEY, None).await.unwrap().unwrap().value, "hidden");
+        assert!(back.is_outdated(KEY).await.unwrap());
     }
 
     #[tokio::test]
