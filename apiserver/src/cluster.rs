@@ -34,6 +34,8 @@ pub struct ClusterConfig {
     pub front_proxies: Option<FrontProxies>,
     /// Tokens that were handed out by hand (`--token-auth-file`).
     pub token_file: Option<PathBuf>,
+    /// Whether requests without credentials are `system:anonymous`'s (`--anonymous-auth`), or refused.
+    pub has_anonymous: bool,
 }
 
 /// Why there are no hooks.
@@ -59,6 +61,7 @@ pub fn hooks(
         clients: ClientAuthority::from_pem(pki.ca_certificate())?,
         front_proxies: config.front_proxies.clone(),
         tokens: config.token_file.as_deref().map(TokenFile::read).transpose()?.unwrap_or_default(),
+        has_anonymous: config.has_anonymous,
     };
     let authenticator = Authenticator::new(registry.clone(), key.clone(), config.tokens.clone(), trust);
     let kubelets = Kubelets::new(pki.kubelet_client_config()?);

@@ -144,6 +144,7 @@ impl Cluster {
             server_url: settings.server_url(),
             front_proxies: Some(front_proxies.clone()),
             token_file: settings.token_file.clone(),
+            has_anonymous: settings.has_anonymous,
         };
         let (hooks, key_routes) = cluster::hooks(&registry, &pki, &config)?;
         let (flight, health) = (FlightRecorder::new(), Health::default());
@@ -170,6 +171,7 @@ impl Cluster {
             advertise: settings.node_ip.into(),
             port: settings.secure_port,
             client_ca: pki.ca_certificate().to_string(),
+            server_ca: pki.ca_certificate().to_string(),
             front_proxy_ca: pki.front_proxy_ca_certificate().to_string(),
         };
         bootstrap::run(&registry, &first_objects)

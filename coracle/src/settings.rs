@@ -117,6 +117,7 @@ pub(crate) struct Settings {
     pub(crate) requests_in_flight: [u16; 2],
     pub(crate) encryption_config: Option<PathBuf>,
     pub(crate) token_file: Option<PathBuf>,
+    pub(crate) has_anonymous: bool,
     /// Proxies that name users, where they are not the cluster's own.
     pub(crate) request_headers: Option<RequestHeaders>,
     pub(crate) log: String,
@@ -234,6 +235,7 @@ impl Settings {
             requests_in_flight: [args.max_requests_inflight, args.max_mutating_requests_inflight],
             encryption_config: absolute(&args.encryption_provider_config)?,
             token_file: absolute(&args.token_auth_file)?,
+            has_anonymous: args.anonymous_auth,
             request_headers: RequestHeaders::new(args)?,
             log: args.log.clone(),
             log_json: args.log_json,
@@ -261,6 +263,7 @@ impl Settings {
         add("cluster-cidr", self.cluster_cidr.to_string());
         add("cluster-dns", self.cluster_dns.to_string());
         add("cluster-domain", self.cluster_domain.clone());
+        add("anonymous-auth", self.has_anonymous.to_string());
         add("log", self.log.clone());
         add("max-requests-inflight", self.requests_in_flight[0].to_string());
         add("max-mutating-requests-inflight", self.requests_in_flight[1].to_string());

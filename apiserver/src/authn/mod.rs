@@ -3,7 +3,8 @@
 //!
 //! The first that knows the client decides, in upstream's order. Service accounts' tokens are verified with the
 //! cluster's own key and are good only while what they are bound to (service account, pod, secret, node)
-//! still exists. Without credentials only health, version and key discovery can be reached.
+//! still exists. Whoever shows no credentials is `system:anonymous`, who may do what RBAC lets them, which
+//! is to ask for health and version unless somebody binds more; or they are refused, as `--anonymous-auth` says.
 
 mod bootstrap_token;
 mod certificate;
@@ -37,10 +38,6 @@ use legacy_token::LegacyClaims;
 use token::{Binding, Claims};
 use token_file::TokenFile;
 
-/// Paths that answer without credentials.
-const PUBLIC: &[&str] =
-    &["/healthz", "/livez", "/readyz", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks"];
-
 /// What a token begins with that is offered as a protocol of a WebSocket.
 const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
@@ -72,6 +69,8 @@ pub struct Trust {
     pub front_proxies: Option<FrontProxies>,
     /// Tokens that were handed out by hand.
     pub tokens: TokenFile,
+    /// Whether those who show nothing are somebody (`--anonymous-auth`).
+    pub has_anonymous: bool,
 }
 
 /// Authenticates what comes over the network.
@@ -201,7 +200,7 @@ impl Authenticate for Arc<Authenticator> {
             }
             // Whoever shows a bad certificate is not nobody.
             None if peer.is_some() => Err(Status::unauthorized()),
-            None if is_public(parts.uri.path()) => Ok(anonymous()),
+            None if self.trust.has_anonymous => Ok(anonymous()),
             None => Err(Status::unauthorized()),
         }
     }
@@ -218,12 +217,6 @@ impl Authenticate for Arc<Authenticator> {
 /// Whoever shows nothing.
 pub fn anonymous() -> User {
     User::new("system:anonymous", &["system:unauthenticated"])
-}
-
-fn is_public(path: &str) -> bool {
-    let covers =
-        |public: &str| path.strip_prefix(public).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    PUBLIC.iter().any(|public| covers(public))
 }
 
 /// The token in `Authorization: Bearer`.
@@ -268,16 +261,6 @@ fn kind_of(resource: &str) -> &'static Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn public_paths_are_few() {
-        for path in ["/healthz", "/readyz/ping", "/version", "/openid/v1/jwks"] {
-            assert!(is_public(path), "{path}");
-        }
-        for path in ["/", "/api", "/metrics", "/healthzz", "/openapi/v2"] {
-            assert!(!is_public(path), "{path}");
-        }
-    }
 
     #[test]
     fn a_browser_offers_its_token_as_a_protocol() {

@@ -94,6 +94,7 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
             allow(READ, "resource.k8s.io", "resourceclaims"),
             allow(READ, "resource.k8s.io", "resourceslices"),
             allow(READ, "resource.k8s.io", "deviceclasses"),
+            allow(READ, "resource.k8s.io", "devicetaintrules"),
             EVENTS,
         ],
     ),
@@ -222,6 +223,7 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
             allow("get", "core", "services"),
         ],
     ),
+    ("podcertificaterequestcleaner", &[allow(READ_DELETE, "certificates.k8s.io", "podcertificaterequests")]),
     (
         "pod-garbage-collector",
         &[
@@ -277,6 +279,21 @@ pub(super) const CONTROLLERS: &[(&str, &[Grant])] = &[
     (
         "resourcequota-controller",
         &[allow("list watch", "*", "*"), allow("update", "core", "resourcequotas/status"), EVENTS],
+    ),
+    (
+        "kube-apiserver-serving-clustertrustbundle-publisher",
+        &[
+            allow_named("attest", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-serving"),
+            allow("create delete list update watch", "certificates.k8s.io", "clustertrustbundles"),
+            EVENTS,
+        ],
+    ),
+    (
+        "storage-version-migrator-controller",
+        &[
+            allow("create list patch watch", "*", "*"),
+            allow("update", "storagemigration.k8s.io", "storageversionmigrations/status"),
+        ],
     ),
     ("root-ca-cert-publisher", &[allow("create update", "core", "configmaps"), EVENTS]),
     (

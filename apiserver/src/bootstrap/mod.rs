@@ -32,6 +32,8 @@ pub struct Config {
     pub port: u16,
     /// The CA of client certificates, PEM.
     pub client_ca: String,
+    /// The CA of this server's own certificate, PEM.
+    pub server_ca: String,
     /// The CA of front proxies, PEM.
     pub front_proxy_ca: String,
 }

@@ -1,15 +1,17 @@
 //! Every object that a cluster starts with.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use api::{Kind, Object, kinds};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::{
     Config,
     controllers::CONTROLLERS,
     roles::{
-        AGGREGATED, CLUSTER_BINDINGS, CLUSTER_ROLES, Grant, NAMESPACED_BINDINGS, NAMESPACED_ROLES, Subject,
+        AGGREGATED, AGGREGATED_METRICS, CLUSTER_BINDINGS, CLUSTER_ROLES, Grant, NAMESPACED_BINDINGS,
+        NAMESPACED_ROLES, Role, Subject,
     },
 };
 use crate::{authz::Rule, fairness};
@@ -38,6 +40,8 @@ pub(super) enum Keep {
     Binding,
     /// These fields are set, the rest stays.
     Fields(&'static [&'static str]),
+    /// These entries of `data` are set, others stay.
+    Data,
     /// The spec is set unless an annotation says otherwise, which counts only where the object may differ.
     Fairness { is_mandatory: bool },
 }
@@ -50,12 +54,11 @@ pub(super) fn all(config: &Config) -> Vec<Desired> {
     all.extend(CLUSTER_BINDINGS.iter().map(|(role, subjects)| cluster_binding(role, subjects)));
     all.extend(CONTROLLERS.iter().map(|(name, _)| controller_binding(name)));
     for (namespace, role) in NAMESPACED_ROLES {
-        let object =
-            json!({"metadata": bootstrapped(role.name, namespace, None), "rules": rules(role.rules)});
+        let object = json!({"metadata": bootstrapped(role.name, namespace, &[]), "rules": rules(role.rules)});
         all.push(desired(RBAC, "roles", object, Keep::Role));
     }
     for (namespace, name, role, subjects) in NAMESPACED_BINDINGS {
-        let metadata = bootstrapped(name, namespace, None);
+        let metadata = bootstrapped(name, namespace, &[]);
         all.push(desired(RBAC, "rolebindings", binding(metadata, "Role", role, subjects), Keep::Binding));
     }
     all.extend(priority_classes());
@@ -65,6 +68,7 @@ pub(super) fn all(config: &Config) -> Vec<Desired> {
     }));
     all.extend(kubernetes_service(config));
     all.push(authentication_config(config));
+    all.push(cluster_info(config));
     all.push(service_range(config));
     let local = crate::aggregation::local_rows().into_iter();
     all.extend(local.map(|row| Desired {
@@ -99,13 +103,11 @@ fn namespace(name: &str) -> Desired {
 }
 
 fn cluster_roles() -> Vec<Desired> {
-    let plain = CLUSTER_ROLES.iter().map(|role| {
-        let label = role.name.strip_prefix("system:").filter(|name| name.starts_with("aggregate-to-"));
-        let label = label.map(|name| format!("{RBAC}/{name}"));
-        json!({"metadata": bootstrapped(role.name, "", label.as_deref()), "rules": rules(role.rules)})
-    });
+    let plain = CLUSTER_ROLES
+        .iter()
+        .map(|role| json!({"metadata": bootstrapped(role.name, "", &gathered_by(role)), "rules": rules(role.rules)}));
     let controllers = CONTROLLERS.iter().map(|(name, grants)| {
-        json!({"metadata": bootstrapped(&format!("system:controller:{name}"), "", None), "rules": rules(grants)})
+        json!({"metadata": bootstrapped(&format!("system:controller:{name}"), "", &[]), "rules": rules(grants)})
     });
     let mut roles: Vec<Arc<Object>> =
         plain.chain(controllers).filter_map(Object::from_value).map(Arc::new).collect();
@@ -113,7 +115,7 @@ fn cluster_roles() -> Vec<Desired> {
     for (name, gathered, label) in AGGREGATED.iter().rev() {
         let selector = json!({"matchLabels": {*gathered: "true"}});
         let object = json!({
-            "metadata": bootstrapped(name, "", *label),
+            "metadata": bootstrapped(name, "", label.as_slice()),
             "aggregationRule": {"clusterRoleSelectors": [selector]},
         });
         let mut role = Object::from_value(object).unwrap_or_default();
@@ -129,7 +131,7 @@ fn cluster_roles() -> Vec<Desired> {
 }
 
 fn cluster_binding(role: &str, subjects: &[Subject]) -> Desired {
-    let object = binding(bootstrapped(role, "", None), "ClusterRole", role, subjects);
+    let object = binding(bootstrapped(role, "", &[]), "ClusterRole", role, subjects);
     desired(RBAC, "clusterrolebindings", object, Keep::Binding)
 }
 
@@ -155,7 +157,14 @@ fn binding(metadata: Value, role_kind: &str, role: &str, subjects: &[Subject]) -
     object
 }
 
-fn bootstrapped(name: &str, namespace: &str, label: Option<&str>) -> Value {
+/// The labels by which roles that gather others find this one.
+fn gathered_by(role: &Role) -> Vec<&'static str> {
+    let all = AGGREGATED.iter().map(|(_, label, _)| *label);
+    let own = role.name.strip_prefix("system:").unwrap_or_default();
+    all.filter(|label| role.name == AGGREGATED_METRICS || label.ends_with(&format!("/{own}"))).collect()
+}
+
+fn bootstrapped(name: &str, namespace: &str, labels: &[&str]) -> Value {
     let mut metadata = json!({
         "name": name,
         "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
@@ -164,8 +173,8 @@ fn bootstrapped(name: &str, namespace: &str, label: Option<&str>) -> Value {
     if !namespace.is_empty() {
         metadata["namespace"] = namespace.into();
     }
-    if let Some(label) = label {
-        metadata["labels"][label] = "true".into();
+    for label in labels {
+        metadata["labels"][*label] = "true".into();
     }
     metadata
 }
@@ -256,6 +265,21 @@ fn authentication_config(config: &Config) -> Desired {
     desired("", "configmaps", object, Keep::Fields(&["data"]))
 }
 
+/// What whoever joins reads first, without credentials. Signatures of bootstrap tokens are added to it.
+fn cluster_info(config: &Config) -> Desired {
+    let kubeconfig = format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://{}\n  name: \"\"\n\
+         contexts: null\ncurrent-context: \"\"\nkind: Config\nusers: null\n",
+        BASE64_STANDARD.encode(&config.server_ca),
+        SocketAddr::new(config.advertise, config.port),
+    );
+    let object = json!({
+        "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+        "data": {"kubeconfig": kubeconfig},
+    });
+    desired("", "configmaps", object, Keep::Data)
+}
+
 fn service_range(config: &Config) -> Desired {
     let object = json!({"metadata": {"name": SERVICE_RANGE}, "spec": {"cidrs": [config.service_range]}});
     desired(NETWORKING, SERVICE_RANGES, object, Keep::AsItIs)
@@ -299,6 +323,7 @@ mod tests {
             advertise: "192.0.2.7".parse().unwrap(),
             port: 6443,
             client_ca: String::new(),
+            server_ca: String::new(),
             front_proxy_ca: String::new(),
         }
     }
@@ -306,6 +331,46 @@ mod tests {
     fn find<'a>(all: &'a [Desired], plural: &str, name: &str) -> &'a Object {
         let found = all.iter().find(|one| one.kind.plural == plural && one.object.name() == name);
         &found.unwrap_or_else(|| panic!("{plural} {name}")).object
+    }
+
+    #[test]
+    fn roles_and_bindings_say_that_they_are_kept_up_to_date_and_who_gathers_them() {
+        let all = all(&config());
+        for one in all.iter().filter(|one| one.kind.group == RBAC) {
+            let name = one.object.name();
+            let labels = one.object.labels().unwrap();
+            assert_eq!(labels["kubernetes.io/bootstrapping"], "rbac-defaults", "{name}");
+            let autoupdate = one.object.annotation("rbac.authorization.kubernetes.io/autoupdate");
+            assert_eq!(autoupdate, Some("true"), "{name}");
+        }
+        let gathered = |name: &str| -> Vec<String> {
+            let labels = find(&all, "clusterroles", name).labels().unwrap().keys();
+            let prefix = "rbac.authorization.k8s.io/aggregate-to-";
+            labels.filter_map(|label| label.strip_prefix(prefix)).map(str::to_string).collect()
+        };
+        assert_eq!(gathered("system:aggregate-to-edit"), ["edit"]);
+        assert_eq!(gathered("edit"), ["admin"]);
+        assert_eq!(gathered("view"), ["edit"]);
+        assert_eq!(gathered("admin"), [""; 0]);
+        assert_eq!(gathered("system:aggregated-metrics-reader"), ["admin", "edit", "view"]);
+        assert_eq!(gathered("system:node"), [""; 0]);
+    }
+
+    #[test]
+    fn nobody_reads_where_the_cluster_is_and_little_else() {
+        let all = all(&config());
+        let info = find(&all, "configmaps", "cluster-info");
+        let kubeconfig: Value = serde_yaml::from_str(info.text(&["data", "kubeconfig"])).unwrap();
+        assert_eq!(kubeconfig["clusters"][0]["cluster"]["server"], "https://192.0.2.7:6443");
+        let is_nobodys = |object: &Object| {
+            let subjects = object.list(&["subjects"]).iter();
+            subjects
+                .map(|subject| &subject["name"])
+                .any(|name| name == "system:anonymous" || name == "system:unauthenticated")
+        };
+        let bindings: Vec<&str> =
+            all.iter().filter(|one| is_nobodys(&one.object)).map(|one| one.object.name()).collect();
+        assert_eq!(bindings, ["system:public-info-viewer", "kubeadm:bootstrap-signer-clusterinfo"]);
     }
 
     #[test]

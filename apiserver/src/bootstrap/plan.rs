@@ -45,6 +45,10 @@ pub(super) fn plan(desired: &Desired, present: Option<&Object>) -> Action {
             wanted.set(&["metadata", "annotations", AUTO_UPDATE_SPEC], "true");
             wanted.set(&["spec"], desired.object.at(&["spec"]).cloned().unwrap_or_default());
         }
+        Keep::Data => {
+            let Some(Value::Object(entries)) = desired.object.at(&["data"]) else { return Action::Nothing };
+            entries.iter().for_each(|(key, value)| wanted.set(&["data", key], value.clone()));
+        }
         Keep::Fields(fields) => {
             for field in fields {
                 if let Some(value) = desired.object.at(&[field]) {
@@ -148,6 +152,14 @@ mod tests {
         let present = Object::from_value(object("false", 5));
         assert_eq!(plan(&desired(keep(false), object("true", 9)), present.as_ref()), Action::Nothing);
         assert!(matches!(plan(&desired(keep(true), object("true", 9)), present.as_ref()), Action::Update(_)));
+    }
+
+    #[test]
+    fn others_entries_stay_beside_those_that_are_set() {
+        let desired = desired(Keep::Data, json!({"data": {"kubeconfig": "new"}}));
+        let present = Object::from_value(json!({"data": {"kubeconfig": "old", "jws-kubeconfig-a": "x"}}));
+        let Action::Update(wanted) = plan(&desired, present.as_ref()) else { panic!("an update") };
+        assert_eq!(wanted.at(&["data"]), Some(&json!({"kubeconfig": "new", "jws-kubeconfig-a": "x"})));
     }
 
     #[test]

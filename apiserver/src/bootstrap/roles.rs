@@ -60,6 +60,9 @@ pub(super) const AGGREGATED: &[(&str, &str, Option<&str>)] = &[
     ),
 ];
 
+/// Gathered by all three of them.
+pub(super) const AGGREGATED_METRICS: &str = "system:aggregated-metrics-reader";
+
 /// Roles for people and for components; see `controllers` for the controllers' own.
 pub(super) const CLUSTER_ROLES: &[Role] = &[
     Role { name: "cluster-admin", rules: &[allow("*", "*", "*"), allow_paths("*", "*")] },
@@ -132,15 +135,13 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
             ),
             allow(WRITE, "policy", "poddisruptionbudgets"),
             allow(WRITE, NETWORKING, "ingresses networkpolicies"),
-            allow(WRITE, COORDINATION, "leases"),
+            allow("create delete deletecollection get list patch update watch", COORDINATION, "leases"),
             allow(WRITE, RESOURCE, "resourceclaims resourceclaimtemplates"),
         ],
     },
     Role {
         name: "system:aggregate-to-view",
         rules: &[
-            // What metrics-server's own role adds where that is installed.
-            allow(READ, "metrics.k8s.io", "nodes pods"),
             allow(
                 READ,
                 "core",
@@ -172,10 +173,11 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
             ),
             allow(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
             allow(READ, NETWORKING, "ingresses ingresses/status networkpolicies"),
-            allow(READ, COORDINATION, "leases"),
             allow(READ, RESOURCE, "resourceclaims resourceclaims/status resourceclaimtemplates"),
         ],
     },
+    // metrics-server's own, for what is measured here without it.
+    Role { name: AGGREGATED_METRICS, rules: &[allow(READ, "metrics.k8s.io", "nodes pods")] },
     Role {
         name: "system:heapster",
         rules: &[
@@ -207,11 +209,8 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
         rules: &[
             allow(READ, "core", "nodes"),
             allow("proxy", "core", "nodes"),
-            allow(
-                "*",
-                "core",
-                "nodes/checkpoint nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats",
-            ),
+            allow("*", "core", "nodes/log nodes/metrics nodes/proxy nodes/stats"),
+            allow("*", "core", "nodes/configz nodes/healthz nodes/pods"),
         ],
     },
     Role {
@@ -238,14 +237,18 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
             allow("create", "core", "serviceaccounts/token"),
         ],
     },
+    Role { name: "system:kube-dns", rules: &[allow("list watch", "core", "endpoints services")] },
     Role {
-        name: "system:kube-dns",
+        // The embedded DNS server, which reads EndpointSlices and pods, as CoreDNS does with a role of its own.
+        name: "system:coracle:dns",
         rules: &[
-            allow("list watch", "core", "endpoints services"),
-            // The embedded server reads EndpointSlices and pods, as CoreDNS does with a role of its own.
+            allow("list watch", "core", "namespaces pods services"),
             allow("list watch", DISCOVERY, "endpointslices"),
-            allow("list watch", "core", "namespaces pods"),
         ],
+    },
+    Role {
+        name: "system:cluster-trust-bundle-discovery",
+        rules: &[allow(READ, CERTIFICATES, "clustertrustbundles")],
     },
     Role {
         name: "system:kube-scheduler",
@@ -253,8 +256,11 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
             EVENTS,
             allow("create", COORDINATION, "leases"),
             allow_named("get list update watch", COORDINATION, "leases", "kube-scheduler"),
-            allow("create", COORDINATION, "leasecandidates"),
-            allow("delete deletecollection get list patch update watch", COORDINATION, "leasecandidates"),
+            allow(
+                "create delete deletecollection get list patch update watch",
+                COORDINATION,
+                "leasecandidates",
+            ),
             allow(READ, "core", "nodes"),
             allow("delete get list watch", "core", "pods"),
             allow("create", "core", "bindings pods/binding"),
@@ -267,12 +273,15 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
             allow("create", AUTHENTICATION, "tokenreviews"),
             allow("create", AUTHORIZATION, "subjectaccessreviews"),
             allow(READ, STORAGE, "csinodes"),
-            allow("list watch", "core", "namespaces"),
+            allow(READ, STORAGE, "volumeattachments"),
+            allow(READ, "core", "namespaces"),
             allow(READ, STORAGE, "csidrivers"),
             allow(READ, STORAGE, "csistoragecapacities"),
-            allow(READ, RESOURCE, "deviceclasses resourceslices"),
+            allow(READ, RESOURCE, "deviceclasses"),
             allow("get list patch update watch", RESOURCE, "resourceclaims"),
-            allow("patch update", RESOURCE, "resourceclaims/status"),
+            allow("get list patch update watch", RESOURCE, "resourceclaims/status"),
+            allow("get list patch update watch", "core", "pods/finalizers"),
+            allow(READ, RESOURCE, "resourceslices"),
         ],
     },
     Role {
@@ -332,7 +341,7 @@ pub(crate) const NODE_RULES: &[Grant] = &[
     allow("create get list watch", "core", "nodes"),
     allow("patch update", "core", "nodes/status"),
     allow("patch update", "core", "nodes"),
-    EVENTS,
+    allow("create patch update", "core", "events"),
     allow(READ, "core", "pods"),
     allow("create delete", "core", "pods"),
     allow("patch update", "core", "pods/status"),
@@ -349,8 +358,9 @@ pub(crate) const NODE_RULES: &[Grant] = &[
     allow("create delete get patch update", STORAGE, "csinodes"),
     allow(READ, "node.k8s.io", "runtimeclasses"),
     allow("get", RESOURCE, "resourceclaims"),
-    allow("deletecollection list watch", RESOURCE, "resourceslices"),
-    allow("create delete get patch update", RESOURCE, "resourceslices"),
+    allow("deletecollection", RESOURCE, "resourceslices"),
+    allow(READ, CERTIFICATES, "clustertrustbundles"),
+    allow("get", "core", "serviceaccounts"),
 ];
 
 /// Cluster-wide bindings of a role to the role's own users and groups.
@@ -365,14 +375,9 @@ pub(super) const CLUSTER_BINDINGS: &[(&str, &[Subject])] = &[
     ),
     ("system:node-proxier", &[Subject::User("system:kube-proxy")]),
     ("system:kube-controller-manager", &[Subject::User("system:kube-controller-manager")]),
-    (
-        "system:kube-dns",
-        &[
-            Subject::ServiceAccount("kube-system", "kube-dns"),
-            Subject::ServiceAccount("kube-system", "coredns"),
-            Subject::User("system:coracle:dns"),
-        ],
-    ),
+    ("system:kube-dns", &[Subject::ServiceAccount("kube-system", "kube-dns")]),
+    ("system:coracle:dns", &[Subject::User("system:coracle:dns")]),
+    ("system:cluster-trust-bundle-discovery", &[Subject::Group("system:serviceaccounts")]),
     ("system:kube-scheduler", &[Subject::User("system:kube-scheduler")]),
     ("system:volume-scheduler", &[Subject::User("system:kube-scheduler")]),
     ("system:node", &[]),
@@ -419,8 +424,8 @@ pub(super) const NAMESPACED_ROLES: &[(&str, Role)] = &[
         Role {
             name: "system::leader-locking-kube-controller-manager",
             rules: &[
-                allow("watch", "core", "configmaps"),
-                allow_named("get update", "core", "configmaps", "kube-controller-manager"),
+                allow("create get list update watch", COORDINATION, "leases"),
+                allow("create get list update watch", COORDINATION, "leasecandidates"),
             ],
         },
     ),
@@ -440,9 +445,17 @@ pub(super) const NAMESPACED_ROLES: &[(&str, Role)] = &[
         Role {
             name: "system::leader-locking-kube-scheduler",
             rules: &[
-                allow("watch", "core", "configmaps"),
-                allow_named("get update", "core", "configmaps", "kube-scheduler"),
+                allow("create get list update watch", COORDINATION, "leases"),
+                allow("create get list update watch", COORDINATION, "leasecandidates"),
             ],
+        },
+    ),
+    // What kubeadm's own set-up adds, for nodes that join.
+    (
+        "kube-public",
+        Role {
+            name: "kubeadm:bootstrap-signer-clusterinfo",
+            rules: &[allow_named("get", "core", "configmaps", "cluster-info")],
         },
     ),
     (
@@ -499,6 +512,12 @@ pub(super) const NAMESPACED_BINDINGS: &[(&str, &str, &str, &[Subject])] = &[
         "system:controller:token-cleaner",
         "system:controller:token-cleaner",
         &[Subject::ServiceAccount("kube-system", "token-cleaner")],
+    ),
+    (
+        "kube-public",
+        "kubeadm:bootstrap-signer-clusterinfo",
+        "kubeadm:bootstrap-signer-clusterinfo",
+        &[Subject::User("system:anonymous")],
     ),
     (
         "kube-public",

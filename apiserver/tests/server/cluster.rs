@@ -29,6 +29,8 @@ const SERVICES: &str = "/api/v1/namespaces/default/services";
 pub struct Setup {
     pub audit: Option<Arc<Audit>>,
     pub token_file: Option<PathBuf>,
+    /// Whether those without credentials are refused.
+    pub refuses_anonymous: bool,
     /// Whether the network is served with TLS.
     pub tls: bool,
     /// An EncryptionConfiguration.
@@ -67,6 +69,7 @@ impl Cluster {
                 ClientAuthority::from_pem(pki.front_proxy_ca_certificate()).unwrap(),
             )),
             token_file: setup.token_file,
+            has_anonymous: !setup.refuses_anonymous,
         };
         let (hooks, extra) = cluster::hooks(&registry, &pki, &config).unwrap();
         bootstrap::run(&registry, &bootstrap_config(&pki)).await.unwrap();
@@ -124,6 +127,7 @@ fn bootstrap_config(pki: &Pki) -> bootstrap::Config {
         advertise: "192.0.2.7".parse().unwrap(),
         port: 6443,
         client_ca: pki.ca_certificate().into(),
+        server_ca: pki.ca_certificate().into(),
         front_proxy_ca: pki.front_proxy_ca_certificate().into(),
     }
 }

@@ -91,9 +91,45 @@ async fn a_certificate_names_its_user_and_a_bad_one_is_refused() {
     let other = Cluster::start().await;
     let foreign = other.pki.issue_client("ann", &["system:masters"]).unwrap();
     assert_eq!(served.who(Some(foreign), &[]).await.0, StatusCode::UNAUTHORIZED);
-    assert_eq!(served.who(None, &[]).await.0, StatusCode::UNAUTHORIZED);
-    let health = Request::get("/livez").header("host", "localhost").body(Body::empty()).unwrap();
-    assert_eq!(served.send(None, health).await.0, StatusCode::OK);
+    assert_eq!(served.who(None, &[]).await.0, StatusCode::FORBIDDEN);
+}
+
+/// What nobody in particular gets for each of the paths.
+async fn without_credentials(served: &Served, paths: &[&str]) -> Vec<u16> {
+    let mut codes = Vec::new();
+    for path in paths {
+        let request = Request::get(*path).header("host", "localhost").body(Body::empty()).unwrap();
+        codes.push(served.send(None, request).await.0.as_u16());
+    }
+    codes
+}
+
+const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+
+#[tokio::test]
+async fn nobody_in_particular_gets_health_version_and_where_the_cluster_is() {
+    let served = Served::start(Setup::default()).await;
+    let open = ["/livez", "/readyz", "/healthz", "/version", CLUSTER_INFO];
+    assert_eq!(without_credentials(&served, &open).await, [200; 5]);
+    let maps = "/api/v1/namespaces/kube-public/configmaps";
+    let closed =
+        ["/", "/api", "/apis", "/openapi/v2", "/metrics", "/livez/ping", "/openid/v1/jwks", PODS, maps];
+    assert_eq!(without_credentials(&served, &closed).await, [403; 9]);
+    // Until somebody says that they may.
+    let binding = json!({
+        "metadata": {"name": "open"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:discovery"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:unauthenticated"}],
+    });
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    served.cluster.admin().post(bindings, &binding).await.ok();
+    assert_eq!(without_credentials(&served, &["/apis", PODS]).await, [200, 403]);
+}
+
+#[tokio::test]
+async fn a_server_may_answer_nobody_in_particular() {
+    let served = Served::start(Setup { refuses_anonymous: true, ..Setup::default() }).await;
+    assert_eq!(without_credentials(&served, &["/livez", "/version", CLUSTER_INFO]).await, [401; 3]);
 }
 
 #[tokio::test]
@@ -111,7 +147,7 @@ async fn only_a_front_proxy_may_name_users() {
     let masters = [("x-remote-user", "root"), ("x-remote-group", "system:masters")];
     let bob = served.cluster.pki.issue_client("bob", &[]).unwrap();
     assert_eq!(served.who(Some(bob), &masters).await.1["username"], "bob");
-    assert_eq!(served.who(None, &masters).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(served.who(None, &masters).await.0, StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]

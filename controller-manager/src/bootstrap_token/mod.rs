@@ -1,8 +1,9 @@
-//! Deletes bootstrap tokens when their time is over.
+//! Bootstrap tokens, by which nodes join: [`cleaner`] deletes those whose time is over, [`signer`] signs with them what
+//! whoever joins reads first.
 
-use std::{sync::Arc, time::Duration};
+mod cleaner;
+mod signer;
 
-use client::{Cache, ClientError, Next, ObjectKey, Reconcile, Runner, Writer, turn};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 
@@ -12,41 +13,25 @@ const TYPE: &str = "bootstrap.kubernetes.io/token";
 const NAMESPACE: &str = "kube-system";
 const EXPIRATION: &str = "expiration";
 
-/// Starts the controller.
+/// Starts both controllers.
 pub fn start(context: &mut Context) {
-    let secrets = context.cache::<Secret>();
-    let controller = TokenCleaner { secrets: secrets.clone(), writer: context.writer("token-cleaner") };
-    let runner = Runner::new("tokencleaner", controller).watch_map(&secrets, |change| {
-        let is_token = change.after().is_some_and(|secret| secret.type_.as_deref() == Some(TYPE));
-        if is_token && &*change.key().namespace == NAMESPACE { vec![change.key()] } else { Vec::new() }
-    });
-    context.run(runner);
+    cleaner::start(context);
+    signer::start(context);
 }
 
-struct TokenCleaner {
-    secrets: Arc<Cache<Secret>>,
-    writer: Writer,
+fn is_token(secret: &Secret) -> bool {
+    secret.type_.as_deref() == Some(TYPE) && secret.metadata.namespace.as_deref() == Some(NAMESPACE)
 }
 
-impl Reconcile for TokenCleaner {
-    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ClientError> {
-        let Some(secret) = self.secrets.get_key(key) else { return Ok(Next::OnChange) };
-        match left(&secret, Timestamp::now()) {
-            None => Ok(Next::OnChange),
-            Some(left) if left.is_positive() => Ok(Next::After(left.try_into().unwrap_or(Duration::ZERO))),
-            Some(_) => {
-                turn::describe("gone", "expired");
-                self.writer.delete(&*secret).await?;
-                Ok(Next::OnChange)
-            }
-        }
-    }
+/// What stands in a Secret under a key, if it is text.
+fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
+    std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok()
 }
 
 /// How long a token may still be used; `None` for as long as it is there. A time that cannot be read is over.
 fn left(secret: &Secret, now: Timestamp) -> Option<SignedDuration> {
-    let text = secret.data.as_ref()?.get(EXPIRATION)?;
-    let end = std::str::from_utf8(&text.0).ok().and_then(|text| api::time::parse(text).ok());
+    secret.data.as_ref()?.get(EXPIRATION)?;
+    let end = text(secret, EXPIRATION).and_then(|text| api::time::parse(text).ok());
     Some(end.map_or(SignedDuration::ZERO, |end| end.duration_since(now)))
 }
 

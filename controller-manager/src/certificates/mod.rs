@@ -19,6 +19,7 @@ use k8s_openapi::{
 };
 use kube::api::{Api, ObjectMeta, Patch, PostParams};
 use serde_json::json;
+use x509_parser::{certificate::X509Certificate, pem::parse_x509_pem, prelude::FromDer};
 
 use crate::Context;
 use plan::Stage;
@@ -47,7 +48,7 @@ impl Reconcile for Certificates {
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ClientError> {
         let Some(object) = self.requests.get_key(key) else { return Ok(Next::OnChange) };
         let now = Timestamp::now();
-        let end = plan::end(&object, None);
+        let end = plan::end(&object, issued_until(&object));
         if end.is_some_and(|end| end <= now) {
             turn::describe("gone", "over");
             self.writer.delete(&*object).await?;
@@ -159,6 +160,14 @@ impl Certificates {
         tracing::debug!(%key, "a request for a certificate has been answered");
         Ok(())
     }
+}
+
+/// Until when the certificate that a request has got is good.
+fn issued_until(object: &CertificateSigningRequest) -> Option<Timestamp> {
+    let certificate = &object.status.as_ref()?.certificate.as_ref()?.0;
+    let (_, block) = parse_x509_pem(certificate).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&block.contents).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 fn condition(kind: &str, reason: &str, message: &str, now: Timestamp) -> CertificateSigningRequestCondition {

@@ -12,6 +12,7 @@ pub(super) const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
+const CLIENT_AUTH: &str = "client auth";
 const SHORTEST: SignedDuration = SignedDuration::from_mins(10);
 const LONGEST: SignedDuration = SignedDuration::from_hours(365 * 24);
 const KEPT_PENDING: SignedDuration = SignedDuration::from_hours(24);
@@ -88,7 +89,12 @@ pub(super) fn fault(signer: &str, request: &Request, usages: &[String]) -> Resul
 }
 
 fn client_fault(usages: &[String]) -> Option<String> {
-    usage_fault(usages, "client auth", &["digital signature", "key encipherment"])
+    let other = usages.iter().find(|usage| usage.as_str() != CLIENT_AUTH && !is_of_key(usage));
+    match other {
+        Some(other) => Some(format!("invalid usage for client certificate: {other}")),
+        None => (!usages.iter().any(|usage| usage == CLIENT_AUTH))
+            .then(|| format!("missing required usage for client certificate: {CLIENT_AUTH}")),
+    }
 }
 
 fn kubelet_client_fault(request: &Request, usages: &[String]) -> Option<String> {
@@ -122,19 +128,17 @@ const NOT_A_NODE: &str = "subject common name does not begin with system:node:";
 
 /// Kubelets with RSA keys also ask for `key encipherment`.
 fn kubelet_usage_fault(usages: &[String], purpose: &str) -> Option<String> {
-    let has_signature = usages.iter().any(|usage| usage == "digital signature");
-    let fault = usage_fault(usages, purpose, &["digital signature", "key encipherment"]);
-    fault.or_else(|| (!has_signature).then(|| unexpected(purpose)))
+    let has = |wanted: &str| usages.iter().any(|usage| usage == wanted);
+    let is_fit = has(purpose)
+        && has("digital signature")
+        && usages.iter().all(|usage| usage == purpose || is_of_key(usage));
+    let mut wanted = [purpose, "digital signature", "key encipherment"];
+    wanted.sort_unstable();
+    (!is_fit).then(|| format!("usages did not match [{}]", wanted.join(" ")))
 }
 
-fn usage_fault(usages: &[String], purpose: &str, optional: &[&str]) -> Option<String> {
-    let is_fit = usages.iter().any(|usage| usage == purpose)
-        && usages.iter().all(|usage| usage == purpose || optional.contains(&usage.as_str()));
-    (!is_fit).then(|| unexpected(purpose))
-}
-
-fn unexpected(purpose: &str) -> String {
-    format!("usages did not match [{purpose} digital signature key encipherment]")
+fn is_of_key(usage: &str) -> bool {
+    matches!(usage, "digital signature" | "key encipherment")
 }
 
 /// How long the certificate lives.
@@ -143,22 +147,23 @@ pub(super) fn lifetime(wanted: Option<i32>) -> SignedDuration {
     wanted.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST)
 }
 
-/// When a request that nobody needs any more is to be deleted.
+/// When a request that nobody needs any more is to be deleted; what is approved waits for its signer. `expires` is
+/// when its certificate does.
 pub(super) fn end(request: &CertificateSigningRequest, expires: Option<Timestamp>) -> Option<Timestamp> {
     let created = request.metadata.creation_timestamp.as_ref()?.0;
-    let status = request.status.as_ref();
-    let decided = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let decided =
-        decided.filter(|condition| matches!(condition.type_.as_str(), "Approved" | "Denied" | "Failed"));
-    let decided =
-        decided.filter_map(|condition| condition.last_update_time.as_ref()).map(|time| time.0).max();
-    let (since, kept) = match stage(request) {
-        Stage::Pending => (created, KEPT_PENDING),
-        Stage::Approved | Stage::Done => (decided.unwrap_or(created), KEPT_DECIDED),
-    };
     // Conditions carry whatever time a client wrote into them.
-    let by_stage = since.checked_add(kept).unwrap_or(Timestamp::MAX);
-    Some(expires.map_or(by_stage, |expires| expires.min(by_stage)))
+    let after = |since: Timestamp, kept| since.checked_add(kept).unwrap_or(Timestamp::MAX);
+    let conditions = request.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = conditions.map_or(&[][..], Vec::as_slice);
+    if conditions.is_empty() {
+        return Some(after(created, KEPT_PENDING));
+    }
+    let is_issued = expires.is_some();
+    let is_decided = |kind: &str| kind == "Denied" || kind == "Failed" || kind == "Approved" && is_issued;
+    let decided = conditions.iter().filter(|condition| is_decided(&condition.type_));
+    let by_conditions =
+        decided.filter_map(|condition| Some(after(condition.last_update_time.as_ref()?.0, KEPT_DECIDED)));
+    by_conditions.chain(expires.filter(|_| has(request, "Approved"))).min()
 }
 
 #[cfg(test)]
@@ -194,10 +199,20 @@ mod tests {
         assert_eq!(fault(KUBELET_CLIENT, &kubelet(), &client), Ok(None));
         let named = Request { dns_names: vec!["n1".into()], ..kubelet() };
         assert!(fault(KUBELET_CLIENT, &named, &client).unwrap().unwrap().contains("DNS subjectAltNames"));
+        let mismatch = "usages did not match [client auth digital signature key encipherment]";
+        let without = fault(KUBELET_CLIENT, &kubelet(), &usages("client auth"));
+        assert_eq!(without, Ok(Some(mismatch.into())));
         let person = Request { common_name: "ann".into(), ..Request::default() };
         assert!(fault(KUBELET_CLIENT, &person, &client).unwrap().is_some());
         assert_eq!(fault(CLIENT, &person, &usages("client auth")), Ok(None));
-        assert!(fault(CLIENT, &person, &usages("client auth, server auth")).unwrap().is_some());
+        assert_eq!(
+            fault(CLIENT, &person, &usages("client auth, server auth")),
+            Ok(Some("invalid usage for client certificate: server auth".into()))
+        );
+        assert_eq!(
+            fault(CLIENT, &person, &usages("digital signature")),
+            Ok(Some("missing required usage for client certificate: client auth".into()))
+        );
         let serving = usages("server auth, digital signature, key encipherment");
         assert_eq!(fault(KUBELET_SERVING, &named, &serving), Ok(None));
         assert!(fault(KUBELET_SERVING, &kubelet(), &serving).unwrap().unwrap().contains("is required"));
@@ -231,7 +246,8 @@ mod tests {
         let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
         assert_eq!(end(&object(json!({})), None), at("2026-01-02T00:00:00Z"));
         let approved = object(json!({"conditions": condition}));
-        assert_eq!((stage(&approved), end(&approved, None)), (Stage::Approved, at("2026-01-01T06:00:00Z")));
+        assert_eq!((stage(&approved), end(&approved, None)), (Stage::Approved, None));
+        assert_eq!(end(&approved, at("2026-03-01T00:00:00Z")), at("2026-01-01T06:00:00Z"));
         assert_eq!(end(&approved, at("2026-01-01T05:30:00Z")), at("2026-01-01T05:30:00Z"));
         let late =
             json!([{"type": "Denied", "status": "True", "lastUpdateTime": Timestamp::MAX.to_string()}]);

@@ -85,6 +85,49 @@ fn a_certificate_by_request_makes_a_user_with_the_roles_of_its_groups() {
 }
 
 #[test]
+fn whoever_joins_finds_the_cluster_by_a_token_and_roles_are_reconciled() {
+    let cluster = Cluster::start();
+    cluster.apply(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: bootstrap-token-abcdef, namespace: kube-system}\n\
+         type: bootstrap.kubernetes.io/token\nstringData: {token-id: abcdef, token-secret: 0123456789abcdef, usage-bootstrap-signing: 'true'}\n",
+    );
+    let server = cluster.kubectl("config view --minify -o jsonpath={.clusters[0].cluster.server}").ok();
+    let read = format!("curl -sk {server}/api/v1/namespaces/kube-public/configmaps/cluster-info");
+    let mut data = Value::Null;
+    eventually("the token has signed", || {
+        let info: Value = serde_json::from_str(&cluster.machine.sh(&read).ok()).map_err(|e| e.to_string())?;
+        data = info["data"].clone();
+        if data["jws-kubeconfig-abcdef"].is_string() { Ok(()) } else { Err(info.to_string()) }
+    });
+    let file = cluster.dir().join("kubeconfig.signed");
+    std::fs::write(&file, data["kubeconfig"].as_str().unwrap()).unwrap();
+    let signed = data["jws-kubeconfig-abcdef"].as_str().unwrap();
+    let (header, signature) = signed.split_once("..").unwrap();
+    let url = "tr '+/' '-_' | tr -d '=\\n'";
+    let sign = format!(
+        "printf '%s.%s' {header} $(base64 -w0 {} | {url}) | openssl dgst -sha256 -hmac 0123456789abcdef -binary | base64 -w0 | {url}",
+        file.display()
+    );
+    assert_eq!(cluster.machine.sh(&sign).ok(), signature);
+    // Without credentials there is little more to see.
+    let refused = cluster.machine.sh(&format!("curl -sk {server}/api")).ok();
+    assert!(refused.contains("system:anonymous"), "{refused}");
+    cluster.kubectl("delete secret -n kube-system bootstrap-token-abcdef").ok();
+    eventually("the signature goes with the token", || {
+        let info = cluster.machine.sh(&read).ok();
+        if info.contains("jws-kubeconfig") { Err(info) } else { Ok(()) }
+    });
+
+    let roles = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: kept}\n\
+                 rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n";
+    cluster.kubectl("create clusterrole kept --verb=list --resource=services").ok();
+    let said = cluster.kubectl_with(&["auth", "reconcile", "-f", "-"], roles).ok();
+    assert!(said.contains("clusterrole.rbac.authorization.k8s.io/kept reconciled"), "{said}");
+    let rules = cluster.get("clusterrole kept")["rules"].to_string();
+    assert!(rules.contains("services") && rules.contains("pods"), "{rules}");
+}
+
+#[test]
 fn a_secret_with_a_token_is_filled_in_encrypted_and_audited() {
     let cluster = Cluster::prepared(e2e::Machine::new(), &[]);
     let file = |name: &str, text: &str| {
