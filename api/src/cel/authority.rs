@@ -6,6 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{Failure, Value};
+use crate::selector::FieldSelector;
 
 /// What one question costs, as upstream.
 pub(super) const CHECK_COST: u64 = 350_000;
@@ -35,6 +36,8 @@ pub struct Question {
     pub namespace: String,
     /// Empty for all objects.
     pub name: String,
+    /// Which of them, as a field selector's text; empty for all.
+    pub fields: String,
 }
 
 /// The answer to a question.
@@ -111,11 +114,23 @@ pub(super) fn call<'a>(function: &str, values: &[Value<'a>]) -> Option<Result<Va
     let word = |index: usize| arguments.get(index).and_then(Value::as_text).map(str::to_string);
     let first = word(0)?;
     Some(Ok(match (check.stage, function, arguments.len()) {
+        (Stage::Authorizer, "path", 1) if first.trim().is_empty() => {
+            return Some(Failure::error("path must not be empty"));
+        }
         (Stage::Authorizer, "path", 1) => check.next(Stage::Path, |question| question.path = Some(first)),
         (Stage::Authorizer, "group", 1) => check.next(Stage::Group, |question| question.group = first),
         (Stage::Authorizer, "serviceAccount", 2) => {
             let account = (first, word(1)?);
+            if crate::name::dns_label(&account.0).is_err() {
+                return Some(Failure::error("Invalid service account namespace"));
+            }
+            if crate::name::dns_subdomain(&account.1).is_err() {
+                return Some(Failure::error("Invalid service account name"));
+            }
             check.next(Stage::Authorizer, |question| question.service_account = Some(account))
+        }
+        (Stage::Group, "resource", 1) if first.trim().is_empty() => {
+            return Some(Failure::error("resource must not be empty"));
         }
         (Stage::Group, "resource", 1) => check.next(Stage::Resource, |question| question.resource = first),
         (Stage::Resource, "subresource", 1) => {
@@ -125,8 +140,14 @@ pub(super) fn call<'a>(function: &str, values: &[Value<'a>]) -> Option<Result<Va
             check.next(Stage::Resource, |question| question.namespace = first)
         }
         (Stage::Resource, "name", 1) => check.next(Stage::Resource, |question| question.name = first),
-        // No rule that we know of looks at selectors: who may see everything may see a part.
-        (Stage::Resource, "fieldSelector" | "labelSelector", 1) => check.next(Stage::Resource, |_| {}),
+        // As upstream: what is no selector asks about everything.
+        (Stage::Resource, "fieldSelector", 1) => check.next(Stage::Resource, |question| {
+            if FieldSelector::parse(&first).is_ok() {
+                question.fields = first;
+            }
+        }),
+        // No rule looks at labels: who may see everything may see a part.
+        (Stage::Resource, "labelSelector", 1) => check.next(Stage::Resource, |_| {}),
         (Stage::Resource | Stage::Path, "check", 1) => {
             let question = Question { verb: first, ..check.question.clone() };
             match check.authority.decide(&question) {

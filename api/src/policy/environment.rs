@@ -67,27 +67,31 @@ impl<'a> Input<'a> {
     /// The values of the variables, `variables` among them.
     pub(super) fn values(&self, variables: &Arc<[(String, Program)]>) -> Rc<Lazy<'a>> {
         let json = |json: &'a Json| Value::from_json(json, &DYN);
-        let text = |field: &str| self.request[field].as_str().unwrap_or_default().to_string();
-        let resource = |field: &str| self.request["resource"][field].as_str().unwrap_or_default().to_string();
-        let about = Question {
-            group: resource("group"),
-            resource: resource("resource"),
-            subresource: text("subResource"),
-            namespace: text("namespace"),
-            name: text("name"),
-            ..Question::default()
-        };
-        let check = Check::authorizer(self.authority.clone(), about);
         let values = vec![
             ("object", json(self.object)),
             ("oldObject", json(self.old)),
             ("request", Value::from_json(self.request, &REQUEST)),
             ("namespaceObject", Value::from_json(self.namespace, &NAMESPACE)),
             ("params", json(self.params)),
-            ("authorizer", Value::Check(check.into())),
+            ("authorizer", authorizer(self.authority.clone(), self.request)),
         ];
         Lazy::new(variables.clone(), values).into()
     }
+}
+
+/// What `authorizer` stands for, in a request with this `AdmissionRequest`.
+pub fn authorizer(authority: Arc<dyn Authority>, request: &Json) -> Value<'static> {
+    let text = |field: &str| request[field].as_str().unwrap_or_default().to_string();
+    let resource = |field: &str| request["resource"][field].as_str().unwrap_or_default().to_string();
+    let about = Question {
+        group: resource("group"),
+        resource: resource("resource"),
+        subresource: text("subResource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        ..Question::default()
+    };
+    Value::Check(Check::authorizer(authority, about).into())
 }
 
 /// `variables`, so far.

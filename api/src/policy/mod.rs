@@ -12,7 +12,7 @@ mod mutate;
 pub mod type_check;
 
 pub use conditions::Conditions;
-pub use environment::{Input, Names};
+pub use environment::{Input, Names, authorizer};
 pub use evaluate::{Denial, Undecided, Validated};
 
 use std::{cell::Cell, sync::Arc};

@@ -138,6 +138,42 @@ fn conditions_decide_whether_a_policy_is_meant() {
 }
 
 #[test]
+fn the_authorizer_is_told_which_objects_are_meant() {
+    let asked = |selector: &str| {
+        let expression = format!("authorizer.group('').resource('pods').{selector}.check('list').allowed()");
+        let policy = Policy::compile(&json!({"validations": [{"expression": expression}]}));
+        let oracle = Arc::new(Oracle::default());
+        let outcome = with(&deployment(1), &Json::Null, &oracle, |input| policy.validate(input));
+        assert!(matches!(outcome, Err(Undecided)), "{outcome:?}");
+        let asked = oracle.asked.lock().unwrap();
+        asked[0].fields.clone()
+    };
+    assert_eq!(asked("fieldSelector('spec.nodeName=n1')"), "spec.nodeName=n1");
+    assert_eq!(asked("labelSelector('app=web')"), "");
+    assert_eq!(asked("fieldSelector('what')"), "");
+}
+
+#[test]
+fn the_authorizer_is_asked_about_what_can_be() {
+    let said = |expression: &str| {
+        let policy = Policy::compile(&json!({"validations": [{"expression": expression}]}));
+        let oracle = Arc::new(Oracle::default());
+        let validated = with(&deployment(1), &Json::Null, &oracle, |input| policy.validate(input)).unwrap();
+        validated.denials[0].message.rsplit_once("error: ").unwrap().1.to_string()
+    };
+    assert_eq!(said("authorizer.path(' ').check('get').allowed()"), "path must not be empty");
+    assert_eq!(
+        said("authorizer.group('').resource('').check('get').allowed()"),
+        "resource must not be empty"
+    );
+    let account = |namespace: &str, name: &str| {
+        said(&format!("authorizer.serviceAccount('{namespace}', '{name}').path('/').check('get').allowed()"))
+    };
+    assert_eq!(account("a.b", "c"), "Invalid service account namespace");
+    assert_eq!(account("a", "c@"), "Invalid service account name");
+}
+
+#[test]
 fn the_authorizer_is_asked_and_the_decision_made_again() {
     let expression = "authorizer.group('apps').resource('deployments').namespace('prod').name('web').check('scale').allowed() \
         && !authorizer.requestResource.check('delete').allowed() \

@@ -3,7 +3,7 @@
 //! One reading serves webhooks (`rules`, `namespaceSelector`, ...) and policies (`matchConstraints`, `matchResources`).
 //! [`Criteria::matches`] is pure: the namespace, and the other versions of the resource, are arguments.
 
-use api::{Kind, Object, Status, selector::LabelSelector};
+use api::{Kind, Object, Status, Verbs, selector::LabelSelector};
 use serde_json::Value;
 
 use crate::{
@@ -218,7 +218,8 @@ pub(crate) fn is_exempt(kind: &Kind) -> bool {
     kind.group == GROUP
 }
 
-/// Whether a request is about policies, which no policy may get hold of. Webhooks are as any other object to them.
+/// Whether a request is no policy's business: about policies themselves, or one of the questions without whose answers
+/// nobody could put things right again. Webhooks are as any other object to them.
 pub(crate) fn is_exempt_from_policies(kind: &Kind) -> bool {
     const POLICIES: [&str; 4] = [
         "validatingadmissionpolicies",
@@ -226,7 +227,11 @@ pub(crate) fn is_exempt_from_policies(kind: &Kind) -> bool {
         "mutatingadmissionpolicies",
         "mutatingadmissionpolicybindings",
     ];
-    kind.group == GROUP && POLICIES.contains(&kind.plural)
+    match kind.group {
+        GROUP => POLICIES.contains(&kind.plural),
+        "authentication.k8s.io" | "authorization.k8s.io" => kind.verbs == Verbs::Create,
+        _ => false,
+    }
 }
 
 /// An operation as rules and reviews write it.
@@ -323,6 +328,8 @@ mod tests {
         }
         assert!(policies >= 4 && others >= 2, "{policies} {others}");
         assert!(!is_exempt_from_policies(kinds::find("", "v1", "pods").unwrap()));
+        let review = kinds::find("authorization.k8s.io", "v1", "subjectaccessreviews").unwrap();
+        assert!(is_exempt_from_policies(review) && !is_exempt(review));
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod limits;
 pub(crate) mod matching;
 mod namespace;
 mod node_restriction;
+mod oracle;
+mod param_rights;
 mod pod_security;
 mod policies;
 mod priority;
@@ -54,7 +56,7 @@ impl Admission {
     /// The plug-ins; `authorizer` knows what the writers of roles hold themselves.
     pub fn new(authorizer: Arc<Authorizer>) -> Admission {
         Admission {
-            policies: Policies::new(authorizer.clone()),
+            policies: Policies::new(),
             authorizer,
             namespaces: Follow::new(kind("", "namespaces")),
             accounts: Follow::new(kind("", "serviceaccounts")),
@@ -76,7 +78,7 @@ impl Admit for Admission {
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<Vec<String>, Status> {
-        let asked = Asked { registry, attributes, namespaces: &self.namespaces };
+        let asked = self.asked(registry, attributes);
         let mut warnings = Vec::new();
         let mut rounds = Rounds::default();
         loop {
@@ -96,7 +98,7 @@ impl Admit for Admission {
         object: Option<&Object>,
         old: Option<&Object>,
     ) -> Result<Vec<String>, Status> {
-        let asked = Asked { registry, attributes, namespaces: &self.namespaces };
+        let asked = self.asked(registry, attributes);
         let mut warnings = Vec::new();
         if matches!(attributes.operation, Operation::Delete | Operation::Connect) {
             // Nothing can be changed any more, but who changes may still refuse.
@@ -113,6 +115,10 @@ impl Admit for Admission {
 }
 
 impl Admission {
+    fn asked<'a>(&'a self, registry: &'a Registry, attributes: &'a Attributes<'a>) -> Asked<'a> {
+        Asked { registry, attributes, namespaces: &self.namespaces, authorizer: &self.authorizer }
+    }
+
     /// The built-in plug-ins that fill in what users leave to the cluster. Twice does the same as once.
     async fn complete(
         &self,
@@ -182,6 +188,7 @@ impl Admission {
             ("", "pods", "") if attributes.operation == Operation::Create => {
                 let limits = self.of_namespace(&self.limit_ranges, registry, attributes.namespace).await?;
                 limits::validate(attributes, object, &limits)?;
+                service_account::check(registry, &self.accounts, attributes, object).await?;
                 warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
             ("", "pods", "resize") => {
@@ -189,6 +196,7 @@ impl Admission {
                 limits::validate(attributes, object, &limits)?;
             }
             ("", "pods", "ephemeralcontainers") => {
+                service_account::check(registry, &self.accounts, attributes, object).await?;
                 warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
             ("certificates.k8s.io", _, _) => {
@@ -210,6 +218,9 @@ impl Admission {
                     let pods = registry.list(kind("", "pods"), Some(object.name())).await?;
                     warnings.extend(pod_security::warn_about_present(object, &pods));
                 }
+            }
+            ("admissionregistration.k8s.io", _, "") => {
+                param_rights::check(registry, &self.authorizer, attributes, object, old).await?;
             }
             ("rbac.authorization.k8s.io", resource, "") => {
                 let policy = self.authorizer.policy().await?;

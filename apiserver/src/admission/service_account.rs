@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{forbidden, kind};
 use crate::{
+    authz::references_of,
     follow::{Follow, Objects},
     hooks::Attributes,
     registry::Registry,
@@ -16,6 +17,8 @@ use crate::{
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Holds an account's pods to the Secrets that it names.
+const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 /// How long a namespace's first pod waits for the controller that makes its `default` account.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Letters that make no words, as upstream's generated names have them.
@@ -29,10 +32,7 @@ pub(super) async fn admit(
     pod: &mut Object,
 ) -> Result<(), Status> {
     if pod.annotation(MIRROR).is_some() {
-        return match pod.text(&["spec", "serviceAccountName"]).is_empty() {
-            true => Ok(()),
-            false => Err(forbidden(attributes, Some(pod), "a mirror pod may not reference service accounts")),
-        };
+        return Ok(());
     }
     let name = set_name(pod);
     let account = find(registry, accounts, attributes.namespace, &name).await?;
@@ -45,6 +45,91 @@ pub(super) async fn admit(
     };
     equip(pod, &account, &suffix());
     Ok(())
+}
+
+/// Refuses what a mirror pod may not have, and Secrets that the account does not lend to its pods.
+pub(super) async fn check(
+    registry: &Registry,
+    accounts: &Follow<Objects>,
+    attributes: &Attributes<'_>,
+    pod: &Object,
+) -> Result<(), Status> {
+    let refused = if pod.annotation(MIRROR).is_some() {
+        refuse_mirror(pod).map(str::to_string)
+    } else {
+        let name = pod.text(&["spec", "serviceAccountName"]);
+        let account = accounts.ask(registry, |accounts| accounts.get(attributes.namespace, name)).await?;
+        account.and_then(|account| refuse_secrets(&account, pod))
+    };
+    match refused {
+        Some(why) => Err(forbidden(attributes, Some(pod), &why)),
+        None => Ok(()),
+    }
+}
+
+/// Such a pod is a kubelet's own work: it gets at nothing that is a user's.
+fn refuse_mirror(pod: &Object) -> Option<&'static str> {
+    let has_token = || {
+        let sources = pod
+            .list(&["spec", "volumes"])
+            .iter()
+            .flat_map(|volume| volume["projected"]["sources"].as_array().map_or(&[][..], Vec::as_slice));
+        sources.into_iter().any(|source| !source["serviceAccountToken"].is_null())
+    };
+    if !pod.text(&["spec", "serviceAccountName"]).is_empty() {
+        Some("a mirror pod may not reference service accounts")
+    } else if references_of(pod).iter().any(|reference| reference.resource == "secrets") {
+        Some("a mirror pod may not reference secrets")
+    } else {
+        has_token().then_some("a mirror pod may not use service account token volume projections")
+    }
+}
+
+/// An account may name the Secrets that its pods can have, and hold them to it.
+fn refuse_secrets(account: &Object, pod: &Object) -> Option<String> {
+    if account.annotation(ENFORCE) != Some("true") {
+        return None;
+    }
+    let lends = |list: &str, name: &Value| account.list(&[list]).iter().any(|secret| secret["name"] == *name);
+    let owner = account.name();
+    for volume in pod.list(&["spec", "volumes"]) {
+        let name = &volume["secret"]["secretName"];
+        if !name.is_null() && !lends("secrets", name) {
+            return Some(format!(
+                "volume with secret.secretName={name} is not allowed because service account {owner} does not reference that \
+                 secret"
+            ));
+        }
+    }
+    let lists = [
+        ("initContainers", "init container"),
+        ("containers", "container"),
+        ("ephemeralContainers", "ephemeral container"),
+    ];
+    for (list, what) in lists {
+        for container in pod.list(&["spec", list]) {
+            let variables = container["env"].as_array().map_or(&[][..], Vec::as_slice).iter();
+            let references = variables.map(|it| (&it["name"], &it["valueFrom"]["secretKeyRef"]["name"]));
+            let other = references.into_iter().find(|(_, name)| !name.is_null() && !lends("secrets", name));
+            if let Some((variable, name)) = other {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+                let (container, variable) = (text(&container["name"]), text(variable));
+                return Some(format!(
+                    "{what} {container} with envVar {variable} referencing secret.secretName={name} is not allowed because \
+                     service account {owner} does not reference that secret"
+                ));
+            }
+        }
+    }
+    let secrets = pod.list(&["spec", "imagePullSecrets"]).iter().enumerate();
+    let other = secrets.into_iter().find(|(_, secret)| !lends("imagePullSecrets", &secret["name"]));
+    other.map(|(index, secret)| {
+        format!(
+            "imagePullSecrets[{index}].name={} is not allowed because service account {owner} does not reference that \
+             imagePullSecret",
+            secret["name"]
+        )
+    })
 }
 
 /// The account's name, written to both fields that have it.
@@ -162,6 +247,48 @@ mod tests {
         assert_eq!(set_name(&mut plain), "default");
         assert_eq!(plain.text(&["spec", "serviceAccount"]), "default");
         assert_eq!(set_name(&mut pod(json!({"serviceAccountName": "web"}))), "web");
+    }
+
+    #[test]
+    fn a_mirror_pod_has_nothing_of_a_users() {
+        assert_eq!(refuse_mirror(&pod(json!({"containers": [{"name": "a"}]}))), None);
+        let of = |spec: Value| refuse_mirror(&pod(spec)).unwrap_or_default();
+        assert_eq!(of(json!({"serviceAccountName": "a"})), "a mirror pod may not reference service accounts");
+        let pulls = json!({"imagePullSecrets": [{"name": "a"}]});
+        assert_eq!(of(pulls), "a mirror pod may not reference secrets");
+        let token = json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}});
+        assert_eq!(
+            of(json!({"volumes": [token]})),
+            "a mirror pod may not use service account token volume projections"
+        );
+    }
+
+    #[test]
+    fn an_account_may_hold_its_pods_to_its_secrets() {
+        let enforcing = account(json!({
+            "metadata": {"name": "web", "annotations": {ENFORCE: "true"}},
+            "secrets": [{"name": "own"}],
+            "imagePullSecrets": [{"name": "registry"}],
+        }));
+        let volume = |name: &str| pod(json!({"volumes": [{"name": "v", "secret": {"secretName": name}}]}));
+        let env = |name: &str| {
+            let variable = json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}});
+            pod(json!({"containers": [{"name": "c", "env": [variable]}]}))
+        };
+        let pull = |name: &str| pod(json!({"imagePullSecrets": [{"name": name}]}));
+        for pod in [volume("own"), env("own"), pull("registry"), pod(json!({}))] {
+            assert_eq!(refuse_secrets(&enforcing, &pod), None);
+        }
+        let refused = |pod: &Object| refuse_secrets(&enforcing, pod).unwrap_or_default();
+        let ending = "is not allowed because service account web does not reference that";
+        assert_eq!(refused(&volume("x")), format!(r#"volume with secret.secretName="x" {ending} secret"#));
+        assert_eq!(
+            refused(&env("x")),
+            format!(r#"container c with envVar A referencing secret.secretName="x" {ending} secret"#)
+        );
+        assert_eq!(refused(&pull("x")), format!(r#"imagePullSecrets[0].name="x" {ending} imagePullSecret"#));
+        let free = account(json!({"metadata": {"name": "web"}}));
+        assert_eq!(refuse_secrets(&free, &volume("x")), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! create, update, patch, delete and deletecollection.
 
-use api::{FieldError, FieldErrorKind, Kind, Object, Scope, Status, decode, kinds, patch, schema};
+use api::{FieldError, FieldErrorKind, Kind, Object, Scope, Status, Verbs, decode, kinds, patch, schema};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     answer, authz,
+    hooks::Operation,
     registry::selection::Selection,
     request::{DeleteOptions, FieldValidation, ListOptions, RequestInfo, WriteOptions},
     write::{self as store_write, Deleted, Write, Written},
@@ -49,9 +50,15 @@ const DELETIONS_AT_ONCE: usize = 16;
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
     let view = call.view()?;
-    let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
-    if let Some(answer) = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await {
-        return answer::value(StatusCode::CREATED, &answer?.into_value(), &view.wanted);
+    let (object, mut warnings) = call.object_of(call.kind, body, options.validation).await?;
+    if call.kind.verbs == Verbs::Create && call.kind.plural != "bindings" {
+        let (object, more) = admitted(call, object, options.dry_run).await?;
+        warnings.extend(more);
+        let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
+        let answer = answer.ok_or_else(Status::method_not_allowed)??;
+        let mut response = answer::value(StatusCode::CREATED, &answer.into_value(), &view.wanted)?;
+        answer::warn(response.headers_mut(), &warnings);
+        return Ok(response);
     }
     if call.kind.plural == "bindings" && call.kind.group.is_empty() {
         return crate::subresources::binding::bind(call, &object, options.dry_run).await;
@@ -74,13 +81,31 @@ pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>
         decoded.object.api_version().rsplit('/').next().unwrap_or_default(),
         decoded.object.kind(),
     );
-    let object = match kind {
-        Some(kind) => body::object(kind, &call.headers, &bytes, options.validation)?.0,
-        None => decoded.object,
+    let (object, mut warnings) = match kind {
+        Some(kind) => body::object(kind, &call.headers, &bytes, options.validation)?,
+        None => (decoded.object, Vec::new()),
     };
+    let (object, more) = admitted(call, object, options.dry_run).await?;
+    warnings.extend(more);
     let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
     let answer = answer.ok_or_else(Status::method_not_allowed)??;
-    answer::value(StatusCode::CREATED, &answer.into_value(), &call.view()?.wanted)
+    let mut response = answer::value(StatusCode::CREATED, &answer.into_value(), &call.view()?.wanted)?;
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
+}
+
+/// What is answered and not stored after admission has seen it, as it sees everything that is created.
+async fn admitted(
+    call: &Call<'_>,
+    mut object: Object,
+    dry_run: bool,
+) -> Result<(Object, Vec<String>), Status> {
+    let write = call.write(dry_run);
+    let mut warnings = write.mutate_admission(Operation::Create, &mut object).await?;
+    // What travels through a subresource need not have the name of what it is about.
+    let name = call.info.name.as_str();
+    warnings.extend(write.validate_admission_of(name, Operation::Create, Some(&object), None).await?);
+    Ok((object, warnings))
 }
 
 /// PUT.

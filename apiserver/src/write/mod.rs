@@ -151,8 +151,19 @@ impl<'a> Write<'a> {
         object: Option<&Object>,
         old: Option<&Object>,
     ) -> Result<Vec<String>, Status> {
-        let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
         let name = object.or(old).map_or(self.name, Object::name);
+        self.validate_admission_of(name, operation, object, old).await
+    }
+
+    /// Validating admission of what goes by another name than the object says.
+    pub(crate) async fn validate_admission_of(
+        &self,
+        name: &str,
+        operation: Operation,
+        object: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<Vec<String>, Status> {
+        let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
         let attributes = Attributes { name, ..self.attributes(operation, self.name) };
         hooks.admission.validate(self.registry, &attributes, object, old).await
     }

@@ -288,3 +288,50 @@ async fn a_request_for_a_certificate_says_who_asks_and_signers_say_who_approves(
     let approved = cluster.user("ann").put(&approval, &made).await.ok();
     assert_eq!(approved["status"]["conditions"][0]["type"], "Approved");
 }
+
+#[tokio::test]
+async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let mut web = pod("web");
+    web["spec"]["nodeName"] = "n1".into();
+    let source = json!({"serviceAccountToken": {"path": "token", "audience": "vault"}});
+    web["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": [source]}}]);
+    let web = admin.post(PODS, &web).await.ok();
+    let ask = |node: &'static str, uid: Value, audiences: Value| {
+        let kubelet = cluster.kubelet(node);
+        async move {
+            let reference = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": uid});
+            let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+            let request = json!({"spec": {"boundObjectRef": reference, "audiences": audiences}});
+            kubelet.post(path, &request).await
+        }
+    };
+    let uid = || web["metadata"]["uid"].clone();
+    ask("n1", uid(), json!(["vault"])).await.ok();
+    ask("n1", uid(), json!([])).await.ok();
+    let (code, _, message) = ask("n1", uid(), json!(["bank"])).await.failure();
+    assert_eq!(code, 403);
+    assert!(
+        message.ends_with("system:node:n1 is not authorized to request tokens for this audience"),
+        "{message}"
+    );
+    let (_, _, message) = ask("n1", uid(), json!(["vault", "bank"])).await.failure();
+    assert!(message.ends_with("node may only request 0 or 1 audiences"), "{message}");
+    let (_, _, message) = ask("n1", json!("other"), json!(["vault"])).await.failure();
+    assert!(message.contains("does not match the UID in record"), "{message}");
+    let (code, _, message) = ask("n2", uid(), json!(["vault"])).await.failure();
+    assert_eq!(code, 403);
+    assert!(message.contains("no relationship found between node 'n2' and this object"), "{message}");
+    // Whom an administrator lets ask may ask.
+    let rules = json!([{"verbs": ["request-serviceaccounts-token-audience"], "apiGroups": [""], "resources": ["bank"]}]);
+    let role = json!({"metadata": {"name": "bank"}, "rules": rules});
+    admin.post(&format!("{RBAC}/clusterroles"), &role).await.ok();
+    let binding = json!({
+        "metadata": {"name": "bank"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bank"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}],
+    });
+    admin.post(&format!("{RBAC}/clusterrolebindings"), &binding).await.ok();
+    ask("n1", uid(), json!(["bank"])).await.ok();
+}

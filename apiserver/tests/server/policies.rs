@@ -259,3 +259,54 @@ async fn the_types_of_custom_resources_are_known_to_policies() {
         assert!(warning["warning"].as_str().unwrap().contains(part), "{told}");
     }
 }
+
+#[tokio::test]
+async fn whoever_writes_a_policy_has_to_be_allowed_its_parameters() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let give = |name: &'static str, group: &'static str, resources: Value, verb: &'static str| {
+        let admin = &admin;
+        async move {
+            let rules = json!([{"verbs": [verb], "apiGroups": [group], "resources": resources}]);
+            let role = json!({"metadata": {"name": name}, "rules": rules});
+            let binding = json!({
+                "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+            });
+            admin.post(&format!("{rbac}/clusterroles"), &role).await.ok();
+            admin.post(&format!("{rbac}/clusterrolebindings"), &binding).await.ok();
+        }
+    };
+    give("authors", "admissionregistration.k8s.io", json!(["*"]), "create").await;
+    let ann = cluster.user("ann");
+    let rule = json!({
+        "paramKind": {"apiVersion": "v1", "kind": "Secret"},
+        "validations": [{"expression": "params.data.size() == 0"}],
+    });
+    let policies = format!("{POLICIES}/validatingadmissionpolicies");
+    let peeping = policy("peeping", rule);
+    let (code, _, message) = ann.post(&policies, &peeping).await.failure();
+    assert_eq!(
+        (code, message.as_str()),
+        (
+            422,
+            "ValidatingAdmissionPolicy.admissionregistration.k8s.io \"peeping\" is invalid: spec.paramKind: Forbidden: user \
+             &{ann  [system:authenticated] map[]} must have \"get\" permission on all objects of the referenced paramKind \
+             (kind=Secret, apiVersion=v1)"
+        )
+    );
+    admin.post(&policies, &peeping).await.ok();
+    let reference = json!({"name": "s", "namespace": "kube-system", "parameterNotFoundAction": DENY});
+    let bound = binding("b", "peeping", json!({"validationActions": [DENY], "paramRef": reference}));
+    let bindings = format!("{POLICIES}/validatingadmissionpolicybindings");
+    let (code, _, message) = ann.post(&bindings, &bound).await.failure();
+    assert_eq!(code, 422);
+    assert!(message.ends_with(r#"spec.paramRef: Forbidden: user &{ann  [system:authenticated] map[]} does not have "get" permission on the object referenced by paramRef"#), "{message}");
+    // Without parameters nobody has to be asked.
+    let plain = policy("plain", json!({"validations": [{"expression": "true"}]}));
+    ann.post(&policies, &plain).await.ok();
+    give("readers", "", json!(["secrets"]), "get").await;
+    ann.post(&bindings, &bound).await.ok();
+}

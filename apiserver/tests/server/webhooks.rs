@@ -308,3 +308,55 @@ async fn a_status_is_not_a_way_to_change_the_spec() {
     assert_eq!((&written["spec"]["replicas"], &written["status"]["replicas"]), (&json!(2), &json!(1)));
     assert_eq!(grow.asked().len(), 1);
 }
+
+#[tokio::test]
+async fn what_is_answered_and_not_stored_is_shown_as_well() {
+    let refuse = Remote::start(|review| {
+        let name = review["request"]["userInfo"]["username"].as_str().unwrap_or_default();
+        answer(review, json!({"allowed": name != "ann"}))
+    })
+    .await;
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let rules = json!([
+        {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["serviceaccounts/token"]},
+        {"operations": ["CREATE"], "apiGroups": ["authorization.k8s.io"], "apiVersions": ["v1"], "resources": ["*"]},
+    ]);
+    let more = json!({"rules": rules, "namespaceSelector": {}});
+    validating(&admin, "refuse", json!([hook("refuse.example.com", refuse.client("/"), more)])).await;
+    let token = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    admin.post(token, &json!({"spec": {}})).await.ok();
+    let request = refuse.asked()[0]["request"].clone();
+    assert_eq!((&request["name"], &request["subResource"]), (&json!("default"), &json!("token")));
+    assert_eq!(request["kind"]["kind"], "TokenRequest");
+    let asked = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    admin.post(review, &asked).await.ok();
+    assert_eq!(cluster.user("ann").post(review, &asked).await.code, 400);
+    assert_eq!(refuse.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn a_condition_may_ask_what_the_user_may_do() {
+    let refuse = Remote::start(|review| answer(review, json!({"allowed": false}))).await;
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let expression =
+        "!authorizer.group('').resource('configmaps').namespace('default').check('breakglass').allowed()";
+    let more = json!({"matchConditions": [{"name": "not-in-need", "expression": expression}]});
+    validating(&admin, "refuse", json!([hook("refuse.example.com", refuse.client("/"), more)])).await;
+    // The administrator may do everything, so nobody asks the webhook.
+    admin.post(CONFIG_MAPS, &config_map("a")).await.ok();
+    assert!(refuse.asked().is_empty());
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let rules = json!([{"verbs": ["create"], "apiGroups": [""], "resources": ["configmaps"]}]);
+    admin.post(&format!("{rbac}/roles"), &json!({"metadata": {"name": "r"}, "rules": rules})).await.ok();
+    let binding = json!({
+        "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+    });
+    admin.post(&format!("{rbac}/rolebindings"), &binding).await.ok();
+    assert_eq!(cluster.user("ann").post(CONFIG_MAPS, &config_map("b")).await.code, 400);
+    assert_eq!(refuse.asked().len(), 1);
+}

@@ -1,11 +1,10 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy: rules in CEL that users write down instead of a webhook.
 //!
-//! [`definition`] keeps policies and bindings compiled, [`params`] finds what they are parametrised with, [`oracle`]
-//! knows what users may do. What a policy decides is in `api::policy`; here is who is asked about which request, and
+//! [`definition`] keeps policies and bindings compiled, [`params`] finds what they are parametrised with, and
+//! [`oracle`](super::oracle) knows what users may do. What a policy decides is in `api::policy`; here is who is asked about which request, and
 //! what becomes of the answers.
 
 mod definition;
-mod oracle;
 mod params;
 mod refusal;
 mod type_check;
@@ -17,14 +16,14 @@ use serde_json::Value;
 
 use self::{
     definition::{Binding, Bound, Definition, Followed},
-    oracle::Oracle,
     refusal::Outcome,
 };
 use super::{
     kind, matching,
+    oracle::Oracle,
     webhooks::{Asked, Rounds, Shape},
 };
-use crate::{authz::Authorizer, hooks::Operation};
+use crate::hooks::Operation;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -32,7 +31,6 @@ pub(crate) use type_check::start as start_type_checks;
 
 /// All policies.
 pub(super) struct Policies {
-    authorizer: Arc<Authorizer>,
     validating: Followed,
     mutating: Followed,
 }
@@ -54,10 +52,9 @@ struct Misconfigured<'a> {
 }
 
 impl Policies {
-    pub(super) fn new(authorizer: Arc<Authorizer>) -> Policies {
+    pub(super) fn new() -> Policies {
         let followed = |policies, bindings| Followed::new(kind(GROUP, policies), kind(GROUP, bindings));
         Policies {
-            authorizer,
             validating: followed("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
             mutating: followed("mutatingadmissionpolicies", "mutatingadmissionpolicybindings"),
         }
@@ -87,7 +84,7 @@ impl Policies {
             };
             let shown = Shown::of(asked, case.seen, namespace.as_deref(), object, old).await?;
             let decide = |authority| case.definition.policy.validate(&shown.input(&case.params, authority));
-            let validated = oracle.consult(&self.authorizer, asked.attributes.user, decide).await;
+            let validated = oracle.consult(asked.authorizer, asked.attributes.user, decide).await;
             outcome.add(case.definition, case.binding, validated);
         }
         outcome.publish();
@@ -129,7 +126,7 @@ impl Policies {
             let schema = schema::of(case.seen);
             let decide =
                 |authority| case.definition.policy.mutate(&shown.input(&case.params, authority), schema);
-            let mutated = oracle.consult(&self.authorizer, asked.attributes.user, decide).await;
+            let mutated = oracle.consult(asked.authorizer, asked.attributes.user, decide).await;
             let mutated =
                 mutated.map_err(|why| refuse(case.definition, Some(case.binding), &why))?.into_value();
             let has_changed = mutated != shown.object;

@@ -1,7 +1,10 @@
 //! `matchConditions`: expressions that all have to hold for a webhook to be called.
 
+use std::sync::Arc;
+
 use api::{
-    cel::{Failure, Program, Type, Value as Cel},
+    cel::{Authority, Failure, Program, Type, Value as Cel},
+    policy::{self, Undecided},
     strategies::admission_rules::compile_condition,
 };
 use serde_json::Value;
@@ -37,6 +40,8 @@ pub(super) struct Subject<'a> {
     pub(super) object: &'a Value,
     pub(super) old: &'a Value,
     pub(super) request: &'a Value,
+    /// Who knows what the user may do.
+    pub(super) authority: Arc<dyn Authority>,
 }
 
 impl Conditions {
@@ -53,34 +58,36 @@ impl Conditions {
         self.0.is_empty()
     }
 
-    pub(super) fn judge(&self, subject: &Subject<'_>) -> Verdict {
+    pub(super) fn judge(&self, subject: &Subject<'_>) -> Result<Verdict, Undecided> {
         let variables = [
             ("object", Cel::from_json(subject.object, &ANY)),
             ("oldObject", Cel::from_json(subject.old, &ANY)),
             ("request", Cel::from_json(subject.request, &ANY)),
+            ("authorizer", policy::authorizer(subject.authority.clone(), subject.request)),
         ];
         let mut spent = 0;
         let mut errors = Vec::new();
         for condition in &self.0 {
             let said = match &condition.program {
                 Err(why) => Err(format!("compilation failed: {why}")),
-                Ok(program) => program
-                    .run(&variables, BUDGET.saturating_sub(spent), &mut spent)
-                    .map_err(|failure| condition.explain(&failure)),
+                Ok(program) => match program.run(&variables, BUDGET.saturating_sub(spent), &mut spent) {
+                    Err(Failure::Undecided) => return Err(Undecided),
+                    said => said.map_err(|failure| condition.explain(&failure)),
+                },
             };
             match said {
                 Ok(Cel::Bool(true)) => {}
-                Ok(Cel::Bool(false)) => return Verdict::NotMet,
+                Ok(Cel::Bool(false)) => return Ok(Verdict::NotMet),
                 Ok(_) => errors
                     .push(format!("expression '{}' resulted in a non-boolean value", condition.expression)),
                 Err(why) => errors.push(why),
             }
         }
-        match errors.as_slice() {
+        Ok(match errors.as_slice() {
             [] => Verdict::Met,
             [one] => Verdict::Unclear(one.clone()),
             many => Verdict::Unclear(format!("[{}]", many.join(", "))),
-        }
+        })
     }
 }
 
@@ -102,13 +109,25 @@ mod tests {
 
     use super::*;
 
+    /// Lets everybody list and nothing else.
+    #[derive(Debug)]
+    struct Lists;
+
+    impl Authority for Lists {
+        fn decide(&self, question: &api::cel::Question) -> Option<api::cel::Verdict> {
+            Some(api::cel::Verdict { is_allowed: question.verb == "list", ..Default::default() })
+        }
+    }
+
     fn said(expressions: &[&str]) -> Verdict {
         let conditions: Vec<Value> =
             expressions.iter().map(|text| json!({"name": "c", "expression": text})).collect();
         let conditions = Conditions::read(&conditions.into());
         let object = json!({"metadata": {"name": "web"}});
         let request = json!({"operation": "CREATE", "userInfo": {"username": "jane"}});
-        conditions.judge(&Subject { object: &object, old: &Value::Null, request: &request })
+        let authority = Arc::new(Lists);
+        let subject = Subject { object: &object, old: &Value::Null, request: &request, authority };
+        conditions.judge(&subject).expect("everything is decided")
     }
 
     #[test]
@@ -119,6 +138,14 @@ mod tests {
             Verdict::Met
         );
         assert_eq!(said(&["object.metadata.name == 'web'", "oldObject != null"]), Verdict::NotMet);
+    }
+
+    #[test]
+    fn the_authorizer_may_be_asked() {
+        let may = |verb: &str| format!("authorizer.group('').resource('pods').check('{verb}').allowed()");
+        assert_eq!(said(&[&may("list")]), Verdict::Met);
+        assert_eq!(said(&[&may("delete")]), Verdict::NotMet);
+        assert_eq!(said(&["authorizer.requestResource.check('list').allowed()"]), Verdict::Met);
     }
 
     #[test]

@@ -18,9 +18,10 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{forbidden, kind, matching};
+use super::{forbidden, kind, matching, oracle::Oracle};
 use crate::{
     audit::annotate,
+    authz::Authorizer,
     follow::{Follow, Objects},
     hooks::Attributes,
     registry::Registry,
@@ -44,6 +45,7 @@ pub(super) struct Asked<'a> {
     pub(super) registry: &'a Registry,
     pub(super) attributes: &'a Attributes<'a>,
     pub(super) namespaces: &'a Follow<Objects>,
+    pub(super) authorizer: &'a Authorizer,
 }
 
 /// A webhook that wants to see a request, and what it gets to see.
@@ -219,8 +221,11 @@ impl<'a> Asked<'a> {
             Shown { object: shape.show(registry, object).await?, old: shape.show(registry, old).await? };
         let request = self.request(seen, object);
         if !hook.conditions.is_empty() {
-            let subject = Subject { object: &shown.object, old: &shown.old, request: &request };
-            match hook.conditions.judge(&subject) {
+            let judge = |authority| {
+                let Shown { object, old } = &shown;
+                hook.conditions.judge(&Subject { object, old, request: &request, authority })
+            };
+            match Arc::new(Oracle::default()).consult(self.authorizer, attributes.user, judge).await {
                 Verdict::Met => {}
                 Verdict::NotMet => return Ok(None),
                 Verdict::Unclear(why) if hook.is_optional => {

@@ -1,4 +1,4 @@
-//! What the user of a request may do, as far as policies have asked.
+//! What the user of a request may do, as far as expressions have asked: those of policies and of webhooks' conditions.
 
 use std::{
     collections::BTreeMap,
@@ -83,7 +83,7 @@ async fn answer(authorizer: &Authorizer, user: &User, question: &Question) -> Ve
         namespace: &question.namespace,
         name: &question.name,
         path: question.path.as_deref().unwrap_or_default(),
-        fields: "",
+        fields: &question.fields,
     };
     match authorizer.decide(account.as_ref().unwrap_or(user), &asked).await {
         Ok(decision) => {
