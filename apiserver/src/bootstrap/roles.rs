@@ -239,10 +239,11 @@ pub(super) const CLUSTER_ROLES: &[Role] = &[
     },
     Role { name: "system:kube-dns", rules: &[allow("list watch", "core", "endpoints services")] },
     Role {
-        // The embedded DNS server, which reads EndpointSlices and pods, as CoreDNS does with a role of its own.
+        // The embedded DNS server, which reads EndpointSlices and pods, as CoreDNS does with a role of its own, and
+        // from its Node where it listens.
         name: "system:coracle:dns",
         rules: &[
-            allow("list watch", "core", "namespaces pods services"),
+            allow("list watch", "core", "namespaces nodes pods services"),
             allow("list watch", DISCOVERY, "endpointslices"),
         ],
     },
