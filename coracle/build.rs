@@ -17,6 +17,8 @@ fn main() {
 fn tell_commit() {
     println!("cargo:rerun-if-env-changed=CORACLE_COMMIT");
     let commit = std::env::var("CORACLE_COMMIT").ok().or_else(|| {
+        // A source archive that lies in somebody else's repository is not of its commit.
+        git(&["rev-parse", "--show-prefix"]).filter(|prefix| prefix == "coracle/")?;
         let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
         println!("cargo:rerun-if-changed={log}");
         git(&["rev-parse", "HEAD"])

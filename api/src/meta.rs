@@ -12,8 +12,11 @@ pub const ANNOTATIONS_LIMIT: usize = 256 << 10;
 /// From what the random part of a generated name is made: no vowels, so no words.
 pub const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
+/// The annotation of a pod that mirrors one which its node runs from a file: the hash of the file's content.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// Finalizers that need no domain.
-const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
+pub(crate) const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
 
 const SUFFIX_LENGTH: usize = 5;
 const GENERATED_NAME_LENGTH: usize = 63;

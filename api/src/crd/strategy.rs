@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Version, rules, validate};
+use crate::meta::STANDARD_FINALIZERS;
 use crate::{FieldError, FieldErrorKind, Object, Strategy, name};
 
 /// The strategy of one version of a definition.
@@ -79,7 +80,6 @@ impl CustomResource {
 /// Finalizers that others might choose, too.
 fn finalizers(object: &Object, old: Option<&Object>) -> Vec<String> {
     const PATH: [&str; 2] = ["metadata", "finalizers"];
-    const OF_KUBERNETES: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
     let known = old.map_or(&[][..], |old| old.list(&PATH));
     let added = object.list(&PATH).iter().filter(|finalizer| !known.contains(finalizer));
     let mut added: Vec<&str> = added.filter_map(Value::as_str).collect();
@@ -91,7 +91,7 @@ fn finalizers(object: &Object, old: Option<&Object>) -> Vec<String> {
         if let Err(why) = name::qualified_name(finalizer) {
             say(&why);
         }
-        if !finalizer.contains('/') && !OF_KUBERNETES.contains(&finalizer) {
+        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
             let path = if finalizer.contains('.') { " including a path (/)" } else { "" };
             say(&format!(
                 "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"

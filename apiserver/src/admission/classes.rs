@@ -3,7 +3,7 @@
 use api::{Object, Status};
 use serde_json::Value;
 
-use super::{forbidden, found_or_none, kind};
+use super::{forbidden, kind};
 use crate::{hooks::Attributes, registry::Registry};
 
 const DEFAULT_STORAGE: &[&str] =
@@ -56,7 +56,7 @@ pub(super) async fn runtime_class(
             false => Ok(()),
         };
     }
-    let class = found_or_none(registry.get(kind("node.k8s.io", "runtimeclasses"), "", &name).await)?;
+    let class = registry.find(kind("node.k8s.io", "runtimeclasses"), "", &name).await?;
     let why = format!("pod rejected: RuntimeClass {name:?} not found");
     let class = class.ok_or_else(|| forbidden(attributes, Some(pod), &why))?;
     apply_runtime_class(pod, &class).map_err(|why| forbidden(attributes, Some(pod), &why))

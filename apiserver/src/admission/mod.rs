@@ -26,7 +26,8 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use api::{Kind, Object, Status, kinds};
+use api::kinds::built_in as kind;
+use api::{Object, Status};
 use async_trait::async_trait;
 
 use crate::{
@@ -174,9 +175,7 @@ impl Admission {
                 (("", "pods", "eviction"), _) => {
                     Some(registry.get(attributes.kind, attributes.namespace, attributes.name).await?)
                 }
-                (("", "pods", ""), Operation::Create) => {
-                    found_or_none(registry.get(kind("", "nodes"), "", node).await)?
-                }
+                (("", "pods", ""), Operation::Create) => registry.find(kind("", "nodes"), "", node).await?,
                 _ => None,
             };
             node_restriction::validate(node, attributes, object, old, subject.as_ref())?;
@@ -282,17 +281,4 @@ fn forbidden(attributes: &Attributes<'_>, object: Option<&Object>, why: &str) ->
     let name = [object.map_or("", Object::name), attributes.name, generated, "Unknown"];
     let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
     Status::forbidden(attributes.kind.group, attributes.kind.plural, name, why)
-}
-
-fn kind(group: &str, plural: &str) -> &'static Kind {
-    kinds::find(group, "v1", plural).expect("the table of kinds has every built-in kind")
-}
-
-/// Nothing, where there is no such object.
-fn found_or_none(found: Result<Object, Status>) -> Result<Option<Object>, Status> {
-    match found {
-        Ok(object) => Ok(Some(object)),
-        Err(status) if status.code == 404 => Ok(None),
-        Err(status) => Err(status),
-    }
 }

@@ -1,5 +1,6 @@
 //! NodeRestriction: a kubelet writes its own node, its own lease and the pods bound to it, nothing else.
 
+use api::meta::MIRROR;
 use api::{Object, Status};
 use serde_json::{Map, Value};
 
@@ -9,7 +10,6 @@ use crate::{
     hooks::{Attributes, Operation},
 };
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const RESERVED_PREFIX: &str = "node-restriction.kubernetes.io/";
 
 /// Labels of upstream's own that a kubelet may give its node.

@@ -4,7 +4,7 @@
 use api::{FieldError, Object, Status};
 use serde_json::Value;
 
-use super::{found_or_none, kind};
+use super::kind;
 use crate::{
     authz::{Authorizer, Question},
     hooks::Attributes,
@@ -45,8 +45,9 @@ pub(super) async fn check(
                 return Ok(());
             }
             let policies = plural.replace("policybindings", "policies");
-            let policy = registry.get(kind(GROUP, &policies), "", object.text(&["spec", "policyName"])).await;
-            let param_kind = found_or_none(policy)?.map_or(Value::Null, |policy| spec(&policy, "paramKind"));
+            let policy =
+                registry.find(kind(GROUP, &policies), "", object.text(&["spec", "policyName"])).await?;
+            let param_kind = policy.map_or(Value::Null, |policy| spec(&policy, "paramKind"));
             let text = |field: &str| param_ref[field].as_str().unwrap_or_default().to_string();
             let asked = Asked {
                 namespace: text("namespace"),

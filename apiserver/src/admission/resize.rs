@@ -2,7 +2,7 @@
 
 use api::{Object, Status, quantity::Quantity};
 
-use super::{forbidden, found_or_none, kind};
+use super::{forbidden, kind};
 use crate::{hooks::Attributes, registry::Registry};
 
 const SIZE: &[&str] = &["spec", "resources", "requests", "storage"];
@@ -23,7 +23,7 @@ pub(super) async fn check(
     }
     let class = match claim.text(&["spec", "storageClassName"]) {
         "" => None,
-        name => found_or_none(registry.get(kind("storage.k8s.io", "storageclasses"), "", name).await)?,
+        name => registry.find(kind("storage.k8s.io", "storageclasses"), "", name).await?,
     };
     match class.is_some_and(|class| class.at(&["allowVolumeExpansion"]).is_some_and(|allow| allow == true)) {
         true => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use api::meta::MIRROR;
 use api::{Object, Status};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -16,7 +17,6 @@ use crate::{
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Holds an account's pods to the Secrets that it names.
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 /// How long a namespace's first pod waits for the controller that makes its `default` account.

@@ -2,7 +2,7 @@
 
 use api::{Object, Status};
 
-use super::{found_or_none, kind};
+use super::kind;
 use crate::registry::Registry;
 
 const LABELS: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
@@ -25,7 +25,7 @@ async fn label(registry: &Registry, object: &mut Object, path: &[&str]) -> Resul
     if name.is_empty() {
         return Ok(());
     }
-    if let Some(node) = found_or_none(registry.get(kind("", "nodes"), "", &name).await)? {
+    if let Some(node) = registry.find(kind("", "nodes"), "", &name).await? {
         copy(&node, object);
     }
     Ok(())

@@ -128,7 +128,7 @@ fn run(mut target: Target, mut messages: mpsc::Receiver<Message>) {
 
 enum Target {
     Standard,
-    File { path: PathBuf, file: File, size: u64, limits: Limits },
+    File { path: PathBuf, file: File, limits: Limits },
 }
 
 impl Target {
@@ -141,17 +141,16 @@ impl Target {
             std::fs::create_dir_all(folder).map_err(error("make the folder of"))?;
         }
         let mut file = open(path).map_err(error("open"))?;
-        let mut size = file.metadata().map_err(error("look at"))?.len();
+        let size = file.metadata().map_err(error("look at"))?.len();
         if size > 0 && !ends_with_a_line(path, size).map_err(error("look at"))? {
             // Whoever wrote last was cut off: that costs one event and not the next one, too.
             file.write_all(b"\n").map_err(error("write"))?;
-            size += 1;
         }
-        Ok(Target::File { path: path.into(), file, size, limits })
+        Ok(Target::File { path: path.into(), file, limits })
     }
 
     fn write(&mut self, line: &[u8]) -> Result<(), LogError> {
-        let (path, file, size, limits) = match self {
+        let (path, file, limits) = match self {
             Target::Standard => {
                 return io::stdout().lock().write_all(line).map_err(|source| LogError {
                     what: "write",
@@ -159,16 +158,19 @@ impl Target {
                     source,
                 });
             }
-            Target::File { path, file, size, limits } => (path, file, size, limits),
+            Target::File { path, file, limits } => (path, file, limits),
         };
-        let length = line.len() as u64;
-        let is_full =
-            limits.max_megabytes > 0 && *size > 0 && *size + length > limits.max_megabytes * MEGABYTE;
+        // Asked each time: others may shorten the file, too.
+        let mut size = length(path, file)?;
+        let is_full = limits.max_megabytes > 0
+            && size > 0
+            && size + line.len() as u64 > limits.max_megabytes * MEGABYTE;
         if is_full {
             let now = Timestamp::now();
             match put_aside(path, now) {
                 Ok(new) => {
-                    (*file, *size) = (new, 0);
+                    *file = new;
+                    size = length(path, file)?;
                     clear(path, limits, now);
                 }
                 // A file that is too long is better than an event that is lost.
@@ -179,18 +181,23 @@ impl Target {
         }
         if let Err(source) = file.write_all(line) {
             // Half a line would spoil the next one.
-            if let Err(error) = file.set_len(*size) {
+            if let Err(error) = file.set_len(size) {
                 tracing::warn!(%error, path = %path.display(), "half an audit event cannot be taken back");
             }
             return Err(LogError { what: "write", path: path.clone(), source });
         }
-        *size += length;
         Ok(())
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+fn length(path: &Path, file: &File) -> Result<u64, LogError> {
+    let metadata =
+        file.metadata().map_err(|source| LogError { what: "look at", path: path.into(), source })?;
+    Ok(metadata.len())
 }
 
 fn ends_with_a_line(path: &Path, size: u64) -> io::Result<bool> {

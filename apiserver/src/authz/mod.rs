@@ -15,7 +15,8 @@ use std::{
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
-use api::{Kind, Object, Status, kinds};
+use api::kinds::built_in as kind;
+use api::{Kind, Object, Status};
 use async_trait::async_trait;
 use http::request::Parts;
 
@@ -157,7 +158,7 @@ impl Authorizer {
 
     /// Whether an object that belongs to one node belongs to this one.
     async fn is_of_node(&self, kind: &'static Kind, name: &str, node: &str) -> Result<bool, Status> {
-        let found = found_or_none(self.registry.get(kind, "", name).await)?;
+        let found = self.registry.find(kind, "", name).await?;
         Ok(found.is_some_and(|found| found.text(&["spec", "nodeName"]) == node))
     }
 
@@ -181,7 +182,7 @@ impl Authorizer {
     }
 
     async fn claim_of(&self, volume: &str) -> Result<Option<Reference>, Status> {
-        let volume = found_or_none(self.registry.get(kind("", "persistentvolumes"), "", volume).await)?;
+        let volume = self.registry.find(kind("", "persistentvolumes"), "", volume).await?;
         Ok(volume.map(|volume| claim_reference(&volume)))
     }
 }
@@ -248,21 +249,9 @@ impl View for PodsByNode {
     }
 }
 
-fn kind(group: &str, plural: &str) -> &'static Kind {
-    kinds::find(group, "v1", plural).expect("the table of kinds has every built-in kind")
-}
-
 fn node_rules() -> &'static [Rule] {
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
     RULES.get_or_init(bootstrap::node_rules)
-}
-
-fn found_or_none(found: Result<Object, Status>) -> Result<Option<Object>, Status> {
-    match found {
-        Ok(object) => Ok(Some(object)),
-        Err(status) if status.code == 404 => Ok(None),
-        Err(status) => Err(status),
-    }
 }
 
 fn allowed() -> Decision {

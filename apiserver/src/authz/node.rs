@@ -4,13 +4,11 @@
 //! what a pod refers to.
 
 use api::Object;
+use api::meta::MIRROR;
 use serde_json::Value;
 
 use super::Question;
 use crate::request::User;
-
-/// Marks pods that a kubelet has from a file of its own.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// An object that a pod refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

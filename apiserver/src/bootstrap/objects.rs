@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use api::{Kind, Object, kinds};
+use api::kinds::built_in as kind;
+use api::{Kind, Object};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
@@ -304,10 +305,6 @@ fn typed(kind: &Kind, mut object: Object) -> Object {
     object.set(&["apiVersion"], version);
     object.set(&["kind"], kind.kind);
     object
-}
-
-fn kind(group: &str, plural: &str) -> &'static Kind {
-    kinds::find(group, "v1", plural).expect("the table of kinds has every bootstrap kind")
 }
 
 #[cfg(test)]

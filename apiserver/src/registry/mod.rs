@@ -124,6 +124,20 @@ impl Registry {
         self.entry(kind, namespace, name).await?.decode_as(kind)
     }
 
+    /// One object, or nothing where there is none.
+    pub async fn find(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Object>, Status> {
+        match self.get(kind, namespace, name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(status) if status.code == 404 => Ok(None),
+            Err(status) => Err(status),
+        }
+    }
+
     /// All objects of a kind, or those in one namespace.
     pub async fn list(&self, kind: &'static Kind, namespace: Option<&str>) -> Result<Vec<Object>, Status> {
         let cache = self.fresh_cache(kind).await?;

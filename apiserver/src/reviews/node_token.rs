@@ -1,6 +1,7 @@
 //! What tokens a kubelet gets: those that pods on its node need, for the audiences that these pods name.
 
-use api::{Kind, Object, Status, kinds};
+use api::kinds::built_in as kind;
+use api::{Object, Status};
 use serde_json::Value;
 
 use crate::{
@@ -82,7 +83,7 @@ async fn driver_wants(registry: &Registry, pod: &Object, audience: &str) -> Resu
             None => driver_of_claim(registry, pod, volume).await?,
         };
         let Some(driver) = driver else { continue };
-        let driver = found_or_none(registry.get(kind("storage.k8s.io", "csidrivers"), "", &driver).await)?;
+        let driver = registry.find(kind("storage.k8s.io", "csidrivers"), "", &driver).await?;
         let is_wanted = |request: &Value| request["audience"].as_str().unwrap_or_default() == audience;
         if driver.is_some_and(|driver| driver.list(&["spec", "tokenRequests"]).iter().any(is_wanted)) {
             return Ok(true);
@@ -99,31 +100,19 @@ async fn driver_of_claim(
     let own = || format!("{}-{}", pod.name(), volume["name"].as_str().unwrap_or_default());
     let named = volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_string);
     let Some(claim) = named.or_else(|| volume["ephemeral"].is_object().then(own)) else { return Ok(None) };
-    let claim = registry.get(kind("", "persistentvolumeclaims"), pod.namespace(), &claim).await;
-    let Some(claim) = found_or_none(claim)? else { return Ok(None) };
+    let claim = registry.find(kind("", "persistentvolumeclaims"), pod.namespace(), &claim).await?;
+    let Some(claim) = claim else { return Ok(None) };
     let volume = claim.text(&["spec", "volumeName"]);
     if volume.is_empty() {
         return Ok(None);
     }
-    let volume = found_or_none(registry.get(kind("", "persistentvolumes"), "", volume).await)?;
+    let volume = registry.find(kind("", "persistentvolumes"), "", volume).await?;
     let driver = volume.map(|volume| volume.text(&["spec", "csi", "driver"]).to_string());
     Ok(driver.filter(|driver| !driver.is_empty()))
 }
 
 fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn kind(group: &str, plural: &str) -> &'static Kind {
-    kinds::find(group, "v1", plural).expect("the table of kinds has every built-in kind")
-}
-
-fn found_or_none(found: Result<Object, Status>) -> Result<Option<Object>, Status> {
-    match found {
-        Ok(object) => Ok(Some(object)),
-        Err(status) if status.code == 404 => Ok(None),
-        Err(status) => Err(status),
-    }
 }
 
 #[cfg(test)]

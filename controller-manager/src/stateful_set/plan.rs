@@ -62,7 +62,7 @@ impl Observed<'_> {
         }
         // From the highest ordinal down; an ordered set waits for each to be gone, and while two are unwell for the
         // lower one to recover: of a set that is in trouble nothing is taken away.
-        let unwell = |pod: &Pod| pod.is_terminating() || !is_running_and_ready(pod);
+        let unwell = |pod: &Pod| !self.is_available(pod);
         let lowest_unwell = condemned.iter().find(|(_, pod)| unwell(pod)).map(|(ordinal, _)| *ordinal);
         for (ordinal, pod) in condemned.into_iter().rev() {
             let waits = unwell(&pod) && lowest_unwell.is_some_and(|lowest| lowest < ordinal);

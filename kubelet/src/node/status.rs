@@ -111,6 +111,12 @@ pub fn status_patch(before: Option<&NodeStatus>, status: &NodeStatus) -> Value {
     {
         patch["status"]["allocatable"][name] = Value::Null;
     }
+    // What others say stays as it is now, which may be another than when it was read.
+    let known = amounts(before.and_then(|status| status.capacity.as_ref()));
+    if let Some(capacity) = patch["status"]["capacity"].as_object_mut() {
+        let stated = amounts(status.capacity.as_ref());
+        capacity.retain(|name, _| known.get(name.as_str()) != stated.get(name.as_str()));
+    }
     patch
 }
 
@@ -292,6 +298,9 @@ mod tests {
         assert_eq!(dongles(&with.capacity), Some(Quantity("1k".into())));
         assert_eq!(dongles(&with.allocatable), dongles(&with.capacity));
         assert!(must_report(Some(&before), &with, at(1)));
+        // Somebody may have taken it away since it was read.
+        let said = status_patch(Some(&before), &with);
+        assert_eq!(said["status"]["capacity"].get("example.com/dongle"), None);
         let without = NodeStatus { capacity: status(None, None, 0).capacity, ..with.clone() };
         let after = status(None, Some(&without), 2);
         assert_eq!(dongles(&after.allocatable), None);

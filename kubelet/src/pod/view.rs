@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+pub use api::meta::MIRROR;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus};
 
-/// The annotation of a static pod's mirror, with the hash of the file's content.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The priority of `system-cluster-critical` and above.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 

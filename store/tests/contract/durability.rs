@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -51,12 +51,19 @@ async fn a_busy_store_leaves_its_first_segment() {
     let store = Embedded::open(directory.path()).unwrap();
     let logs = || names(directory.path()).into_iter().filter(|name| name.starts_with("log-")).count();
     let mut written = 0;
+    let begin = Instant::now();
     while logs() < 2 {
-        assert!(written < 400, "a segment has room for 500 of these and is still not left");
-        let value = Bytes::from(vec![b'x'; 31 << 10]);
-        store.create(&format!("/a/{written:03}"), value, None).await.unwrap();
+        assert!(
+            begin.elapsed() < Duration::from_secs(120),
+            "{written} writes, and the segment is still not left"
+        );
+        // Large ones until the segment may be left; then small ones, which do not fill it, until another is ready.
+        let value = Bytes::from(vec![b'x'; if written < 9 { 31 << 10 } else { 1 }]);
+        store.create(&format!("/a/{written:05}"), value, None).await.unwrap();
         written += 1;
-        tokio::time::sleep(Duration::from_millis(if written < 9 { 0 } else { 50 })).await;
+        if written > 9 {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
     }
     create(&store, "/b", "in the next one").await;
     drop(store);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::check::{Faults, Field};
 use super::fill::Fill;
 use super::{pod_spec, warnings};
-use crate::{FieldError, Object};
+use crate::{FieldError, Object, meta::MIRROR};
 
 /// Rules of pods.
 pub struct Strategy;
@@ -51,14 +51,9 @@ impl crate::Strategy for Strategy {
         if !ephemeral.is_empty() {
             faults.forbidden(&ephemeral, "cannot be set on create");
         }
-        if object.annotation("kubernetes.io/config.mirror").is_some()
-            && spec.get("nodeName").text().is_empty()
-        {
+        if object.annotation(MIRROR).is_some() && spec.get("nodeName").text().is_empty() {
             let text = "must set spec.nodeName if mirror pod annotation is set";
-            faults.invalid(
-                &Field::at(object, &["metadata", "annotations"]).entry("kubernetes.io/config.mirror"),
-                text,
-            );
+            faults.invalid(&Field::at(object, &["metadata", "annotations"]).entry(MIRROR), text);
         }
         faults.0
     }

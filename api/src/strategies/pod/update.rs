@@ -177,7 +177,7 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
         }
         map
     };
-    if old.annotation("kubernetes.io/config.mirror").is_some() {
+    if old.annotation(crate::meta::MIRROR).is_some() {
         // Upstream's path is empty, which prints so.
         let nowhere = Field { path: "<nil>".into(), value: spec.value };
         faults.forbidden(&nowhere, "static pods cannot be resized");
