@@ -41,6 +41,10 @@ pub const DEPTH_LIMIT: usize = 120;
 /// How much an object may grow by YAML aliases, in bytes.
 const YAML_LIMIT: usize = 16 << 20;
 
+/// What each scalar takes of [`YAML_LIMIT`] besides its text: without it, lists of small numbers would be free.
+/// So little that no body of an allowed size gets at the limit with scalars alone.
+const SCALAR_COST: usize = 8;
+
 /// How many brackets may be open at once in YAML: its scanner takes time in proportion to them for every
 /// token. Larger than the depth limit, as brackets inside text are counted as well.
 const YAML_BRACKETS: usize = 256;

@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{DEPTH_LIMIT, Decoded, Faults, repeated};
+use super::{DEPTH_LIMIT, Decoded, Faults, SCALAR_COST, repeated};
 use crate::{
     Object, Quantity,
     schema::{Fields, Schema, Shape},
@@ -25,8 +25,8 @@ pub(super) struct Report {
     faults: RefCell<Faults>,
     /// Whether the body is YAML, whose keys that come twice are told by their lines.
     is_yaml: bool,
-    /// Whether some key of a map in YAML came twice.
-    repeats: Cell<bool>,
+    /// The first place in YAML where a key came twice.
+    repeats: RefCell<Option<String>>,
     /// The first value that does not fit; the whole body is refused with it in the end.
     misfit: RefCell<Option<String>>,
     /// How many more bytes may be made.
@@ -48,7 +48,7 @@ impl Report {
         Report {
             faults: RefCell::default(),
             is_yaml,
-            repeats: Cell::new(false),
+            repeats: RefCell::default(),
             misfit: RefCell::default(),
             budget: Cell::new(budget),
         }
@@ -56,8 +56,10 @@ impl Report {
 
     /// Finds the lines of what came twice; only then is the body read once more.
     pub(super) fn look_for_repeated_keys(&self, body: &[u8]) {
-        if self.repeats.get() {
-            self.faults.borrow_mut().repeated = repeated::keys(body);
+        let Some(place) = self.repeats.take() else { return };
+        match repeated::keys(body, self.budget.get()) {
+            Some(lines) => self.faults.borrow_mut().repeated = lines,
+            None => self.fault(duplicate(&place)),
         }
     }
 
@@ -77,8 +79,10 @@ impl Report {
 
     fn repeated(&self, path: &Path<'_>) {
         match self.is_yaml {
-            true => self.repeats.set(true),
-            false => self.fault(format!("duplicate field {:?}", path.to_string())),
+            true => {
+                self.repeats.borrow_mut().get_or_insert_with(|| path.to_string());
+            }
+            false => self.fault(duplicate(&path.to_string())),
         }
     }
 
@@ -99,6 +103,10 @@ impl Report {
         self.budget.set(left.ok_or_else(|| E::custom("document contains excessive aliasing"))?);
         Ok(())
     }
+}
+
+fn duplicate(place: &str) -> String {
+    format!("duplicate field {place:?}")
 }
 
 /// Where the pass is, as a chain of steps on the stack.
@@ -304,8 +312,11 @@ impl<'a> Reader<'a> {
             if field.is_none() && !keeps_unknown {
                 self.report.unknown(&path);
                 map.next_value::<IgnoredAny>()?;
-                if self.report.is_yaml && !dropped.insert(key) {
-                    self.report.repeats.set(true);
+                if self.report.is_yaml {
+                    if dropped.contains(&key) {
+                        self.report.repeated(&path);
+                    }
+                    dropped.insert(key);
                 }
                 continue;
             }
@@ -344,6 +355,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_bool<E: de::Error>(self, is_set: bool) -> Result<Value, E> {
+        self.report.spend(SCALAR_COST)?;
         Ok(match self.expected(|shape| matches!(shape, Shape::Boolean)) {
             None | Some(Schema { shape: Shape::Boolean, .. }) => is_set.into(),
             Some(Schema { shape: Shape::Quantity, .. }) => self.quantity("true"),
@@ -358,14 +370,17 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
+        self.report.spend(SCALAR_COST)?;
         Ok(self.number(number.into()))
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
+        self.report.spend(SCALAR_COST)?;
         Ok(self.number(number.into()))
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
+        self.report.spend(SCALAR_COST)?;
         let number = Number::from_f64(number);
         Ok(self.number(number.ok_or_else(|| E::custom("json: unsupported value: not a finite number"))?))
     }
@@ -375,11 +390,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        self.report.spend(text.len())?;
+        self.report.spend(SCALAR_COST + text.len())?;
         Ok(self.text(text))
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        self.report.spend(SCALAR_COST)?;
         Ok(Value::Null)
     }
 

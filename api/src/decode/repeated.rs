@@ -1,7 +1,8 @@
 //! The lines of a YAML document on which a map gets a key that it has already.
 //!
 //! The decoder tells lines only with its errors. So the document is read anew for each such key, with an error raised
-//! where its value stands; this happens to bodies that are wrong, and not more than [`MOST`] times.
+//! where its value stands; this happens to bodies that are wrong, and not more than [`MOST`] times. Aliases are
+//! followed, also in fields that the decoder skips: so all passes together have a budget.
 
 use std::{collections::HashSet, fmt};
 
@@ -9,26 +10,54 @@ use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
+use super::SCALAR_COST;
+
 /// So many are told.
 const MOST: usize = 10;
 
-/// `line 4: key "a" already set in map` for each key that comes again.
-pub(super) fn keys(document: &[u8]) -> Vec<String> {
-    (0..MOST).map_while(|number| nth(document, number)).collect()
-}
-
-fn nth(document: &[u8], number: usize) -> Option<String> {
-    let mut search = Search { left: number, found: None };
-    let document = serde_yaml::Deserializer::from_slice(document).next()?;
-    let error = Walk(&mut search).deserialize(document).err()?;
-    Some(format!("line {}: key {} already set in map", error.location()?.line(), search.found?))
+/// `line 4: key "a" already set in map` for each key that comes again, as far as the search gets; `None` when it does not
+/// get to the first.
+pub(super) fn keys(document: &[u8], budget: usize) -> Option<Vec<String>> {
+    let mut search = Search { budget, left: 0, found: None };
+    let mut lines = Vec::new();
+    for number in 0..MOST {
+        match search.nth(document, number) {
+            Ok(Some(line)) => lines.push(line),
+            Ok(None) => return Some(lines),
+            Err(_) => break,
+        }
+    }
+    (!lines.is_empty()).then_some(lines)
 }
 
 struct Search {
+    /// What all visits together may still cost, in the decoder's bytes.
+    budget: usize,
     /// How many to pass over.
     left: usize,
     /// The key, as Go writes it.
     found: Option<String>,
+}
+
+impl Search {
+    /// The line, or nothing when there are not so many. The error is what kept the search from the end.
+    fn nth(&mut self, document: &[u8], number: usize) -> Result<Option<String>, serde_yaml::Error> {
+        (self.left, self.found) = (number, None);
+        let Some(document) = serde_yaml::Deserializer::from_slice(document).next() else { return Ok(None) };
+        let Err(error) = Walk(self).deserialize(document) else { return Ok(None) };
+        match (self.found.take(), error.location()) {
+            (Some(key), Some(place)) => {
+                Ok(Some(format!("line {}: key {key} already set in map", place.line())))
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn spend<E: de::Error>(&mut self, text: usize) -> Result<(), E> {
+        let left = self.budget.checked_sub(SCALAR_COST + text);
+        self.budget = left.ok_or_else(|| E::custom("the budget is used up"))?;
+        Ok(())
+    }
 }
 
 struct Walk<'a>(&'a mut Search);
@@ -49,8 +78,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.0.spend(0)?;
         let mut seen = HashSet::new();
         while let Some(Key(key)) = map.next_key()? {
+            self.0.spend(key.len())?;
             if seen.contains(&key) {
                 if self.0.left == 0 {
                     self.0.found = Some(key);
@@ -66,32 +97,33 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        self.0.spend(0)?;
         while list.next_element_seed(Walk(self.0))?.is_some() {}
         Ok(())
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
+        self.0.spend(0)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
+        self.0.spend(0)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
+        self.0.spend(0)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        self.0.spend(0)
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        self.0.spend(text.len())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        self.0.spend(0)
     }
 }
 
@@ -171,7 +203,7 @@ mod tests {
     fn each_key_that_comes_again_is_told_with_the_line_of_its_value() {
         let document = "\na: 1\nb:\n  c: 1\n  c: 2\nlist:\n- d: 1\n  d: {x: 1}\n1: x\n1: y\na:\n  e: 1\n";
         assert_eq!(
-            keys(document.as_bytes()),
+            keys(document.as_bytes(), usize::MAX).unwrap(),
             [
                 "line 5: key \"c\" already set in map",
                 "line 8: key \"d\" already set in map",
@@ -179,7 +211,20 @@ mod tests {
                 "line 12: key \"a\" already set in map",
             ]
         );
-        assert!(keys(b"a: 1\nb: 2\n").is_empty());
-        assert_eq!(keys(br#"{"a":1,"a":2}"#), ["line 1: key \"a\" already set in map"]);
+        assert!(keys(b"a: 1\nb: 2\n", usize::MAX).unwrap().is_empty());
+        assert_eq!(keys(br#"{"a":1,"a":2}"#, usize::MAX).unwrap(), ["line 1: key \"a\" already set in map"]);
+    }
+
+    #[test]
+    fn what_all_visits_cost_is_bounded() {
+        let ones = ["1"; 100].join(",");
+        let document = format!("x: [&a [{ones}], {}]\ny: 1\ny: 1\ny: 1\n", ["*a"; 100].join(","));
+        let keys = |budget| keys(document.as_bytes(), budget);
+        // 101 lists of 100 numbers: so many visits lie before the key that comes again, on each of the passes.
+        let pass = 101 * 101 * SCALAR_COST;
+        assert_eq!(keys(pass), None);
+        let lines = [3, 4].map(|line| format!("line {line}: key \"y\" already set in map"));
+        assert_eq!(keys(pass + pass / 2).unwrap(), lines[..1]);
+        assert_eq!(keys(usize::MAX).unwrap(), lines);
     }
 }

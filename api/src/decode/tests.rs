@@ -246,6 +246,22 @@ fn a_yaml_bomb_does_not_go_off() {
     let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(1000));
     let status = decode(long.as_bytes(), "application/yaml", None).unwrap_err();
     assert!(status.message.contains("document contains excessive aliasing"), "{}", status.message);
+    // Numbers are counted like text.
+    let many = format!("a: &a [{}]\nb: [{}]\n", "1,".repeat(2000), "*a,".repeat(2000));
+    let status = decode(many.as_bytes(), "application/yaml", None).unwrap_err();
+    assert!(status.message.contains("document contains excessive aliasing"), "{}", status.message);
+}
+
+#[test]
+fn a_key_that_comes_again_is_a_fault_also_where_its_line_is_too_far_to_seek() {
+    let ones = "1,".repeat(1500);
+    let body = format!("x: [&a [{ones}], {}]\nspec: {{}}\nspec: {{}}\n", "*a,".repeat(1500));
+    let decoded = decode(body.as_bytes(), "application/yaml", pod()).unwrap();
+    assert_eq!(decoded.faults.warnings(), ["unknown field \"x\"", "duplicate field \"spec\""]);
+    // The decoder skips what the search cannot read.
+    let body = b"x: {[1]: 2}\nspec: {}\nspec: {}\n";
+    let decoded = decode(body, "application/yaml", pod()).unwrap();
+    assert_eq!(decoded.faults.warnings(), ["unknown field \"x\"", "duplicate field \"spec\""]);
 }
 
 #[test]
