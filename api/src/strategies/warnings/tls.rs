@@ -4,6 +4,10 @@ use x509_parser::{
     oid_registry::asn1_rs::FromDer, pem::Pem, prelude::X509Certificate, public_key::PublicKey,
 };
 
+/// The largest public half that is looked for, in bytes (16 Kibit; RSA in use ends at half of that, and Go's TLS
+/// stops there). Searching takes time in proportion to it for every byte of the key, and both come from clients.
+const MOST_PUBLIC: usize = 16 * 1024 / 8;
+
 /// Why a TLS server could not use the pair; nothing when it could, as far as can be told from the outside.
 pub fn key_pair(certificate: &[u8], key: &[u8]) -> Option<String> {
     let fault = certificate_in(certificate).and_then(|certificate| {
@@ -66,17 +70,29 @@ fn fits(certificate: &[u8], key: &Pem) -> Result<(), String> {
         // Of other keys the file has the private half alone.
         _ => return Ok(()),
     };
-    let is_there = key.contents.windows(half.len().max(1)).any(|window| window == half);
     // SEC 1 lets the public half be left out.
-    if is_there || (is_elliptic && key.contents.len() < half.len() * 2) {
+    let may_lack = is_elliptic && key.contents.len() < half.len() * 2;
+    if may_lack || may_contain(&key.contents, &half) {
         return Ok(());
     }
     Err("private key does not match public key".into())
 }
 
+fn may_contain(key: &[u8], half: &[u8]) -> bool {
+    half.len() > MOST_PUBLIC || key.windows(half.len().max(1)).any(|window| window == half)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_public_half_of_no_sensible_size_is_not_looked_for() {
+        let key = [0; 4 * MOST_PUBLIC];
+        assert!(may_contain(&key, &[0; MOST_PUBLIC]));
+        assert!(!may_contain(&key, &[1; MOST_PUBLIC]));
+        assert!(may_contain(&key, &[1; MOST_PUBLIC + 1]));
+    }
 
     #[test]
     fn a_pair_that_no_server_could_use_is_named() {
