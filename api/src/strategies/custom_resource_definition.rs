@@ -91,7 +91,6 @@ impl crate::Strategy for Strategy {
     }
 }
 
-/// Versions that objects may be stored in, since the definition was made.
 /// What in the schemas of all versions is understood by nobody: formats first, then sets.
 fn schema_warnings(object: &Object) -> Vec<String> {
     let (mut formats, mut sets) = (Vec::new(), BTreeSet::new());
@@ -112,6 +111,7 @@ fn schema_warnings(object: &Object) -> Vec<String> {
     formats
 }
 
+/// Versions that objects may be stored in, since the definition was made.
 fn remember_stored_version(object: &mut Object) {
     let stored = object.list(&["spec", "versions"]).iter().find(|version| version["storage"] == true);
     let Some(stored) = stored.and_then(|version| version["name"].as_str()).map(str::to_string) else {
