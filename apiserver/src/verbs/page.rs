@@ -193,16 +193,36 @@ impl Listing<'_> {
         }
     }
 
-    /// Those that the selectors mean.
+    /// Those that the selectors mean; where they must be converted to be known, no more than tell that the page is full.
     async fn meant(&self, mut entries: Vec<Arc<Entry>>) -> Result<Vec<Arc<Entry>>, Status> {
         if self.selection.needs_conversion() {
-            entries.retain(|entry| self.selection.may_match(entry));
-            entries = self.registry.shown(self.kind, entries).await?;
+            return self.meant_when_converted(entries).await;
         }
         if !self.selection.is_everything() {
             entries.retain(|entry| self.selection.matches(entry));
         }
         Ok(entries)
+    }
+
+    /// Converts a page's worth at first, then more and more: a selector that means few takes no more calls for it.
+    async fn meant_when_converted(&self, entries: Vec<Arc<Entry>>) -> Result<Vec<Arc<Entry>>, Status> {
+        let full = match self.options.limit {
+            0 => usize::MAX,
+            limit => limit.saturating_add(1),
+        };
+        let mut chunk = full;
+        let mut rest = entries.into_iter().filter(|entry| self.selection.may_match(entry));
+        let mut meant = Vec::new();
+        while meant.len() < full {
+            let next: Vec<_> = rest.by_ref().take(chunk).collect();
+            if next.is_empty() {
+                break;
+            }
+            let shown = self.registry.shown(self.kind, next).await?;
+            meant.extend(shown.into_iter().filter(|entry| self.selection.matches(entry)));
+            chunk = chunk.saturating_mul(2).min(CHUNK);
+        }
+        Ok(meant)
     }
 
     /// Applies the limit.

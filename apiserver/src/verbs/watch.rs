@@ -210,11 +210,15 @@ impl Target {
         if !self.selection.needs_conversion() {
             return self.told(entry, previous.as_ref(), *is_deletion).await;
         }
-        let previous = match previous {
+        // Who cannot be meant is not converted: the webhook may refuse what is none of this watcher's business.
+        let previous = match previous.as_ref().filter(|previous| self.selection.may_match(previous)) {
             Some(previous) => Some(self.shown(previous).await?),
             None => None,
         };
-        self.told(&self.shown(entry).await?, previous.as_ref(), *is_deletion).await
+        match self.selection.may_match(entry) {
+            true => self.told(&self.shown(entry).await?, previous.as_ref(), *is_deletion).await,
+            false => self.told(entry, previous.as_ref(), *is_deletion).await,
+        }
     }
 
     /// An object that comes to be meant is added, one that is meant no longer is deleted.

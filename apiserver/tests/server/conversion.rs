@@ -162,6 +162,68 @@ async fn objects_are_selected_by_the_fields_of_the_version_that_is_asked_for() {
     assert_eq!((watch.next().await.1, watch.next().await.1), ("b".to_string(), "c".to_string()));
 }
 
+#[tokio::test]
+async fn what_the_labels_rule_out_is_not_converted_for_a_watch() {
+    let webhook = Remote::start(review).await;
+    let server = Server::start().await;
+    server.define(&definition(&webhook.client("/convert"))).await;
+    let gate = |name: &str, label: &str| {
+        json!({"apiVersion": "example.com/v1", "kind": "Gate",
+        "metadata": {"name": name, "labels": {"app": label}}, "spec": {"hostPort": "h1:80"}})
+    };
+    let selector = "labelSelector=app%3Dmine&fieldSelector=spec.host%3Dh1";
+    let mut watch = server.watch(&format!("{V2}?{selector}&watch=true")).await;
+    server.post(V1, &gate("refused", "other")).await.ok();
+    server.post(V1, &gate("a", "mine")).await.ok();
+    assert_eq!(watch.next().await, ("ADDED".into(), "a".into()));
+    // What loses its label is converted as it was.
+    let label = |value: &str| json!({"metadata": {"labels": {"app": value}}});
+    server.patch(&format!("{V1}/a"), MERGE, &label("other")).await.ok();
+    assert_eq!(watch.next().await, ("DELETED".into(), "a".into()));
+    server.patch(&format!("{V1}/a"), MERGE, &label("mine")).await.ok();
+    assert_eq!(watch.next().await, ("ADDED".into(), "a".into()));
+    server.delete(&format!("{V1}/refused")).await.ok();
+    server.delete(&format!("{V1}/a")).await.ok();
+    assert_eq!(watch.next().await, ("DELETED".into(), "a".into()));
+}
+
+#[tokio::test]
+async fn a_page_converts_no_more_than_it_takes_to_fill_it() {
+    let webhook = Remote::start(review).await;
+    let server = Server::start().await;
+    server.define(&definition(&webhook.client("/convert"))).await;
+    let host = |index: usize| if index < 10 { "h1" } else { "h2" };
+    for index in 0..30 {
+        let gate = json!({"apiVersion": "example.com/v1", "kind": "Gate",
+            "metadata": {"name": format!("g{index:02}")}, "spec": {"hostPort": format!("{}:80", host(index))}});
+        server.post(V1, &gate).await.ok();
+    }
+    let converted = || -> usize {
+        let asked = webhook.asked();
+        asked.iter().map(|review| review["request"]["objects"].as_array().unwrap().len()).sum()
+    };
+    let before = converted();
+    let first = server.get(&format!("{V2}?fieldSelector=spec.host%3Dh1&limit=2")).await.ok();
+    assert_eq!(first["items"].as_array().unwrap().len(), 2);
+    assert_eq!(first["metadata"]["remainingItemCount"], json!(null));
+    assert_eq!(converted() - before, 3, "the two and the one that tells of a next page");
+
+    // Those that come late are found all the same, and the last page says that it is the last.
+    let mut names = Vec::new();
+    let mut token = String::new();
+    loop {
+        let path = format!("{V2}?fieldSelector=spec.host%3Dh2&limit=7&continue={token}");
+        let page = server.get(&path).await.ok();
+        let items = page["items"].as_array().unwrap().iter();
+        names.extend(items.map(|item| item["metadata"]["name"].as_str().unwrap().to_string()));
+        match page["metadata"]["continue"].as_str() {
+            Some(next) if !next.is_empty() => token = next.into(),
+            _ => break,
+        }
+    }
+    assert_eq!(names, (10..30).map(|index| format!("g{index}")).collect::<Vec<_>>());
+}
+
 /// The managers of an object and what each owns of its spec.
 fn owners(object: &Value) -> Vec<(String, Value)> {
     let entries = object["metadata"]["managedFields"].as_array().unwrap();
