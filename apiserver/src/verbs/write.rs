@@ -56,7 +56,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
         warnings.extend(more);
         let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
         let answer = answer.ok_or_else(Status::method_not_allowed)??;
-        let mut response = answer::value(StatusCode::CREATED, &answer.into_value(), &view.wanted)?;
+        let mut response = answer::value(StatusCode::CREATED, &view.value_of(answer), &view.wanted)?;
         answer::warn(response.headers_mut(), &warnings);
         return Ok(response);
     }
@@ -89,7 +89,8 @@ pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>
     warnings.extend(more);
     let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
     let answer = answer.ok_or_else(Status::method_not_allowed)??;
-    let mut response = answer::value(StatusCode::CREATED, &answer.into_value(), &call.view()?.wanted)?;
+    let view = call.view()?;
+    let mut response = answer::value(StatusCode::CREATED, &view.value_of(answer), &view.wanted)?;
     answer::warn(response.headers_mut(), &warnings);
     Ok(response)
 }
