@@ -60,6 +60,10 @@ impl crate::Strategy for Strategy {
     fn has_generation(&self) -> bool {
         false
     }
+
+    fn status_is_apart(&self) -> bool {
+        true
+    }
 }
 
 fn priority(field: &Field, most: i64, faults: &mut Faults) {

@@ -42,6 +42,10 @@ impl crate::Strategy for FlowSchema {
         }
         faults.0
     }
+
+    fn status_is_apart(&self) -> bool {
+        true
+    }
 }
 
 fn validate_rule(rule: &Field, faults: &mut Faults) {
@@ -198,6 +202,10 @@ impl crate::Strategy for PriorityLevel {
             _ => faults.not_supported(&sort, &["Exempt", "Limited"]),
         }
         faults.0
+    }
+
+    fn status_is_apart(&self) -> bool {
+        true
     }
 }
 

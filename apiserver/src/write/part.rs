@@ -110,8 +110,19 @@ mod tests {
         assert_eq!((status.number(&["spec", "x"]), status.at(&["status"])), (Some(1), None));
         assert_eq!(status.text(&["metadata", "labels", "l"]), "1");
         // The kinds that came late keep their metadata.
-        let late = kinds::find("storage.k8s.io", "v1", "volumeattachments").unwrap();
-        let status = Part::Status.confine(late, "status", new, &old);
-        assert_eq!((status.at(&["metadata", "labels"]), status.at(&["status"])), (None, None));
+        for (group, plural) in [
+            ("storage.k8s.io", "volumeattachments"),
+            ("flowcontrol.apiserver.k8s.io", "flowschemas"),
+            ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+            ("apiregistration.k8s.io", "apiservices"),
+        ] {
+            let late = kinds::find(group, "v1", plural).unwrap();
+            let status = Part::Status.confine(late, "status", new.clone(), &old);
+            assert_eq!(
+                (status.at(&["metadata", "labels"]), status.at(&["status"])),
+                (None, None),
+                "{plural}"
+            );
+        }
     }
 }
