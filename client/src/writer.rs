@@ -192,9 +192,15 @@ pub fn is_already_exists(error: &ClientError) -> bool {
     matches!(error, ClientError::Api(status) if status.is_already_exists())
 }
 
-/// Whether the server says that somebody else wrote first.
+/// Whether the server says that somebody else wrote first, or that a later object has taken the name: a uid that is
+/// no longer right is a conflict in a PUT or a deletion, and the change of what cannot change in a PATCH.
 pub fn is_conflict(error: &ClientError) -> bool {
-    matches!(error, ClientError::Api(status) if status.is_conflict())
+    matches!(error, ClientError::Api(status) if status.is_conflict() || changes_uid(status))
+}
+
+fn changes_uid(status: &kube::error::Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 422 && causes.any(|cause| cause.field == "metadata.uid")
 }
 
 /// What the server said, without the wrapping; the text that upstream puts in events and conditions.
@@ -211,4 +217,25 @@ fn resource<K: ApiObject>(key: &ObjectKey) -> Request {
 
 fn body<K: Serialize>(object: &K) -> Result<Vec<u8>, ClientError> {
     serde_json::to_vec(object).map_err(ClientError::SerdeError)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn another_object_of_the_same_name_is_a_conflict() {
+        let refused = |code: u16, reason: &str, field: &str| {
+            let causes =
+                json!([{"reason": "FieldValueInvalid", "message": "field is immutable", "field": field}]);
+            let status = json!({"code": code, "reason": reason, "details": {"causes": causes}});
+            is_conflict(&ClientError::Api(serde_json::from_value(status).unwrap()))
+        };
+        assert!(refused(409, "Conflict", ""));
+        assert!(refused(422, "Invalid", "metadata.uid"));
+        assert!(!refused(422, "Invalid", "spec.replicas"));
+        assert!(!refused(404, "NotFound", "metadata.uid"));
+    }
 }

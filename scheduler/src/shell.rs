@@ -349,7 +349,7 @@ impl Binder {
         let api = self.pods(&pod.namespace);
         let patched = api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
         match patched {
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(()),
             patched => patched.map(drop),
         }
     }

@@ -54,15 +54,14 @@ async fn set(
     mut wanted: impl FnMut(Object) -> Result<Object, Status> + Send,
 ) -> Result<Object, Status> {
     let write = call.write(dry_run);
+    let resource = format!("{}/scale", call.kind.plural);
     let written = write::update(&write, |mut object| {
         let scale = wanted(scale_of(&object, paths))?;
         check(call, &scale)?;
-        // The Scale's own version and uid are preconditions.
-        for field in ["resourceVersion", "uid"] {
-            let value = scale.text(&["metadata", field]);
-            if !value.is_empty() {
-                object.set(&["metadata", field], value);
-            }
+        // The Scale's own uid and version are preconditions, whatever the verb.
+        write::check_uid(call.kind, &resource, &scale, &object)?;
+        if !scale.resource_version().is_empty() {
+            object.set(&["metadata", "resourceVersion"], scale.resource_version());
         }
         object.set(paths.spec_replicas, scale.number(&["spec", "replicas"]).unwrap_or_default());
         Ok(object)

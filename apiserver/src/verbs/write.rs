@@ -116,7 +116,11 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
     check_name(call, &object)?;
     let write = call.write(options.dry_run);
-    let updated = store_write::update(&write, |old| same_uid(call, &object, &old)).await;
+    let updated = store_write::update(&write, |old| {
+        store_write::check_uid(call.kind, call.kind.plural, &object, &old)?;
+        Ok(object.clone())
+    });
+    let updated = updated.await;
     let creates = call.info.subresource.is_empty()
         && call.kind.custom.is_none()
         && CREATED_BY_UPDATE.contains(&call.kind.plural)
@@ -130,16 +134,6 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
         }
         updated => respond(call, StatusCode::OK, updated?, warnings).await,
     }
-}
-
-/// What a PUT brings, if it is about the object that is there.
-fn same_uid(call: &Call<'_>, object: &Object, old: &Object) -> Result<Object, Status> {
-    let (wanted, actual) = (object.uid(), old.uid());
-    if wanted.is_empty() || wanted == actual {
-        return Ok(object.clone());
-    }
-    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
-    Err(Status::conflict(call.kind.group, call.kind.plural, old.name(), &why))
 }
 
 /// What a PUT brings must be named as the URL says, whether there is such an object or not.

@@ -29,7 +29,7 @@ use crate::{
 pub(crate) use create::create;
 pub(crate) use delete::{Deleted, delete};
 pub(crate) use managed::{applied_to_nothing, apply, refusal};
-pub(crate) use update::update;
+pub(crate) use update::{check_uid, update};
 
 /// Who writes to what, and how.
 #[derive(Clone, Copy)]

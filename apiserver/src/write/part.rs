@@ -1,7 +1,6 @@
 //! Which part of an object a write to a subresource may change.
 
 use api::{FieldError, Kind, Object};
-use serde_json::Value;
 
 /// What a write goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +33,7 @@ impl Part {
             Part::Whole | Part::Own => object,
             // Who may write such an object's status may not take its finalizers or owners away.
             Part::Status if kind.custom.is_some() || kind.strategy.status_is_apart() => {
-                copy_managers(&object, copy_from(&object, "status", old.clone()))
+                copy_claims(&object, copy_from(&object, "status", old.clone()))
             }
             Part::Status => copy_from(&object, "metadata", copy_from(&object, "status", old.clone())),
             Part::Special => {
@@ -75,15 +74,14 @@ fn copy_from(source: &Object, field: &str, mut target: Object) -> Object {
     target
 }
 
-/// `target` with the owners of fields that `source` tells.
-fn copy_managers(source: &Object, mut target: Object) -> Object {
-    const MANAGERS: &str = "managedFields";
-    let managers = source.0.get("metadata").and_then(|metadata| metadata.get(MANAGERS)).cloned();
-    if let Some(metadata) = target.0.get_mut("metadata").and_then(Value::as_object_mut) {
-        match managers {
-            Some(managers) => metadata.insert(MANAGERS.to_string(), managers),
-            None => metadata.remove(MANAGERS),
-        };
+/// `target` with the owners of fields that `source` tells, and the uid of the object that it means: validation
+/// compares it, so that nobody reports about a later object of the same name.
+fn copy_claims(source: &Object, mut target: Object) -> Object {
+    for field in ["managedFields", "uid"] {
+        match source.at(&["metadata", field]) {
+            Some(value) => target.set(&["metadata", field], value.clone()),
+            None => drop(target.remove(&["metadata", field])),
+        }
     }
     target
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Object, Scope, Status, meta};
+use api::{Kind, Object, Scope, Status, meta};
 
 use super::{Write, Written, deletion, managed, metadata, part::Part};
 use crate::{
@@ -114,6 +114,17 @@ fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<()
         return Err(conflict(write, MODIFIED));
     }
     Ok(())
+}
+
+/// The precondition that a PUT, or a Scale, sets by its uid; in other patches validation finds the change.
+/// `resource` is what the answer speaks of.
+pub(crate) fn check_uid(kind: &Kind, resource: &str, sent: &Object, old: &Object) -> Result<(), Status> {
+    let (wanted, actual) = (sent.uid(), old.uid());
+    if wanted.is_empty() || wanted == actual {
+        return Ok(());
+    }
+    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+    Err(Status::conflict(kind.group, resource, old.name(), &why))
 }
 
 fn conflict(write: &Write<'_>, why: &str) -> Status {

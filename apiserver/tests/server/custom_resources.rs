@@ -123,6 +123,14 @@ async fn a_definition_adds_a_kind() {
     assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(3), &json!(2)));
     assert_eq!(status["metadata"]["generation"], 2);
     assert_eq!(status["metadata"]["finalizers"], Value::Null);
+    // A report about an object that is gone does not reach a later one of its name.
+    let stale = json!({"metadata": {"uid": "gone"}, "status": {"replicas": 7}});
+    let (code, _, message) = server.patch(&format!("{path}/status"), MERGE, &stale).await.failure();
+    assert_eq!(code, 422);
+    assert!(message.ends_with("metadata.uid: Invalid value: \"gone\": field is immutable"), "{message}");
+    let applied = json!({"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a", "uid": "gone"}, "status": {"replicas": 7}});
+    let path_of_status = format!("{path}/status?fieldManager=late&force=true");
+    assert_eq!(server.patch(&path_of_status, "application/apply-patch+yaml", &applied).await.code, 422);
     let scale = server.get(&format!("{path}/scale")).await.ok();
     assert_eq!(
         (&scale["spec"]["replicas"], &scale["status"]),

@@ -26,6 +26,12 @@ async fn a_deployment_is_scaled_by_its_scale() {
     scale["spec"]["replicas"] = 5.into();
     assert_eq!(server.put(&path, &scale).await.ok()["spec"]["replicas"], 5);
     assert_eq!(server.put(&path, &scale).await.failure().0, 409);
+    let stale = json!({"metadata": {"name": "web", "uid": "gone"}, "spec": {"replicas": 9}});
+    for refused in [server.put(&path, &stale).await, server.patch(&path, MERGE, &stale).await] {
+        let (code, reason, message) = refused.failure();
+        assert_eq!((code, reason.as_str()), (409, "Conflict"));
+        assert!(message.contains("Precondition failed: UID in precondition: gone"), "{message}");
+    }
     let patched = server.patch(&path, MERGE, &json!({"spec": {"replicas": 7}})).await.ok();
     assert_eq!(patched["spec"]["replicas"], 7);
     let stored = server.get(&format!("{DEPLOYMENTS}/web")).await.ok();
