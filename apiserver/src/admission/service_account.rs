@@ -108,14 +108,17 @@ fn refuse_secrets(account: &Object, pod: &Object) -> Option<String> {
     ];
     for (list, what) in lists {
         for container in pod.list(&["spec", list]) {
-            let variables = container["env"].as_array().map_or(&[][..], Vec::as_slice).iter();
-            let references = variables.map(|it| (&it["name"], &it["valueFrom"]["secretKeyRef"]["name"]));
-            let other = references.into_iter().find(|(_, name)| !name.is_null() && !lends("secrets", name));
-            if let Some((variable, name)) = other {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-                let (container, variable) = (text(&container["name"]), text(variable));
+            let items = |field: &str| container[field].as_array().map_or(&[][..], Vec::as_slice).iter();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+            let single = items("env").map(|it| {
+                (format!("envVar {}", text(&it["name"])), &it["valueFrom"]["secretKeyRef"]["name"])
+            });
+            let whole = items("envFrom").map(|it| ("envFrom".to_string(), &it["secretRef"]["name"]));
+            let other = single.chain(whole).find(|(_, name)| !name.is_null() && !lends("secrets", name));
+            if let Some((source, name)) = other {
+                let container = text(&container["name"]);
                 return Some(format!(
-                    "{what} {container} with envVar {variable} referencing secret.secretName={name} is not allowed because \
+                    "{what} {container} with {source} referencing secret.secretName={name} is not allowed because \
                      service account {owner} does not reference that secret"
                 ));
             }
@@ -275,8 +278,12 @@ mod tests {
             let variable = json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}});
             pod(json!({"containers": [{"name": "c", "env": [variable]}]}))
         };
+        let all = |list: &str, name: &str| {
+            let map = json!({"configMapRef": {"name": "x"}});
+            pod(json!({list: [{"name": "c", "envFrom": [map, {"secretRef": {"name": name}}]}]}))
+        };
         let pull = |name: &str| pod(json!({"imagePullSecrets": [{"name": name}]}));
-        for pod in [volume("own"), env("own"), pull("registry"), pod(json!({}))] {
+        for pod in [volume("own"), env("own"), all("containers", "own"), pull("registry"), pod(json!({}))] {
             assert_eq!(refuse_secrets(&enforcing, &pod), None);
         }
         let refused = |pod: &Object| refuse_secrets(&enforcing, pod).unwrap_or_default();
@@ -286,6 +293,17 @@ mod tests {
             refused(&env("x")),
             format!(r#"container c with envVar A referencing secret.secretName="x" {ending} secret"#)
         );
+        let lists = [
+            ("initContainers", "init container"),
+            ("containers", "container"),
+            ("ephemeralContainers", "ephemeral container"),
+        ];
+        for (list, what) in lists {
+            assert_eq!(
+                refused(&all(list, "x")),
+                format!(r#"{what} c with envFrom referencing secret.secretName="x" {ending} secret"#)
+            );
+        }
         assert_eq!(refused(&pull("x")), format!(r#"imagePullSecrets[0].name="x" {ending} imagePullSecret"#));
         let free = account(json!({"metadata": {"name": "web"}}));
         assert_eq!(refuse_secrets(&free, &volume("x")), None);
