@@ -13,7 +13,7 @@ use super::{Aggregation, Service, proxy, schemas};
 use crate::{registry::Registry, request::User};
 
 /// How long a document of another server may be.
-const MAX_DOCUMENT: usize = 16 << 20;
+pub(super) const MAX_DOCUMENT: usize = 16 << 20;
 
 /// What is known of one server.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,19 +5,24 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use api::openapi::Part;
 use serde_json::Value;
 
+use super::offer::MAX_DOCUMENT;
+
 const DEFINITIONS: &str = "#/definitions/";
 const PARAMETERS: &str = "#/parameters/";
 
 /// The part of a document that is about one version of a group. Parameters that the document shares among its
-/// operations are put where they are used.
+/// operations are put where they are used; a document that this makes larger than any may be is as good as none.
 pub(super) fn part_of(document: &Value, group: &str, version: &str) -> Part {
     let roots = [format!("/apis/{group}/"), format!("/apis/{group}/{version}/")];
     let below = &roots[1];
     let mut part = Part::default();
+    let mut room = MAX_DOCUMENT;
     for (path, item) in document["paths"].as_object().into_iter().flatten() {
         if roots.contains(path) || path.starts_with(below) {
             let mut item = item.clone();
-            put_in_place(&mut item, &document["parameters"]);
+            if put_in_place(&mut item, &document["parameters"], &mut room).is_none() {
+                return Part::default();
+            }
             part.paths.insert(path.clone(), item);
         }
     }
@@ -58,16 +63,19 @@ fn references(value: &Value) -> Vec<String> {
     }
 }
 
-fn put_in_place(value: &mut Value, parameters: &Value) {
+/// Puts parameters where they are referred to; `None` when they take more than `room`, in bytes of JSON. A reference is
+/// short and may come often, so that the length of the document says nothing about what comes out.
+fn put_in_place(value: &mut Value, parameters: &Value, room: &mut usize) -> Option<()> {
     let target = value.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix(PARAMETERS));
-    if let Some(parameter) = target.and_then(|name| parameters.get(name)).cloned() {
-        *value = parameter;
-        return;
+    if let Some(parameter) = target.and_then(|name| parameters.get(name)) {
+        *room = room.checked_sub(parameter.to_string().len())?;
+        *value = parameter.clone();
+        return Some(());
     }
     match value {
-        Value::Object(map) => map.values_mut().for_each(|value| put_in_place(value, parameters)),
-        Value::Array(items) => items.iter_mut().for_each(|value| put_in_place(value, parameters)),
-        _ => {}
+        Value::Object(map) => map.values_mut().try_for_each(|value| put_in_place(value, parameters, room)),
+        Value::Array(items) => items.iter_mut().try_for_each(|value| put_in_place(value, parameters, room)),
+        _ => Some(()),
     }
 }
 
@@ -114,5 +122,18 @@ mod tests {
         let things = &part.paths["/apis/g.example.com/v1/things"];
         assert_eq!(things["parameters"], json!([{"in": "query", "name": "pretty"}]));
         assert_eq!(united([&part, &part].into_iter()), part);
+    }
+
+    #[test]
+    fn a_document_whose_parameters_make_it_too_large_adds_nothing() {
+        let of_uses = |uses: usize| {
+            let document = json!({
+                "paths": {"/apis/g.example.com/v1/things": {"parameters": vec![json!({"$ref": "#/parameters/long"}); uses]}},
+                "parameters": {"long": {"description": "x".repeat(MAX_DOCUMENT / 4)}},
+            });
+            part_of(&document, "g.example.com", "v1")
+        };
+        assert_eq!(of_uses(3).paths.len(), 1);
+        assert!(of_uses(4) == Part::default());
     }
 }
