@@ -121,6 +121,10 @@ mod tests {
                 (None, None),
                 "{plural}"
             );
+            // Left for validation to compare.
+            let mut stale = new.clone();
+            stale.set(&["metadata", "uid"], "gone");
+            assert_eq!(Part::Status.confine(late, "status", stale, &old).uid(), "gone", "{plural}");
         }
     }
 }
