@@ -190,6 +190,13 @@ pub trait Strategy: Sync {
     fn warnings(&self, _object: &Object, _old: Option<&Object>) -> Vec<String> {
         Vec::new()
     }
+
+    /// The faults of an update and, when it has none, its warnings. For kinds where one costly pass finds both.
+    fn judge_update(&self, object: &Object, old: &Object) -> (Vec<FieldError>, Vec<String>) {
+        let faults = self.validate(object, Some(old));
+        let warnings = if faults.is_empty() { self.warnings(object, Some(old)) } else { Vec::new() };
+        (faults, warnings)
+    }
 }
 
 /// The strategy of kinds about which nothing is special.

@@ -83,7 +83,7 @@ fn variables(rule: &Rule, kind: &Type) -> [(&'static str, Type); 2] {
     [("self", kind.clone()), ("oldSelf", old)]
 }
 
-/// What rules say about an object.
+/// What is said about an object.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     /// Every rule that it breaks.

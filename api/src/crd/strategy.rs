@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
-use super::{Version, rules, validate};
+use super::{
+    Version,
+    rules::{self, Verdict},
+    validate,
+};
 use crate::meta::STANDARD_FINALIZERS;
 use crate::{FieldError, FieldErrorKind, Object, Strategy, name};
 
@@ -18,30 +22,19 @@ impl Strategy for CustomResource {
     }
 
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        let value = Value::Object(object.0.clone());
-        let old = old.map(|old| Value::Object(old.0.clone()));
-        let version = self.0;
-        let mut faults = validate::validate(&value, old.as_ref(), &version.props);
-        faults.extend(self.validate_scale(object));
-        faults.extend(validate::validate_structure(&value, old.as_ref(), &version.props));
-        if let Some(rules) = &version.rules {
-            if faults.iter().any(|fault| blocks_rules(fault.kind)) {
-                faults.push(FieldError::new(FieldErrorKind::Invalid, "<nil>", "null".into(), NOT_CHECKED));
-            } else {
-                faults.extend(rules::judge(&value, old.as_ref(), rules, &version.props).faults);
-            }
-        }
-        faults
+        self.judge(object, old).faults
     }
 
+    /// Without what the rules tolerate in an update: [`CustomResource::judge_update`] tells that, as rules are costly.
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
-        let mut found = finalizers(object, old);
-        if let (Some(rules), Some(old)) = (&self.0.rules, old) {
-            let (value, old) = (Value::Object(object.0.clone()), Value::Object(old.0.clone()));
-            let verdict = rules::judge(&value, Some(&old), rules, &self.0.props);
-            found.extend(verdict.tolerated.iter().map(FieldError::to_string));
-        }
-        found
+        finalizers(object, old)
+    }
+
+    fn judge_update(&self, object: &Object, old: &Object) -> (Vec<FieldError>, Vec<String>) {
+        let verdict = self.judge(object, Some(old));
+        let mut warnings = self.warnings(object, Some(old));
+        warnings.extend(verdict.tolerated.iter().map(FieldError::to_string));
+        (verdict.faults, warnings)
     }
 
     fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
@@ -62,6 +55,26 @@ impl Strategy for CustomResource {
 }
 
 impl CustomResource {
+    fn judge(&self, object: &Object, old: Option<&Object>) -> Verdict {
+        let value = Value::Object(object.0.clone());
+        let old = old.map(|old| Value::Object(old.0.clone()));
+        let version = self.0;
+        let mut faults = validate::validate(&value, old.as_ref(), &version.props);
+        faults.extend(self.validate_scale(object));
+        faults.extend(validate::validate_structure(&value, old.as_ref(), &version.props));
+        let mut tolerated = Vec::new();
+        if let Some(rules) = &version.rules {
+            if faults.iter().any(|fault| blocks_rules(fault.kind)) {
+                faults.push(FieldError::new(FieldErrorKind::Invalid, "<nil>", "null".into(), NOT_CHECKED));
+            } else {
+                let verdict = rules::judge(&value, old.as_ref(), rules, &version.props);
+                faults.extend(verdict.faults);
+                tolerated = verdict.tolerated;
+            }
+        }
+        Verdict { faults, tolerated }
+    }
+
     fn validate_scale(&self, object: &Object) -> Option<FieldError> {
         let path = self.0.scale?.spec_replicas;
         let replicas = object.number(path)?;
@@ -105,4 +118,48 @@ fn finalizers(object: &Object, old: Option<&Object>) -> Vec<String> {
 fn blocks_rules(kind: FieldErrorKind) -> bool {
     use FieldErrorKind::*;
     matches!(kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::crd::Definition;
+
+    fn object(value: Value) -> Object {
+        Object::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn one_judgement_of_an_update_tells_faults_and_what_is_tolerated() {
+        let small = json!({"type": "integer", "x-kubernetes-validations": [{"rule": "self < 10"}]});
+        let spec = json!({"type": "object", "properties": {"a": small, "b": small}});
+        let definition = Definition::of(&object(json!({
+            "metadata": {"name": "judged.example.com"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": {"plural": "judged", "kind": "Judged"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object", "properties": {"spec": spec}}}}],
+            },
+            "status": {"acceptedNames": {"plural": "judged", "kind": "Judged"}},
+        })))
+        .unwrap();
+        let strategy = definition.kinds()[0].strategy;
+        let of = |a: i32, b: i32| {
+            object(
+                json!({"apiVersion": "example.com/v1", "kind": "Judged", "metadata": {"name": "x", "finalizers": ["x"]},
+                "spec": {"a": a, "b": b}}),
+            )
+        };
+        let before = of(20, 1);
+        let (faults, warnings) = strategy.judge_update(&of(20, 2), &before);
+        assert_eq!(faults, []);
+        assert_eq!(warnings, ["spec.a: Invalid value: 20: failed rule: self < 10"]);
+        let (faults, _) = strategy.judge_update(&of(20, 30), &before);
+        assert_eq!(faults.len(), 1);
+        assert_eq!(faults[0].to_string(), "spec.b: Invalid value: 30: failed rule: self < 10");
+        // No second judgement.
+        assert!(strategy.warnings(&of(20, 2), Some(&before)).is_empty());
+    }
 }

@@ -48,19 +48,19 @@ impl Part {
         matches!(self, Part::Whole | Part::Special)
     }
 
-    /// The kind's own faults.
-    pub(super) fn validate(
+    /// The kind's own faults and, when there are none, its warnings.
+    pub(super) fn judge(
         self,
         kind: &Kind,
         subresource: &str,
         object: &Object,
         old: &Object,
-    ) -> Vec<FieldError> {
+    ) -> (Vec<FieldError>, Vec<String>) {
         match self {
-            Part::Whole => kind.strategy.validate(object, Some(old)),
-            Part::Status => kind.strategy.validate_status(object, old),
-            Part::Own => Vec::new(),
-            Part::Special => kind.strategy.validate_subresource(subresource, object, old),
+            Part::Whole => kind.strategy.judge_update(object, old),
+            Part::Status => (kind.strategy.validate_status(object, old), Vec::new()),
+            Part::Own => (Vec::new(), Vec::new()),
+            Part::Special => (kind.strategy.validate_subresource(subresource, object, old), Vec::new()),
         }
     }
 }

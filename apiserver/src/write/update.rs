@@ -59,15 +59,14 @@ async fn attempt(
         object.set(&["metadata", "generation"], old.generation() + 1);
     }
     let mut errors = meta::validate(&object, kind, Some(old));
-    errors.extend(part.validate(kind, write.subresource, &object, old));
+    let (faults, told) = part.judge(kind, write.subresource, &object, old);
+    errors.extend(faults);
     write.refuse(&object, errors)?;
+    warnings.extend(told);
     let reservation = match part {
         Part::Whole => write.allocate(&mut object, Some(old)).await?,
         _ => None,
     };
-    if part == Part::Whole {
-        warnings.extend(kind.strategy.warnings(&object, Some(old)));
-    }
     warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
     managed::keep_times_of_idle_writes(&mut object, old);
 
