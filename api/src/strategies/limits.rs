@@ -164,35 +164,11 @@ const SCOPES: [&str; 7] = [
 
 /// What may be counted: objects, computing resources, storage by class, extended resources.
 fn validate_counted(resource: &str, amount: &Field, faults: &mut Faults) {
-    const STANDARD: [&str; 18] = [
-        "cpu",
-        "memory",
-        "ephemeral-storage",
-        "requests.cpu",
-        "requests.memory",
-        "requests.storage",
-        "requests.ephemeral-storage",
-        "limits.cpu",
-        "limits.memory",
-        "limits.ephemeral-storage",
-        "pods",
-        "resourcequotas",
-        "services",
-        "replicationcontrollers",
-        "secrets",
-        "persistentvolumeclaims",
-        "configmaps",
-        "services.nodeports",
-    ];
-    let name = Value::from(resource);
-    let named = Field { path: amount.path.clone(), value: &name };
-    if let Err(message) = name::qualified_name(resource) {
-        return faults.invalid(&named, message);
-    }
-    let is_huge = ["hugepages-", "requests.hugepages-"].iter().any(|start| resource.starts_with(start));
-    let is_known = STANDARD.contains(&resource) || resource == "services.loadbalancers" || is_huge;
-    if !is_known && !resource.contains('/') {
-        faults.invalid(&named, "must be a standard resource type or fully qualified");
+    resources::validate_resource(resource, &amount.path, faults);
+    // Storage is counted by what is requested of it.
+    if !resource.contains('/') && (resource == "storage" || !resources::is_standard(resource)) {
+        let name = Value::from(resource);
+        let named = Field { path: amount.path.clone(), value: &name };
         faults.invalid(&named, "must be a standard resource for quota");
     }
 }

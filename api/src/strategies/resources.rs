@@ -160,8 +160,8 @@ pub fn validate_container_resource(resource: &str, path: &str, faults: &mut Faul
     }
 }
 
-/// Resources without a domain, beside huge pages.
-const STANDARD: &[&str] = &[
+/// Resources without a domain that come in amounts, beside huge pages.
+const MEASURED: &[&str] = &[
     "cpu",
     "memory",
     "storage",
@@ -173,18 +173,9 @@ const STANDARD: &[&str] = &[
     "limits.cpu",
     "limits.memory",
     "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "services.nodeports",
-    "services.loadbalancers",
 ];
 
-/// Those of them that are counted.
+/// Resources without a domain that are counted.
 const COUNTED: &[&str] = &[
     "pods",
     "resourcequotas",
@@ -197,8 +188,12 @@ const COUNTED: &[&str] = &[
     "services.loadbalancers",
 ];
 
-fn is_standard(resource: &str) -> bool {
-    STANDARD.contains(&resource) || is_huge_pages(resource) || resource.starts_with("requests.hugepages-")
+/// Resources that need no domain.
+pub fn is_standard(resource: &str) -> bool {
+    MEASURED.contains(&resource)
+        || COUNTED.contains(&resource)
+        || is_huge_pages(resource)
+        || resource.starts_with("requests.hugepages-")
 }
 
 fn is_of_containers(resource: &str) -> bool {
