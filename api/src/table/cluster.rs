@@ -1,5 +1,7 @@
 //! What nodes, namespaces, events, settings and accounts print.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -118,13 +120,32 @@ const PARAM_REF: Column = Column::text(
         let reference = |field: &str| object.text(&["spec", "paramRef", field]);
         match (reference("namespace"), reference("name")) {
             _ if object.at(&["spec", "paramRef"]).is_none() => "<unset>".into(),
-            ("", "") => "*".into(),
-            ("", name) => name.into(),
-            (namespace, "") => format!("{namespace}/*").into(),
+            (_, "") => selector_in_go(object.at(&["spec", "paramRef", "selector"])).into(),
+            // Nothing here tells whether the parameter lives in a namespace.
+            ("", name) => format!("*/{name}").into(),
             (namespace, name) => format!("{namespace}/{name}").into(),
         }
     },
 );
+
+/// A label selector as Go prints it.
+fn selector_in_go(selector: Option<&Value>) -> String {
+    let Some(selector) = selector.filter(|selector| selector.is_object()) else { return "<unset>".into() };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let labels = selector["matchLabels"].as_object().into_iter().flatten();
+    let labels: BTreeMap<&String, &Value> = labels.collect();
+    let labels: String = labels.iter().map(|(key, value)| format!("{key}: {},", text(value))).collect();
+    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+    let expression = |it: &Value| {
+        let values: Vec<String> = it["values"].as_array().into_iter().flatten().map(text).collect();
+        let (key, operator, values) = (text(&it["key"]), text(&it["operator"]), values.join(" "));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    };
+    let expressions: String = expressions.map(expression).collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
 
 fn param_kind(object: &Object, _now: Timestamp) -> Value {
     match object.at(&["spec", "paramKind"]) {
@@ -149,9 +170,10 @@ pub const API_SERVICE: &[Column] = &[
 fn availability(object: &Object) -> String {
     let Some(condition) = condition(object, "Available") else { return "Unknown".into() };
     let text = |field: &str| condition[field].as_str().unwrap_or_default();
-    match text("status") {
-        "True" => "True".into(),
-        status => format!("{status} ({})", text("reason")),
+    match (text("status"), text("reason")) {
+        (status, "") => status.into(),
+        ("True", _) => "True".into(),
+        (status, reason) => format!("{status} ({reason})"),
     }
 }
 
@@ -248,22 +270,22 @@ fn about(event: &Object, field: &str) -> String {
     }
 }
 
-fn source(event: &Object, component: &str, host: &str, reporter: &str) -> String {
-    let (component, host) = match (component, host) {
-        ("", "") => (event.text(&[reporter]), event.text(&["reportingInstance"])),
-        given => given,
-    };
+fn source<'a>(event: &'a Object, component: &'a str, host: &'a str, reporter: &'a str) -> String {
+    let first = |given: &'a str, otherwise| if given.is_empty() { event.text(&[otherwise]) } else { given };
+    let (component, host) = (first(component, reporter), first(host, "reportingInstance"));
     if host.is_empty() { component.to_string() } else { format!("{component}, {host}") }
 }
 
 fn times(event: &Object, field: &str) -> i64 {
-    let counted = event.number(&["series", "count"]).or_else(|| event.number(&[field]));
-    counted.filter(|count| *count != 0).unwrap_or(1)
+    match event.at(&["series"]) {
+        Some(series) if series.is_object() => series["count"].as_i64().unwrap_or_default(),
+        _ => event.number(&[field]).filter(|count| *count != 0).unwrap_or(1),
+    }
 }
 
 /// Columns of ConfigMaps.
 pub const CONFIG_MAP: &[Column] = &[
-    Column::number("Data", "How many values there are.", |object, _| {
+    Column::text("Data", "How many values there are.", |object, _| {
         (count(object, &["data"]) + count(object, &["binaryData"])).into()
     }),
     AGE,
@@ -272,13 +294,13 @@ pub const CONFIG_MAP: &[Column] = &[
 /// Columns of Secrets.
 pub const SECRET: &[Column] = &[
     Column::text("Type", "What the secret is for.", |object, _| text_or(object, &["type"], "")),
-    Column::number("Data", "How many values there are.", |object, _| count(object, &["data"]).into()),
+    Column::text("Data", "How many values there are.", |object, _| count(object, &["data"]).into()),
     AGE,
 ];
 
 /// Columns of ServiceAccounts.
 pub const SERVICE_ACCOUNT: &[Column] = &[
-    Column::number("Secrets", "How many secrets belong to the account.", |object, _| {
+    Column::text("Secrets", "How many secrets belong to the account.", |object, _| {
         count(object, &["secrets"]).into()
     }),
     AGE,
@@ -296,14 +318,14 @@ pub const RESOURCE_QUOTA: &[Column] = &[
 ];
 
 fn quotas(object: &Object, are_limits: bool) -> String {
-    let hard = object.at(&["status", "hard"]).or_else(|| object.at(&["spec", "hard"]));
+    let hard = object.at(&["status", "hard"]);
     let used = object.at(&["status", "used"]);
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), String::from);
     let mut texts: Vec<String> = hard
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
-        .filter(|(name, _)| name.contains("limits") == are_limits)
+        .filter(|(name, _)| name.starts_with("limits.") == are_limits)
         .map(|(name, hard)| {
             let used = used.and_then(|used| used.get(name)).map_or("0".into(), text);
             format!("{name}: {used}/{}", text(hard))
@@ -319,8 +341,8 @@ pub const COMPONENT_STATUS: &[Column] = &[
         let healthy = object.list(&["conditions"]).iter().find(|condition| condition["type"] == "Healthy");
         match healthy.and_then(|condition| condition["status"].as_str()) {
             Some("True") => "Healthy".into(),
-            Some("False") => "Unhealthy".into(),
-            _ => "Unknown".into(),
+            Some(_) => "Unhealthy".into(),
+            None => "Unknown".into(),
         }
     }),
     Column::text("Message", "What the component says.", |object, _| healthy(object, "message")),
@@ -383,7 +405,7 @@ pub const PRIORITY_CLASS: &[Column] = &[
     },
     AGE,
     Column::text("PreemptionPolicy", "Whether others are evicted to make room.", |object, _| {
-        text_or(object, &["preemptionPolicy"], "<none>")
+        text_or(object, &["preemptionPolicy"], "")
     }),
 ];
 

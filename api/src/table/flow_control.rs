@@ -9,9 +9,9 @@ use crate::Object;
 /// Columns of FlowSchemas.
 pub const FLOW_SCHEMA: &[Column] = &[
     Column::text("PriorityLevel", "The level that requests of this schema are served by.", |object, _| {
-        text_or(object, &["spec", "priorityLevelConfiguration", "name"], "<none>")
+        text_or(object, &["spec", "priorityLevelConfiguration", "name"], "")
     }),
-    Column::number("MatchingPrecedence", "Which schema is asked first; less goes first.", |object, _| {
+    Column::text("MatchingPrecedence", "Which schema is asked first; less goes first.", |object, _| {
         number(object, &["spec", "matchingPrecedence"])
     }),
     Column::text("DistinguisherMethod", "What tells one flow from another.", |object, _| {
@@ -27,7 +27,7 @@ pub const FLOW_SCHEMA: &[Column] = &[
 /// Columns of PriorityLevelConfigurations.
 pub const PRIORITY_LEVEL: &[Column] = &[
     Column::text("Type", "Whether the level has a limit.", |object, _| {
-        text_or(object, &["spec", "type"], "<none>")
+        text_or(object, &["spec", "type"], "")
     }),
     Column::text("NominalConcurrencyShares", "Its share of all seats.", |object, _| {
         shown(object, &["spec", "limited", "nominalConcurrencyShares"])
@@ -45,5 +45,5 @@ fn queuing(object: &Object, field: &str) -> Value {
 }
 
 fn shown(object: &Object, path: &[&str]) -> Value {
-    object.number(path).map_or_else(|| "<none>".into(), |number| number.to_string().into())
+    object.number(path).map_or_else(|| "<none>".into(), Value::from)
 }

@@ -40,7 +40,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// A column of text.
+    /// A column of text. Upstream says so of some whose cells are numbers.
     pub const fn text(
         name: &'static str,
         description: &'static str,
@@ -49,7 +49,7 @@ impl Column {
         Column { name, kind: "string", format: "", description, priority: 0, cell, path: None }
     }
 
-    /// A column of whole numbers.
+    /// A column that is told to be of whole numbers.
     pub const fn number(
         name: &'static str,
         description: &'static str,
@@ -74,7 +74,7 @@ impl Column {
         json!({
             "name": self.name,
             "type": self.kind,
-            "format": if self.name == NAME.name { "name" } else { self.format },
+            "format": self.format,
             "description": self.description,
             "priority": self.priority,
         })
@@ -82,10 +82,12 @@ impl Column {
 }
 
 /// The name of the object.
-pub const NAME: Column =
-    Column::text("Name", "Name of the object, unique among its kind in its namespace.", |object, _| {
+pub const NAME: Column = Column {
+    format: "name",
+    ..Column::text("Name", "Name of the object, unique among its kind in its namespace.", |object, _| {
         object.name().into()
-    });
+    })
+};
 
 /// The time since the object was made.
 pub const AGE: Column = Column::text("Age", "Time since the object was created.", |object, now| {
@@ -129,3 +131,6 @@ fn metadata_of(object: &Object) -> Value {
     let metadata = object.at(&["metadata"]).cloned().unwrap_or_else(|| json!({}));
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What Services, endpoints, Ingresses and policies print.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::cells::{first_three, joined, labels_at, selector_at, text_or};
@@ -49,17 +51,19 @@ fn external(service: &Object) -> String {
     }
 }
 
-/// Where load balancers answer.
+/// Where load balancers answer, each place once.
 fn balancers(object: &Object) -> Vec<&str> {
     let list = object.list(&["status", "loadBalancer", "ingress"]);
-    list.iter().filter_map(|it| it["ip"].as_str().or_else(|| it["hostname"].as_str())).collect()
+    let places: BTreeSet<&str> =
+        list.iter().filter_map(|it| it["ip"].as_str().or_else(|| it["hostname"].as_str())).collect();
+    places.into_iter().collect()
 }
 
 /// Columns of Endpoints.
 pub const ENDPOINTS: &[Column] = &[
     Column::text("Endpoints", "Addresses and ports that answer.", |object, _| {
         let texts: Vec<String> = object.list(&["subsets"]).iter().flat_map(subset).collect();
-        first_three(&texts, "<none>").into()
+        first_three(&texts, if object.list(&["subsets"]).is_empty() { "<none>" } else { "" }).into()
     }),
     AGE,
 ];
@@ -87,7 +91,9 @@ pub const ENDPOINT_SLICE: &[Column] = &[
         text_or(object, &["addressType"], "")
     }),
     Column::text("Ports", "Ports that answer.", |object, _| {
-        let port = |port: &Value| port["port"].as_i64().map_or("*".into(), |number| number.to_string());
+        let name = |port: &Value| port["name"].as_str().unwrap_or("*").to_string();
+        let port =
+            |port: &Value| port["port"].as_i64().map_or_else(|| name(port), |number| number.to_string());
         let ports: Vec<String> = object.list(&["ports"]).iter().map(port).collect();
         first_three(&ports, "<unset>").into()
     }),
@@ -103,10 +109,7 @@ pub const ENDPOINT_SLICE: &[Column] = &[
 /// Columns of Ingresses.
 pub const INGRESS: &[Column] = &[
     Column::text("Class", "Which controller serves the ingress.", |object, _| {
-        match object.annotation("kubernetes.io/ingress.class") {
-            Some(class) if object.text(&["spec", "ingressClassName"]).is_empty() => class.into(),
-            _ => text_or(object, &["spec", "ingressClassName"], "<none>"),
-        }
+        text_or(object, &["spec", "ingressClassName"], "<none>")
     }),
     Column::text("Hosts", "Names that requests are sent to.", |object, _| {
         let hosts: Vec<&str> = object

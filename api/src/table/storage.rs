@@ -26,7 +26,7 @@ const STATUS: Column = Column::text("Status", "Whether it is bound, free or goin
 /// Columns of PersistentVolumes.
 pub const PERSISTENT_VOLUME: &[Column] = &[
     Column::text("Capacity", "How much fits.", |object, _| {
-        text_or(object, &["spec", "capacity", "storage"], "")
+        text_or(object, &["spec", "capacity", "storage"], "0")
     }),
     Column::text("Access Modes", "How it may be mounted.", |object, _| {
         access_modes(object, &["spec", "accessModes"]).into()
@@ -37,9 +37,9 @@ pub const PERSISTENT_VOLUME: &[Column] = &[
     STATUS,
     Column::text("Claim", "Who has it.", |object, _| {
         let text = |name: &str| object.text(&["spec", "claimRef", name]);
-        match text("name") {
-            "" => "".into(),
-            name => format!("{}/{name}", text("namespace")).into(),
+        match object.at(&["spec", "claimRef"]) {
+            Some(claim) if claim.is_object() => format!("{}/{}", text("namespace"), text("name")).into(),
+            _ => "".into(),
         }
     }),
     Column::text("StorageClass", "Class of the volume.", |object, _| storage_class(object).into()),
@@ -95,12 +95,13 @@ fn access_modes(object: &Object, path: &[&str]) -> String {
 pub const STORAGE_CLASS: &[Column] = &[
     Column {
         cell: |object, _| {
-            let keys = [
-                "storageclass.kubernetes.io/is-default-class",
-                "storageclass.beta.kubernetes.io/is-default-class",
-            ];
-            let is_default = keys.iter().any(|key| object.annotation(key) == Some("true"));
-            if is_default { format!("{} (default)", object.name()).into() } else { object.name().into() }
+            name_of_class(
+                object,
+                &[
+                    "storageclass.kubernetes.io/is-default-class",
+                    "storageclass.beta.kubernetes.io/is-default-class",
+                ],
+            )
         },
         ..NAME
     },
@@ -111,18 +112,24 @@ pub const STORAGE_CLASS: &[Column] = &[
     Column::text("VolumeBindingMode", "When volumes are made.", |object, _| {
         text_or(object, &["volumeBindingMode"], "Immediate")
     }),
-    Column {
-        kind: "boolean",
-        ..Column::text("AllowVolumeExpansion", "Whether volumes may grow.", |object, _| {
-            flag(object, &["allowVolumeExpansion"])
-        })
-    },
+    Column::text("AllowVolumeExpansion", "Whether volumes may grow.", |object, _| {
+        flag(object, &["allowVolumeExpansion"])
+    }),
     AGE,
 ];
 
+/// The name of a class, and whether it is the one of those who name none.
+fn name_of_class(object: &Object, annotations: &[&str]) -> Value {
+    let is_default = annotations.iter().any(|key| object.annotation(key) == Some("true"));
+    if is_default { format!("{} (default)", object.name()).into() } else { object.name().into() }
+}
+
 /// Columns of VolumeAttachments.
 pub const VOLUME_ATTACHMENT: &[Column] = &[
-    Column::text("Attacher", "Who attaches.", |object, _| text_or(object, &["spec", "attacher"], "")),
+    Column {
+        format: "name",
+        ..Column::text("Attacher", "Who attaches.", |object, _| text_or(object, &["spec", "attacher"], ""))
+    },
     Column::text("PV", "What is attached.", |object, _| {
         text_or(object, &["spec", "source", "persistentVolumeName"], "")
     }),
@@ -138,6 +145,12 @@ pub const VOLUME_ATTACHMENT: &[Column] = &[
 
 /// Columns of VolumeAttributesClasses.
 pub const VOLUME_ATTRIBUTES_CLASS: &[Column] = &[
+    Column {
+        cell: |object, _| {
+            name_of_class(object, &["volumeattributesclass.alpha.kubernetes.io/is-default-class"])
+        },
+        ..NAME
+    },
     Column::text("DriverName", "Whose attributes these are.", |object, _| {
         text_or(object, &["driverName"], "")
     }),
@@ -186,7 +199,7 @@ pub const CSI_DRIVER: &[Column] = &[
     Column::text("Modes", "Which volumes the driver makes.", |object, _| {
         let modes: Vec<&str> =
             object.list(&["spec", "volumeLifecycleModes"]).iter().filter_map(Value::as_str).collect();
-        joined(&modes, "").into()
+        joined(&modes, "<none>").into()
     }),
     AGE,
 ];

@@ -7,13 +7,14 @@ use super::cells::{
     CONTAINERS, IMAGES, SELECTOR, is_condition_true, labels_at, number, share_or, since_or, text_or, truth,
 };
 use super::duration::between;
-use super::{AGE, Column, since};
+use super::{AGE, Column, NAME, since};
 use crate::{Object, strategies::horizontal_pod_autoscaler_v1};
 
 const DESIRED: Column =
     Column::number("Desired", "How many pods are wanted.", |object, _| number(object, &["spec", "replicas"]));
 /// Columns of the `scale` of any kind.
 pub const SCALE: &[Column] = &[
+    Column { format: "", ..NAME },
     DESIRED,
     Column::number("Available", "How many pods there are.", |object, _| {
         number(object, &["status", "replicas"])
@@ -36,10 +37,10 @@ const READY_OF_ALL: Column = Column::text("Ready", "How many of the wanted pods 
 /// Columns of Deployments.
 pub const DEPLOYMENT: &[Column] = &[
     READY_OF_ALL,
-    Column::number("Up-to-date", "How many pods have the wanted template.", |object, _| {
+    Column::text("Up-to-date", "How many pods have the wanted template.", |object, _| {
         number(object, &["status", "updatedReplicas"])
     }),
-    Column::number("Available", "How many pods have been ready for long enough.", |object, _| {
+    Column::text("Available", "How many pods have been ready for long enough.", |object, _| {
         number(object, &["status", "availableReplicas"])
     }),
     AGE,
@@ -186,7 +187,7 @@ pub const CONTROLLER_REVISION: &[Column] = &[
         let owner = object.owner_references().iter().find(|owner| owner["controller"] == true);
         owner.map_or_else(|| "<none>".into(), |owner| controller(owner).into())
     }),
-    Column::number("Revision", "Place in the history.", |object, _| number(object, &["revision"])),
+    Column::text("Revision", "Place in the history.", |object, _| number(object, &["revision"])),
     AGE,
 ];
 
@@ -224,8 +225,8 @@ pub const HORIZONTAL_POD_AUTOSCALER: &[Column] = &[
     Column::text("MinPods", "The fewest pods.", |object, _| {
         share_or(object, &["spec", "minReplicas"], "<unset>")
     }),
-    Column::number("MaxPods", "The most pods.", |object, _| number(object, &["spec", "maxReplicas"])),
-    Column::number("Replicas", "How many pods there are.", |object, _| {
+    Column::text("MaxPods", "The most pods.", |object, _| number(object, &["spec", "maxReplicas"])),
+    Column::text("Replicas", "How many pods there are.", |object, _| {
         number(object, &["status", "currentReplicas"])
     }),
     AGE,
@@ -270,10 +271,12 @@ fn target(metric: &Value, measured: Option<&Value>) -> String {
         format!("{}/{share}%", present.map_or("<unknown>".into(), |present| format!("{present}%")))
     } else if !wanted["averageValue"].is_null() {
         let (present, wanted) = amount("averageValue");
-        if source == "pods" { format!("{present}/{wanted}") } else { format!("{present}/{wanted} (avg)") }
+        let is_mean = matches!(source, "external" | "object");
+        format!("{present}/{wanted}{}", if is_mean { " (avg)" } else { "" })
     } else {
         let (present, wanted) = amount("value");
-        format!("{present}/{wanted}")
+        let is_share = matches!(source, "resource" | "containerResource");
+        format!("{present}/{}", if is_share { "<auto>" } else { &wanted })
     };
     match metric[source]["name"].as_str() {
         Some(name) if source == "resource" || source == "containerResource" => format!("{name}: {text}"),
