@@ -195,6 +195,8 @@ fn read(body: &[u8], format: Format, schema: Option<&Schema>) -> Result<Decoded,
         Format::Yaml => read_yaml(body, schema),
     }
     .map_err(Refusal::Unreadable)?;
+    // To Go, nothing is an object without fields.
+    let value = if value.is_null() { Value::Object(serde_json::Map::new()) } else { value };
     if !value.is_object() {
         let found = reader::go_kind(&value);
         return Err(Refusal::Unreadable(version_and_kind(&format!(

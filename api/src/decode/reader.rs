@@ -311,8 +311,11 @@ impl<'a> Reader<'a> {
             let field = schema.field(&key);
             if field.is_none() && !keeps_unknown {
                 self.report.unknown(&path);
-                map.next_value::<IgnoredAny>()?;
-                if self.report.is_yaml {
+                if !self.report.is_yaml {
+                    map.next_value::<IgnoredAny>()?;
+                } else {
+                    // Keys that come twice are a matter of the text, whatever they belong to.
+                    map.next_value_seed(Reader { schema: None, path: &path, depth, ..*self })?;
                     if dropped.contains(&key) {
                         self.report.repeated(&path);
                     }
@@ -392,6 +395,11 @@ impl<'de> Visitor<'de> for Reader<'_> {
     fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
         self.report.spend(SCALAR_COST + text.len())?;
         Ok(self.text(text))
+    }
+
+    /// A document without anything in it.
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        self.visit_unit()
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Value, E> {

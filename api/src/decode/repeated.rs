@@ -122,6 +122,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
         self.0.spend(text.len())
     }
 
+    fn visit_none<E: de::Error>(self) -> Result<(), E> {
+        self.visit_unit()
+    }
+
     fn visit_unit<E: de::Error>(self) -> Result<(), E> {
         self.0.spend(0)
     }

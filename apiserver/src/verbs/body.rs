@@ -76,9 +76,28 @@ pub(super) fn object(
     }
     let decoded = decoded(headers, body, schema::of(kind))?;
     let mut object = decoded.object;
+    if kind.custom.is_some() {
+        expect_named(kind, &object, body)?;
+    }
     decode::expect_kind(&mut object, kind)?;
     let warnings = judge(kind, decoded.faults, validation)?;
     Ok((object, warnings))
+}
+
+/// Custom resources have no type that tells their kind: they have to say it.
+fn expect_named(kind: &Kind, object: &Object, body: &[u8]) -> Result<(), Status> {
+    let missing = match (object.kind(), object.api_version()) {
+        ("", _) => "Kind",
+        (_, "") => "apiVersion",
+        _ => return Ok(()),
+    };
+    let found = if object.kind().is_empty() { kind.kind } else { object.kind() };
+    Err(Status::bad_request(format!(
+        "{found} in version {:?} cannot be handled as a {}: Object '{missing}' is missing in '{}'",
+        kind.version,
+        kind.kind,
+        String::from_utf8_lossy(body.trim_ascii())
+    )))
 }
 
 /// A body in any of the forms that are known.

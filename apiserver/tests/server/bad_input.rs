@@ -32,7 +32,16 @@ fn cases() -> Vec<Case> {
         case("", 400, "BadRequest", ""),
         case("[]", 400, "BadRequest", ""),
         case("\"text\"", 400, "BadRequest", ""),
-        case("null", 400, "BadRequest", ""),
+        case(
+            "null",
+            422,
+            "Invalid",
+            "Pod \"\" is invalid: [metadata.name: Required value: name or generateName is required, spec.containers: Required value]",
+        ),
+        Case {
+            content_type: "application/yaml",
+            ..case("", 422, "Invalid", "Required value: name or generateName is required")
+        },
         case("{\"metadata\": \"x\"}", 400, "BadRequest", "cannot be handled as a Pod"),
         case("[".repeat(100_000), 400, "BadRequest", ""),
         Case { content_type: "application/yaml", ..case("a: [b", 400, "BadRequest", "") },
