@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use store::Revision;
 
 use super::{
-    Encoding, View, gzip,
+    Count, Encoding, View, gzip,
     layout::{Layout, write_item},
     response,
 };
@@ -60,6 +60,7 @@ pub(crate) async fn list(
     entries: Vec<Arc<Entry>>,
     meta: &ListMeta,
 ) -> Result<Response<Body>, Status> {
+    view.expect(Count::List)?;
     let items = match view.wanted.encoding {
         Encoding::Protobuf => items_length(view, &entries).await?,
         _ => 0,

@@ -6,7 +6,7 @@ mod list;
 mod negotiate;
 mod view;
 
-use api::{Status, protobuf};
+use api::{Object, Status, protobuf};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -14,15 +14,29 @@ use serde_json::Value;
 
 use crate::registry::entry::Entry;
 pub(crate) use list::{ListMeta, list};
-pub(crate) use negotiate::{Encoding, Form, Offer, Wanted, accepted};
+use negotiate::Count;
+pub(crate) use negotiate::{Encoding, Form, Offer, Wanted, accepted, chosen};
 pub(crate) use view::View;
 
 /// One object.
 pub(crate) fn object(code: StatusCode, view: &View, entry: &Entry) -> Result<Response<Body>, Status> {
+    view.expect(Count::One)?;
     match view.wanted.encoding {
         Encoding::Protobuf => Ok(whole(code, view.frame(entry)?.document(), &view.wanted)),
         _ => document(code, view.object(entry)?, &view.wanted),
     }
+}
+
+/// One object that is in no store.
+pub(crate) fn made(code: StatusCode, view: &View, object: Object) -> Result<Response<Body>, Status> {
+    view.expect(Count::One)?;
+    value(code, &view.value_of(object), &view.wanted)
+}
+
+/// Objects that are in no store.
+pub(crate) fn made_list(view: &View, objects: Vec<Object>) -> Result<Response<Body>, Status> {
+    view.expect(Count::List)?;
+    value(StatusCode::OK, &view.list_of(objects), &view.wanted)
 }
 
 /// A JSON document, encoded as the client wants it.

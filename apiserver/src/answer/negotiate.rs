@@ -57,11 +57,20 @@ pub(crate) enum Form {
     Metadata,
 }
 
+/// How many objects a client that wants metadata expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    One,
+    List,
+}
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) encoding: Encoding,
     pub(crate) form: Form,
+    /// Whether that is of one object or of a list, where the client says so.
+    pub(crate) count: Option<Count>,
     /// With line breaks, for people.
     pub(crate) pretty: bool,
     /// Whether the client can unpack.
@@ -82,7 +91,7 @@ impl Wanted {
         let ranges = accepted(headers);
         let best = ranges.iter().find_map(|range| offer.best(range));
         let wanted = if ranges.is_empty() { Some(Wanted::default()) } else { best };
-        let wanted = wanted.ok_or_else(|| offer.not_acceptable())?;
+        let wanted = wanted.ok_or_else(|| offer.not_acceptable(&ranges))?;
         Ok(Wanted { pretty: wants_pretty(headers, query), gzip: accepts_gzip(headers), ..wanted })
     }
 
@@ -91,22 +100,20 @@ impl Wanted {
         Wanted::read(headers, query, Offer::WHOLE).unwrap_or_default()
     }
 
-    /// The same for documents that come as JSON whatever the client hopes for, as upstream's discovery.
-    pub(crate) fn lenient(headers: &HeaderMap, query: &Query, has_message: bool) -> Result<Wanted, Status> {
-        let ranges = accepted(headers);
-        let preferred = |encoding: &Encoding| {
-            ranges.first().is_some_and(|range| {
-                range.name == encoding.media_type() && range.parameter("as").is_none_or(str::is_empty)
-            })
-        };
-        let known = if has_message { &[Encoding::Yaml, Encoding::Protobuf][..] } else { &[Encoding::Yaml] };
-        let encoding = known.iter().copied().find(preferred).unwrap_or_default();
-        let takes_json = ranges.is_empty() || ranges.iter().any(|range| range.includes("application/json"));
-        if encoding == Encoding::Json && !takes_json {
-            return Err(Offer::WHOLE.not_acceptable());
-        }
-        let (pretty, gzip) = (wants_pretty(headers, query), accepts_gzip(headers));
-        Ok(Wanted { encoding, pretty, gzip, ..Wanted::default() })
+    /// The form of what discovery tells, which is there in every encoding, and only as it is.
+    pub(crate) fn of_discovery(headers: &HeaderMap, query: &Query) -> Result<Wanted, Status> {
+        Wanted::read(headers, query, Offer::WHOLE)
+    }
+
+    /// The form of a document that there is in JSON alone; 406 for those who do not take it.
+    pub(crate) fn of_json(headers: &HeaderMap, query: &Query) -> Result<Wanted, Status> {
+        let json = Encoding::Json.media_type();
+        chosen(headers, &[json]).map(|_| Wanted::json(headers, query)).ok_or_else(|| not_acceptable(json))
+    }
+
+    /// The form of a document that everybody gets in JSON.
+    pub(crate) fn json(headers: &HeaderMap, query: &Query) -> Wanted {
+        Wanted { pretty: wants_pretty(headers, query), gzip: accepts_gzip(headers), ..Wanted::default() }
     }
 }
 
@@ -119,14 +126,21 @@ impl Offer {
     fn best(self, range: &MediaRange) -> Option<Wanted> {
         let stream = range.parameter("stream").unwrap_or_default();
         let is_meta = range.parameter("g") == Some("meta.k8s.io") && range.parameter("v") == Some("v1");
-        let form = match range.parameter("as") {
-            None | Some("") => Form::Whole,
-            Some("Table") if is_meta && self.tables => Form::Table,
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if is_meta && self.metadata => {
-                Form::Metadata
+        let is_plain = ["as", "g", "v"].iter().all(|name| range.parameter(name).is_none());
+        let (form, count) = match range.parameter("as") {
+            None if is_plain => (Form::Whole, None),
+            Some("Table") if is_meta && self.tables => (Form::Table, None),
+            Some("PartialObjectMetadata") if is_meta && self.metadata => (Form::Metadata, Some(Count::One)),
+            Some("PartialObjectMetadataList") if is_meta && self.metadata => {
+                (Form::Metadata, Some(Count::List))
             }
-            Some(_) => return None,
+            _ => return None,
         };
+        match range.parameter("sv") {
+            None | Some("") => {}
+            Some("v1") if self.metadata => {}
+            Some(_) => return None,
+        }
         let fits = |encoding: &Encoding| {
             let has_form = match (encoding, form) {
                 (Encoding::Protobuf, Form::Table) => false,
@@ -140,16 +154,29 @@ impl Offer {
                 && matches!(stream, "" | "watch")
         };
         let encoding = ENCODINGS.into_iter().find(fits)?;
-        Some(Wanted { encoding, form, ..Wanted::default() })
+        Some(Wanted { encoding, form, count, ..Wanted::default() })
     }
 
-    fn not_acceptable(self) -> Status {
-        let known = ENCODINGS.iter().filter(|encoding| !self.is_stream || encoding.has_stream());
-        let suffix = if self.is_stream { ";stream=watch" } else { "" };
+    /// What there is. Of a watch's own encodings only those hear who could have the objects otherwise.
+    fn not_acceptable(self, ranges: &[MediaRange]) -> Status {
+        let at_rest = Offer { is_stream: false, ..self };
+        let is_stream = self.is_stream && ranges.iter().any(|range| at_rest.best(range).is_some());
+        let known = ENCODINGS.iter().filter(|encoding| !is_stream || encoding.has_stream());
+        let suffix = if is_stream { ";stream=watch" } else { "" };
         let known: Vec<String> = known.map(|encoding| format!("{}{suffix}", encoding.media_type())).collect();
-        let message = format!("only the following media types are accepted: {}", known.join(", "));
-        Status::new(406, "NotAcceptable", message)
+        not_acceptable(&known.join(", "))
     }
+}
+
+fn not_acceptable(known: &str) -> Status {
+    Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {known}"))
+}
+
+/// The one of these media types that a client likes best, whatever parameters it gives.
+pub(crate) fn chosen(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
+    let ranges = accepted(headers);
+    let best = ranges.iter().find_map(|range| known.iter().find(|name| range.includes(name)));
+    if ranges.is_empty() { known.first().copied() } else { best.copied() }
 }
 
 impl MediaRange {
@@ -246,6 +273,10 @@ mod tests {
             "application/json;as=Picture;v=v1;g=x",
             "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
             "application/json;stream=shouts",
+            "application/json;as=Table",
+            "application/json;as=",
+            "application/json;g=meta.k8s.io;v=v1",
+            "application/json;sv=v2",
         ] {
             let status = wanted(accept).unwrap_err();
             assert_eq!(status.code, 406, "{accept}");
@@ -259,6 +290,11 @@ mod tests {
         assert_eq!(
             status.message,
             "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+        );
+        let status = offered(watch, "text/html").unwrap_err();
+        assert!(
+            status.message.ends_with("application/yaml, application/vnd.kubernetes.protobuf"),
+            "{status:?}"
         );
         assert!(offered(watch, "application/vnd.kubernetes.protobuf;stream=watch").is_ok());
     }

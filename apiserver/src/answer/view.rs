@@ -9,7 +9,7 @@ use api::{
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Encoding, Form, Wanted};
+use super::{Encoding, Form, Wanted, negotiate::Count};
 use crate::{
     registry::{
         convert,
@@ -50,6 +50,30 @@ impl View {
             }
         };
         Ok(View { kind, wanted, rows })
+    }
+
+    /// 406 when a list is asked for as if it were one object, or the other way round.
+    pub(super) fn expect(&self, found: Count) -> Result<(), Status> {
+        let what = match (self.wanted.count, found) {
+            (Some(Count::One), Count::List) => "PartialObjectMetadata, but the requested object is a list",
+            (Some(Count::List), Count::One) => {
+                "PartialObjectMetadataList, but the requested object is not a list"
+            }
+            _ => return Ok(()),
+        };
+        let message = format!("you requested {what} ({})", self.go_type(found));
+        Err(Status::new(406, "NotAcceptable", message))
+    }
+
+    /// Upstream's own type of what is shown.
+    fn go_type(&self, count: Count) -> String {
+        let suffix = if count == Count::List { "List" } else { "" };
+        let package = match self.kind.group {
+            _ if self.kind.custom.is_some() => return format!("*unstructured.Unstructured{suffix}"),
+            "" | "events.k8s.io" => "core",
+            group => group.split('.').next().unwrap_or_default(),
+        };
+        format!("*{package}.{}{suffix}", self.kind.kind)
     }
 
     /// Whether the bytes that are kept can be sent as they are.

@@ -58,8 +58,11 @@ async fn known(
     }
     let kinds = &state.registry.kinds().all()[..];
     let document = match segments.as_slice() {
-        [] => paths(kinds),
-        ["version"] => version(state.commit),
+        [] => return tagged(headers, &Wanted::json(headers, query), &paths(kinds)).map(Some),
+        ["version"] => {
+            let wanted = Wanted::of_json(headers, query)?;
+            return tagged(headers, &wanted, &version(state.commit)).map(Some);
+        }
         ["metrics"] => {
             let mut response = answer::text(StatusCode::OK, daemon::metrics::render());
             let content_type = HeaderValue::from_static(daemon::metrics::CONTENT_TYPE);
@@ -83,7 +86,7 @@ async fn known(
         ["openapi", "v3"] => {
             let mut index = openapi::v3_index(&rows(kinds));
             aggregation::merge_openapi(&mut index, &state.aggregation.remotes(&state.registry).await?);
-            index
+            return tagged(headers, &Wanted::json(headers, query), &index).map(Some);
         }
         ["openapi", rest @ ..] => {
             let others = match rest {
@@ -94,7 +97,7 @@ async fn known(
         }
         _ => return Ok(None),
     };
-    tagged(headers, query, &document).map(Some)
+    discovered(headers, query, &document).map(Some)
 }
 
 /// All groups, those of other servers included.
@@ -120,7 +123,7 @@ fn resources(
     version: &str,
 ) -> Result<Option<Response<Body>>, Status> {
     let list = discovery::resources(kinds, group, version).ok_or_else(Status::no_such_resource)?;
-    tagged(headers, query, &list).map(Some)
+    discovered(headers, query, &list).map(Some)
 }
 
 /// OpenAPI documents: large, made when they are asked for, and kept by clients.
@@ -132,11 +135,17 @@ async fn schemas(
     headers: &HeaderMap,
 ) -> Result<Option<Response<Body>>, Status> {
     const JSON: &str = "application/json";
-    let ranges = answer::accepted(headers);
-    let wants_protobuf = |name: &&str| ranges.first().is_some_and(|range| range.name == *name);
-    let protobuf = [openapi::V2_PROTOBUF, openapi::V2_PROTOBUF_OLD].into_iter().find(wants_protobuf);
+    let known = [JSON, openapi::V2_PROTOBUF, openapi::V2_PROTOBUF_OLD];
+    let known = if *path == ["v2"] { &known[..] } else { &known[..1] };
+    let Some(chosen) = answer::chosen(headers, known) else {
+        // Upstream says no more than that.
+        let mut response = answer::text(StatusCode::NOT_ACCEPTABLE, "");
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return Ok(Some(response));
+    };
+    let content_type = if chosen == JSON { JSON } else { openapi::V2_PROTOBUF };
     let make: Box<dyn FnOnce() -> Option<Vec<u8>> + Send> = match path {
-        ["v2"] if protobuf.is_some() => Box::new(move || Some(openapi::v2_protobuf(&kinds, &others))),
+        ["v2"] if chosen != JSON => Box::new(move || Some(openapi::v2_protobuf(&kinds, &others))),
         ["v2"] => Box::new(move || Some(openapi::v2_json(&kinds, &others))),
         ["v3", "api", version] => {
             let version = version.to_string();
@@ -150,7 +159,6 @@ async fn schemas(
     };
     let made = tokio::task::spawn_blocking(make).await.map_err(Status::internal)?;
     let document = made.ok_or_else(Status::no_such_resource)?;
-    let content_type = if *path == ["v2"] { protobuf.map_or(JSON, |_| openapi::V2_PROTOBUF) } else { JSON };
     let mut response = tagged_bytes(headers, document, |document| {
         let mut response = answer::text(StatusCode::OK, "");
         *response.body_mut() = Body::from(document);
@@ -164,19 +172,21 @@ async fn schemas(
     Ok(Some(response))
 }
 
-/// A document that changes seldom: clients that have it already are told so.
-fn tagged(headers: &HeaderMap, query: &Query, document: &Value) -> Result<Response<Body>, Status> {
-    let is_aggregated = document["kind"] == "APIGroupDiscoveryList";
-    let has_kind = document.get("kind").is_some() && !is_aggregated;
-    let wanted = if is_aggregated { Wanted::default() } else { Wanted::lenient(headers, query, has_kind)? };
-    let json = serde_json::to_vec(document).map_err(Status::internal)?;
-    let mut response =
-        tagged_bytes(headers, json, |json| answer::document(StatusCode::OK, json.into(), &wanted))?;
-    if is_aggregated {
-        let content_type = HeaderValue::from_static(discovery::AGGREGATED);
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+/// Groups, versions and resources, in the form that the client asked for.
+fn discovered(headers: &HeaderMap, query: &Query, document: &Value) -> Result<Response<Body>, Status> {
+    if document["kind"] != "APIGroupDiscoveryList" {
+        return tagged(headers, &Wanted::of_discovery(headers, query)?, document);
     }
+    let mut response = tagged(headers, &Wanted::default(), document)?;
+    let content_type = HeaderValue::from_static(discovery::AGGREGATED);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
+}
+
+/// A document that changes seldom: clients that have it already are told so.
+fn tagged(headers: &HeaderMap, wanted: &Wanted, document: &Value) -> Result<Response<Body>, Status> {
+    let json = serde_json::to_vec(document).map_err(Status::internal)?;
+    tagged_bytes(headers, json, |json| answer::document(StatusCode::OK, json.into(), wanted))
 }
 
 fn tagged_bytes(

@@ -44,7 +44,7 @@ pub(crate) async fn serve(
         _ => return Err(Status::method_not_allowed()),
     };
     let view = View::new(&kinds::SCALE, call.view()?.wanted, call.query)?;
-    answer::value(StatusCode::OK, &view.value_of(scale), &view.wanted)
+    answer::made(StatusCode::OK, &view, scale)
 }
 
 async fn set(

@@ -24,7 +24,7 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
         let objects = observe(call, Some(name)).await?;
         let object = objects.into_iter().next();
         let object = object.ok_or_else(|| Status::not_found(kind.group, kind.plural, name))?;
-        return answer::value(StatusCode::OK, &view.value_of(object), &view.wanted);
+        return answer::made(StatusCode::OK, &view, object);
     }
     let entry = match call.query.resource_version()? {
         None | Some(0) => call.registry().entry(kind, call.namespace(), name).await?,
@@ -62,7 +62,7 @@ async fn observed(call: &Call<'_>, view: &View, options: &ListOptions) -> Result
     options.fields.check(call.kind).map_err(Status::bad_request)?;
     let mut objects = observe(call, None).await?;
     objects.retain(|object| options.labels.matches_object(object) && options.fields.matches(object));
-    answer::value(StatusCode::OK, &view.list_of(objects), &view.wanted)
+    answer::made_list(view, objects)
 }
 
 async fn observe(call: &Call<'_>, name: Option<&str>) -> Result<Vec<Object>, Status> {

@@ -56,7 +56,7 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
         warnings.extend(more);
         let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
         let answer = answer.ok_or_else(Status::method_not_allowed)??;
-        let mut response = answer::value(StatusCode::CREATED, &view.value_of(answer), &view.wanted)?;
+        let mut response = answer::made(StatusCode::CREATED, &view, answer)?;
         answer::warn(response.headers_mut(), &warnings);
         return Ok(response);
     }
@@ -90,7 +90,7 @@ pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
     let answer = answer.ok_or_else(Status::method_not_allowed)??;
     let view = call.view()?;
-    let mut response = answer::value(StatusCode::CREATED, &view.value_of(answer), &view.wanted)?;
+    let mut response = answer::made(StatusCode::CREATED, &view, answer)?;
     answer::warn(response.headers_mut(), &warnings);
     Ok(response)
 }
@@ -346,6 +346,12 @@ impl AnyPatch {
         };
         let value = decode::json(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        // To Go, nothing is an empty list or map; only a merge patch is asked whether it is something.
+        let value = match (sort, value) {
+            (Sort::Json, Value::Null) => json!([]),
+            (Sort::Strategic, Value::Null) => json!({}),
+            (_, value) => value,
+        };
         Ok(AnyPatch::Plain(Patch { sort, value }))
     }
 }

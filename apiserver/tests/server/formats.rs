@@ -268,3 +268,65 @@ async fn there_is_no_table_of_a_review() {
     assert_eq!(ask("Table").await.failure().0, 406);
     assert_eq!(ask("PartialObjectMetadata").await.ok()["kind"], "PartialObjectMetadata");
 }
+
+/// Path, what is accepted, and the message of the refusal; none where there is an answer.
+const NEGOTIATIONS: &[(&str, &str, Option<&str>)] = &[
+    ("/api", "text/html", Some(ALL)),
+    ("/apis", "application/xml", Some(ALL)),
+    ("/apis/apps", "text/html", Some(ALL)),
+    ("/apis/apps/v1", "application/json;as=Table;g=meta.k8s.io;v=v1", Some(ALL)),
+    ("/api/v1", "application/json;sv=1", Some(ALL)),
+    ("/apis/apps/v1", "application/json;as=Table;g=meta.k8s.io;v=v1, application/json", None),
+    ("/apis", "text/html, */*;q=0.1", None),
+    ("/version", "application/yaml", Some("only the following media types are accepted: application/json")),
+    ("/version", "application/json;as=Table;g=meta.k8s.io;v=v1", None),
+    ("/", "text/html", None),
+    ("/openapi/v3", "text/html", None),
+    (CONFIG_MAPS, "text/html", Some(ALL)),
+    (CONFIG_MAPS, LISTED, None),
+    (
+        CONFIG_MAPS,
+        ONE,
+        Some("you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)"),
+    ),
+    ("/api/v1/namespaces/default/configmaps/c0", ONE, None),
+    (
+        "/api/v1/namespaces/default/configmaps/c0",
+        LISTED,
+        Some(
+            "you requested PartialObjectMetadataList, but the requested object is not a list (*core.ConfigMap)",
+        ),
+    ),
+    (
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        ONE,
+        Some(
+            "you requested PartialObjectMetadata, but the requested object is a list (*rbac.ClusterRoleList)",
+        ),
+    ),
+];
+const ALL: &str = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const ONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const LISTED: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
+#[tokio::test]
+async fn what_nobody_can_have_is_not_acceptable() {
+    let server = Server::start().await;
+    server.config_map("c0", json!({})).await;
+    for (path, accept, refusal) in NEGOTIATIONS {
+        let answer = server.get_as(path, accept).await;
+        let Some(message) = refusal else {
+            assert!(answer.code.is_success(), "{path} {accept}: {answer:?}");
+            continue;
+        };
+        // A failure comes in the form that was asked for, also where nothing else does.
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.code, 406, "{path} {accept}: {text}");
+        assert!(text.contains("NotAcceptable") && text.contains(message), "{path} {accept}: {text}");
+    }
+    // The schemas' own server says no word.
+    let answer = server.get_as("/openapi/v2", "application/yaml").await;
+    assert_eq!((answer.code.as_u16(), answer.bytes.len()), (406, 0));
+    let answer = server.get_as("/openapi/v3/apis/apps/v1", "text/html").await;
+    assert_eq!((answer.code.as_u16(), answer.bytes.len()), (406, 0));
+}
