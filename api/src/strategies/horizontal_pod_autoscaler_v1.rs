@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn the_use_of_cpu_is_a_field_of_its_own() {
         let mut object = Object::from_value(json!({"metadata": {"name": "h"}, "spec": {
-            "scaleTargetRef": {"kind": "Deployment", "name": "web"}, "maxReplicas": 3,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 3,
         }}))
         .unwrap();
         Strategy.set_defaults(&mut object);
