@@ -41,12 +41,15 @@ impl crate::Strategy for Strategy {
 
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
+        let spec = Field::at(object, &["spec"]);
+        // What has not changed was valid once.
+        if old.is_none_or(|old| old.at(&["spec"]) != object.at(&["spec"])) {
+            pod_spec::validate(&spec, &mut faults);
+        }
         if let Some(old) = old {
             update::validate(object, old, &mut faults);
             return faults.0;
         }
-        let spec = Field::at(object, &["spec"]);
-        pod_spec::validate(&spec, &mut faults);
         let ephemeral = spec.get("ephemeralContainers");
         if !ephemeral.is_empty() {
             faults.forbidden(&ephemeral, "cannot be set on create");
@@ -266,6 +269,24 @@ mod tests {
         });
         assert_eq!(Strategy.validate(&new, Some(&old)), []);
 
+        // What may change has to keep to the rules, too.
+        let mut wrong = new.clone();
+        wrong.set(&["spec", "tolerations"], json!([{"key": "a b", "operator": "Perhaps"}]));
+        wrong.set(&["spec", "activeDeadlineSeconds"], 0);
+        wrong.map_mut(&["spec"]).maps_at("containers").for_each(|it| {
+            it.insert("image".into(), " web".into());
+        });
+        let faults = messages(Strategy.validate(&wrong, Some(&old)));
+        let starts = [
+            "spec.containers[0].image: Invalid value: \" web\": must not have leading or trailing whitespace",
+            "spec.tolerations[0].key: Invalid value: \"a b\"",
+            "spec.tolerations[0].operator: Unsupported value: \"Perhaps\"",
+            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+        ];
+        for start in starts {
+            assert!(faults.iter().any(|fault| fault.starts_with(start)), "{start}: {faults:?}");
+        }
+
         new.set(&["spec", "hostNetwork"], true);
         let faults = messages(Strategy.validate(&new, Some(&old)));
         assert_eq!(faults.len(), 1);
@@ -274,6 +295,24 @@ mod tests {
              `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
         ));
         assert!(faults[0].contains("hostNetwork"));
+    }
+
+    #[test]
+    fn a_mirror_stays_a_mirror() {
+        let annotated = |annotations: Value| {
+            let mut pod = pod(json!({"nodeName": "n", "containers": [{"name": "a", "image": "a"}]}));
+            pod.set(&["metadata", "annotations"], annotations);
+            pod
+        };
+        let [plain, mirror, other] =
+            [json!({"x": "y"}), json!({MIRROR: "1"}), json!({MIRROR: "2"})].map(annotated);
+        let faults = |new: &Object, old: &Object| messages(Strategy.validate(new, Some(old)));
+        assert_eq!(faults(&mirror, &mirror), [""; 0]);
+        let place = format!("metadata.annotations[{MIRROR}]: Forbidden: may not");
+        assert_eq!(faults(&mirror, &plain), [format!("{place} add mirror pod annotation")]);
+        for new in [&plain, &other] {
+            assert_eq!(faults(new, &mirror), [format!("{place} remove or update mirror pod annotation")]);
+        }
     }
 
     #[test]

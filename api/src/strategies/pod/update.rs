@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::Object;
 use crate::strategies::check::{Faults, Field, same};
 use crate::strategies::fill::Fill;
 use crate::strategies::pod_spec;
+use crate::{Object, meta::MIRROR};
 
 const CHANGEABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
@@ -14,22 +14,39 @@ const CHANGEABLE: &str = "pod updates may not change fields other than `spec.con
 
 /// A write to the pod itself: images, a shorter deadline, more tolerations, fewer gates.
 pub fn validate(object: &Object, old: &Object, faults: &mut Faults) {
+    validate_annotations(object, old, faults);
     let (spec, old_spec) = (Field::at(object, &["spec"]), Field::at(old, &["spec"]));
     for list in ["containers", "initContainers"] {
         if spec.get(list).len() != old_spec.get(list).len() {
             faults.forbidden(&spec.get(list), "pod updates may not add or remove containers");
             return;
         }
-        for container in spec.get(list).items() {
-            if container.get("image").text().is_empty() {
-                faults.required(&container.get("image"), "");
-            }
-        }
     }
     validate_deadline(&spec.get("activeDeadlineSeconds"), &old_spec.get("activeDeadlineSeconds"), faults);
     validate_tolerations(&spec.get("tolerations"), &old_spec.get("tolerations"), faults);
     validate_gates(&spec.get("schedulingGates"), &old_spec.get("schedulingGates"), faults);
     validate_rest(&spec, &old_spec, faults);
+}
+
+/// What a pod is in the hands of its node it stays: a mirror of a static pod, or confined by a profile.
+fn validate_annotations(object: &Object, old: &Object, faults: &mut Faults) {
+    const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let [new, before] = [object, old].map(|it| Field::at(it, &["metadata", "annotations"]));
+    let what = |key: &str| match key {
+        MIRROR => Some("mirror pod annotation"),
+        key if key.starts_with(APP_ARMOR) => Some("AppArmor annotations"),
+        _ => None,
+    };
+    for (key, value) in before.entries() {
+        if let Some(what) = what(key).filter(|_| new.entry(key).value != value.value) {
+            faults.forbidden(&new.entry(key), format!("may not remove or update {what}"));
+        }
+    }
+    for (key, value) in new.entries() {
+        if let Some(what) = what(key).filter(|_| !before.entry(key).is_set()) {
+            faults.forbidden(&value, format!("may not add {what}"));
+        }
+    }
 }
 
 fn validate_deadline(deadline: &Field, old: &Field, faults: &mut Faults) {
@@ -177,7 +194,7 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
         }
         map
     };
-    if old.annotation(crate::meta::MIRROR).is_some() {
+    if old.annotation(MIRROR).is_some() {
         // Upstream's path is empty, which prints so.
         let nowhere = Field { path: "<nil>".into(), value: spec.value };
         faults.forbidden(&nowhere, "static pods cannot be resized");
