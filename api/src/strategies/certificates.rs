@@ -162,7 +162,6 @@ impl crate::Strategy for PodCertificateRequest {
         let spec = Field::at(object, &["spec"]);
         if let Some(old) = old {
             faults.immutable(&spec, &Field::at(old, &["spec"]));
-            return faults.0;
         }
         if faults.must_be_given(&spec.get("signerName")) {
             validate_signer(&spec.get("signerName"), &mut faults);

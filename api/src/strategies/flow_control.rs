@@ -60,15 +60,10 @@ fn validate_rule(rule: &Field, faults: &mut Faults) {
     }
     for resource in resources.items() {
         validate_verbs(&resource.get("verbs"), faults);
-        for part in ["apiGroups", "resources"] {
-            validate_words(&resource.get(part), faults);
-        }
-        for namespace in resource.get("namespaces").items().filter(|namespace| namespace.text() != "*") {
-            if let Err(message) = name::dns_label(namespace.text()) {
-                let text = format!("each member of this list must be '*' or a DNS-1123 label; {message}");
-                faults.invalid(&namespace, text);
-            }
-        }
+        let groups = resource.get("apiGroups");
+        validate_words(&groups, "resource rules must supply at least one api group", "api groups", faults);
+        let resources = resource.get("resources");
+        validate_words(&resources, "resource rules must supply at least one resource", "resources", faults);
         let namespaces = resource.get("namespaces");
         if namespaces.is_empty() && !resource.get("clusterScope").is_true() {
             faults.required(
@@ -76,10 +71,18 @@ fn validate_rule(rule: &Field, faults: &mut Faults) {
                 "resource rules that are not cluster scoped must supply at least one namespace",
             );
         }
+        validate_alone(&namespaces, "namespaces", faults);
+        for namespace in resource.get("namespaces").items().filter(|namespace| namespace.text() != "*") {
+            if let Err(message) = name::dns_label(namespace.text()) {
+                let text = format!("each member of this list must be '*' or a DNS-1123 label; {message}");
+                faults.invalid(&namespace, text);
+            }
+        }
     }
     for path in paths.items() {
         validate_verbs(&path.get("verbs"), faults);
-        validate_words(&path.get("nonResourceURLs"), faults);
+        let urls = path.get("nonResourceURLs");
+        validate_words(&urls, "nonResourceURLs must contain at least one value", "non-resource URLs", faults);
         path.get("nonResourceURLs").items().for_each(|path| validate_path(&path, faults));
     }
 }
@@ -118,7 +121,7 @@ fn word(kind: &str) -> &'static str {
 fn validate_verbs(verbs: &Field, faults: &mut Faults) {
     const VERBS: &[&str] =
         &["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
-    validate_words(verbs, faults);
+    validate_words(verbs, "verbs must contain at least one value", "verbs", faults);
     let is_any = verbs.items().any(|verb| verb.text() == "*");
     if !is_any && !verbs.items().all(|verb| VERBS.contains(&verb.text())) {
         faults.not_supported(verbs, VERBS);
@@ -142,13 +145,16 @@ fn validate_path(path: &Field, faults: &mut Faults) {
 }
 
 /// A list that is not empty, and says `*` only alone.
-fn validate_words(words: &Field, faults: &mut Faults) {
+fn validate_words(words: &Field, needed: &str, plural: &str, faults: &mut Faults) {
     if words.is_empty() {
-        let name = words.path.rsplit('.').next().unwrap_or_default().to_string();
-        faults.required(words, &format!("{name} must contain at least one value"));
+        faults.required(words, needed);
     }
+    validate_alone(words, plural, faults);
+}
+
+fn validate_alone(words: &Field, plural: &str, faults: &mut Faults) {
     if words.len() > 1 && words.items().any(|word| word.text() == "*") {
-        faults.invalid(words, "if '*' is present, must not specify other values");
+        faults.invalid(words, format!("if '*' is present, must not specify other {plural}"));
     }
 }
 

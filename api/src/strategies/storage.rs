@@ -9,6 +9,9 @@ use crate::{FieldError, Object, name};
 /// A driver's name is also a label.
 const LONGEST_DRIVER: usize = 63;
 
+/// How long a driver's name for a node may be.
+const LONGEST_NODE: usize = 256;
+
 /// Rules of CSIDrivers.
 pub struct CsiDriver;
 
@@ -34,18 +37,31 @@ impl crate::Strategy for CsiDriver {
             faults.0.push(FieldError::too_long("metadata.name", LONGEST_DRIVER));
         }
         faults.one_of(&spec.get("fsGroupPolicy"), &["File", "None", "ReadWriteOnceWithFSType"]);
-        for mode in spec.get("volumeLifecycleModes").items() {
-            faults.one_of(&mode, &["Ephemeral", "Persistent"]);
+        let modes = spec.get("volumeLifecycleModes");
+        for mode in modes.items() {
+            // Upstream names the list.
+            faults.one_of(&Field { path: modes.path.clone(), ..mode }, &["Ephemeral", "Persistent"]);
         }
         let mut audiences = HashSet::new();
         for request in spec.get("tokenRequests").items() {
             let (audience, seconds) = (request.get("audience"), request.get("expirationSeconds"));
             if !audiences.insert(audience.text()) {
                 faults.duplicate(&audience);
+                continue;
             }
-            if seconds.number().is_some_and(|seconds| seconds < 600) {
-                faults.invalid(&seconds, "may not specify a duration less than 10 minutes");
+            match seconds.number() {
+                Some(number) if number < 600 => {
+                    faults.invalid(&seconds, "may not specify a duration less than 10 minutes");
+                }
+                Some(number) if number > 1 << 32 => {
+                    faults.invalid(&seconds, "may not specify a duration larger than 2^32 seconds");
+                }
+                _ => {}
             }
+        }
+        let period = spec.get("nodeAllocatableUpdatePeriodSeconds");
+        if period.number().is_some_and(|seconds| seconds < 10) {
+            faults.invalid(&period, "must be greater than or equal to 10 seconds");
         }
         if let Some(old) = old {
             for name in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
@@ -72,10 +88,11 @@ impl crate::Strategy for CsiNode {
                 faults.duplicate(&name);
             }
             faults.must_be_given(&node);
-            faults.not_negative(&driver.get("allocatable").get("count"));
-            for key in driver.get("topologyKeys").items() {
-                faults.must_keep(&key, name::qualified_name);
+            if node.text().len() > LONGEST_NODE {
+                faults.invalid(&node, format!("must be {LONGEST_NODE} characters or less"));
             }
+            faults.not_negative(&driver.get("allocatable").get("count"));
+            validate_topology(&driver, &mut faults);
             let known = before
                 .as_ref()
                 .and_then(|before| before.items().find(|known| known.get("name").text() == name.text()));
@@ -91,6 +108,19 @@ impl crate::Strategy for CsiNode {
 
     fn has_generation(&self) -> bool {
         false
+    }
+}
+
+/// By which labels the driver tells nodes apart. Upstream names the driver, not the key.
+fn validate_topology(driver: &Field, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    for key in driver.get("topologyKeys").items() {
+        let key = Field { path: driver.path.clone(), ..key };
+        faults.must_be_given(&key);
+        if !seen.insert(key.text()) {
+            faults.duplicate(&key);
+        }
+        faults.fits(&key, name::qualified_name);
     }
 }
 
@@ -153,10 +183,6 @@ impl crate::Strategy for VolumeAttachment {
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
-        if let Some(old) = old {
-            faults.immutable(&spec, &Field::at(old, &["spec"]));
-            return faults.0;
-        }
         validate_driver(&spec.get("attacher"), &mut faults);
         let source = spec.get("source");
         let (inline, named) = (source.get("inlineVolumeSpec"), source.get("persistentVolumeName"));
@@ -179,6 +205,9 @@ impl crate::Strategy for VolumeAttachment {
             (true, false) => {}
         }
         faults.must_keep(&spec.get("nodeName"), name::dns_subdomain);
+        if let Some(old) = old {
+            faults.immutable(&spec, &Field::at(old, &["spec"]));
+        }
         faults.0
     }
 
@@ -203,7 +232,6 @@ impl crate::Strategy for VolumeAttributesClass {
                     faults.forbidden(&at(name), text);
                 }
             }
-            return faults.0;
         }
         validate_driver(&at("driverName"), &mut faults);
         if at("parameters").is_empty() {
@@ -250,7 +278,9 @@ mod tests {
         assert_eq!(told(&VolumeAttachment, one.clone(), None), [""; 0]);
         let none = json!({"spec": {"attacher": "d.io", "nodeName": "n", "source": {}}});
         assert_eq!(told(&VolumeAttachment, none.clone(), None).len(), 1);
-        assert!(told(&VolumeAttachment, none, Some(one))[0].ends_with("field is immutable"));
+        let faults = told(&VolumeAttachment, none, Some(one));
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[1].ends_with("field is immutable"));
     }
 
     #[test]
@@ -259,6 +289,47 @@ mod tests {
         assert_eq!(told(&CsiNode, node("a", 2), Some(node("a", 1))), [""; 0]);
         assert_eq!(told(&CsiNode, node("b", 1), Some(node("a", 1))).len(), 1);
         assert_eq!(told(&CsiNode, node("", -1), None).len(), 2);
+        assert_eq!(
+            told(&CsiNode, node(&"a".repeat(257), 1), None)[0].rsplit(": ").next(),
+            Some("must be 256 characters or less")
+        );
+    }
+
+    #[test]
+    fn what_a_driver_says_of_a_node_keeps_to_the_rules() {
+        let driver = |name: &str, keys: &[&str]| json!({"name": name, "nodeID": "a", "topologyKeys": keys});
+        let told = |drivers: Value| told(&CsiNode, json!({"spec": {"drivers": drivers}}), None);
+        assert_eq!(told(json!([driver("d.io", &["d.io/zone", "d.io/rack"])])), [""; 0]);
+        assert_eq!(
+            told(json!([driver("d.io", &["d.io/zone", "d.io/zone"]), driver("d.io", &[])])),
+            [
+                "spec.drivers[0]: Duplicate value: \"d.io/zone\"",
+                "spec.drivers[1].name: Duplicate value: \"d.io\"",
+            ]
+        );
+        let faults = told(json!([driver("d.io", &["", "a b"])]));
+        assert_eq!(faults[0], "spec.drivers[0]: Required value");
+        assert!(faults[1].starts_with("spec.drivers[0]: Invalid value: \"\": name part must be non-empty"));
+        assert!(faults[2].starts_with("spec.drivers[0]: Invalid value: \"a b\": name part must consist of"));
+    }
+
+    #[test]
+    fn a_driver_wants_tokens_of_a_sensible_age() {
+        let faults = |seconds: i64| {
+            let requests = json!([{"audience": "a", "expirationSeconds": seconds}, {"audience": "a"}]);
+            told(
+                &CsiDriver,
+                json!({"spec": {"tokenRequests": requests, "nodeAllocatableUpdatePeriodSeconds": 9}}),
+                None,
+            )
+        };
+        let others = [
+            "spec.tokenRequests[1].audience: Duplicate value: \"a\"",
+            "spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 9: must be greater than or equal to 10 seconds",
+        ];
+        assert_eq!(faults(600), others);
+        assert!(faults(599)[0].ends_with("may not specify a duration less than 10 minutes"));
+        assert!(faults((1 << 32) + 1)[0].ends_with("may not specify a duration larger than 2^32 seconds"));
     }
 
     #[test]
