@@ -230,7 +230,7 @@ fn columns(source: &Value) -> &'static [Column] {
     if given.is_empty() {
         return crate::table::AGE_ONLY;
     }
-    let columns = given.iter().filter_map(|column| {
+    let columns = given.iter().map(|column| {
         let text = |name: &str| column[name].as_str().unwrap_or_default();
         let path = CustomColumn::new(text("jsonPath"), text("type"))?;
         Some(Column {
@@ -246,7 +246,10 @@ fn columns(source: &Value) -> &'static [Column] {
             path: Some(Box::leak(Box::new(path))),
         })
     });
-    Box::leak(columns.collect::<Vec<_>>().into_boxed_slice())
+    // A path that cannot be read is no reason not to serve; then nothing special is printed.
+    columns
+        .collect::<Option<Vec<_>>>()
+        .map_or(crate::table::AGE_ONLY, |columns| Box::leak(columns.into_boxed_slice()))
 }
 
 /// Upstream's words for a column without any.

@@ -5,25 +5,30 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Additional, Items, Props, prune, validate};
-use crate::{FieldError, FieldErrorKind};
+use crate::FieldError;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 
 /// Every fault of a version's schema, rules in CEL not included. `path` is that of `openAPIV3Schema`.
 pub fn validate_definition_schema(props: &Props, path: &str) -> Vec<FieldError> {
     let mut check = Check { faults: Vec::new() };
-    match props.kind.as_str() {
-        "" => check.required(path, "type", "must not be empty at the root"),
-        "object" => {}
-        other => {
-            check.invalid(path, "type", &other.into(), "must be object at the root");
-        }
-    }
     if props.nullable {
         check.forbidden(path, "nullable", "nullable cannot be true at the root");
     }
-    check.node(props, path, Place::Root);
+    check.node(props, path, Place::Root, Meta::default());
+    for (branch, place) in branches(props, path) {
+        check.counterpart(branch, Some(props), path, &place);
+    }
     check.faults
+}
+
+/// The branches under the junctors of a node, and where they stand.
+fn branches<'a>(props: &'a Props, path: &str) -> Vec<(&'a Props, String)> {
+    let lists = [(&props.all_of, "allOf"), (&props.any_of, "anyOf"), (&props.one_of, "oneOf")];
+    let listed = lists.into_iter().flat_map(|(branches, name)| {
+        branches.iter().enumerate().map(move |(index, branch)| (branch, format!("{path}.{name}[{index}]")))
+    });
+    listed.chain(props.not.as_deref().map(|not| (not, below(path, "not")))).collect()
 }
 
 /// Whether a regular expression can be compiled; the error is the detail of the fault.
@@ -40,6 +45,15 @@ enum Place {
     Root,
     Field,
     Item,
+}
+
+/// What a node inherits from being part of what all objects have.
+#[derive(Clone, Copy, Default)]
+struct Meta {
+    /// Whether it is within apiVersion, kind or metadata, be it of an embedded object.
+    is_inside: bool,
+    /// Why it may have no default.
+    no_default: Option<&'static str>,
 }
 
 struct Check {
@@ -63,161 +77,196 @@ impl Check {
         self.faults.push(FieldError::invalid(below(path, field), value, detail));
     }
 
-    fn node(&mut self, props: &Props, path: &str, place: Place) {
+    fn node(&mut self, props: &Props, path: &str, place: Place, meta: Meta) {
         self.check_type(props, path, place);
         self.check_extensions(props, path, place);
-        self.check_list(props, path);
-        self.check_common(props, path);
-        self.check_default(props, path);
-        for (branches, name) in [(&props.all_of, "allOf"), (&props.any_of, "anyOf"), (&props.one_of, "oneOf")]
-        {
-            for (index, branch) in branches.iter().enumerate() {
-                self.branch(branch, props, &format!("{path}.{name}[{index}]"), props.is_int_or_string);
+        self.check_default(props, path, place, meta);
+        self.check_common(props, path, meta);
+        let is_choice = is_int_or_string(&props.any_of);
+        for (branch, place) in branches(props, path) {
+            let is_first = place.ends_with(".allOf[0]");
+            // Two ways to say that a value is a number or a text.
+            if !(is_choice && place[path.len()..].starts_with(".anyOf[")) {
+                self.branch(branch, &place, is_first && is_int_or_string(&branch.any_of), meta);
             }
         }
-        if let Some(not) = &props.not {
-            self.branch(not, props, &below(path, "not"), false);
-        }
+        let is_resource = place == Place::Root || props.is_embedded;
         for (name, field) in &props.properties {
-            let is_object_field = matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
-            let path = format!("{path}.properties[{name}]");
-            if (place == Place::Root || props.is_embedded) && is_object_field {
-                self.object_field(name, field, &path);
-            } else {
-                self.node(field, &path, Place::Field);
+            let below = format!("{path}.properties[{name}]");
+            let own = [("apiVersion", TOP[0]), ("kind", TOP[1]), ("metadata", TOP[2])];
+            let top = own.iter().find(|(own, _)| is_resource && own == name).map(|(_, reason)| *reason);
+            let inherited = Meta {
+                is_inside: meta.is_inside || top.is_some(),
+                no_default: meta.no_default.or(top.filter(|_| place == Place::Root)),
+            };
+            self.node(field, &below, Place::Field, inherited);
+            if top.is_some() {
+                self.object_field(name, field, &below, place);
             }
         }
         if let Some(item) = props.item() {
-            self.node(item, &below(path, "items"), Place::Item);
+            self.node(item, &below(path, "items"), Place::Item, meta);
         }
         if let Some(values) = props.values() {
-            self.node(values, &below(path, "additionalProperties"), Place::Field);
+            let no_default = meta.is_inside.then_some(IN_META);
+            let inherited = Meta { no_default: no_default.or(meta.no_default), ..meta };
+            self.node(values, &below(path, "additionalProperties"), Place::Field, inherited);
         }
     }
 
     fn check_type(&mut self, props: &Props, path: &str, place: Place) {
         let kind = props.kind.as_str();
-        if kind == "null" {
-            self.forbidden(path, "type", "type cannot be set to null, use nullable as an alternative");
-        } else if !kind.is_empty() && !TYPES.contains(&kind) {
-            self.faults.push(FieldError::not_supported(below(path, "type"), &kind.into(), &TYPES));
+        if props.is_embedded && kind != "object" {
+            self.wrong_type(kind, path, "must be object if x-kubernetes-embedded-resource is true");
+        } else if kind.is_empty() && !props.is_int_or_string && !props.keeps_unknown() {
+            self.required(
+                path,
+                "type",
+                match place {
+                    Place::Root => "must not be empty at the root",
+                    Place::Field => "must not be empty for specified object fields",
+                    Place::Item => "must not be empty for specified array items",
+                },
+            );
         }
-        let needs_none = props.is_int_or_string || props.keeps_unknown();
-        match (kind, place) {
-            ("", Place::Field) if !needs_none => {
-                self.required(path, "type", "must not be empty for specified object fields");
-            }
-            ("", Place::Item) if !needs_none => {
-                self.required(path, "type", "must not be empty for specified array items");
-            }
-            ("array", _) if props.items.is_none() => self.required(path, "items", "must be specified"),
-            _ => {}
+        if place == Place::Root && !kind.is_empty() && kind != "object" {
+            self.invalid(path, "type", &kind.into(), "must be object at the root");
+        }
+        if kind == "array" && props.items.is_none() {
+            self.required(path, "items", "must be specified");
+        }
+    }
+
+    /// A type that has to be there, and to be another.
+    fn wrong_type(&mut self, kind: &str, path: &str, detail: &str) {
+        match kind {
+            "" => self.required(path, "type", detail),
+            kind => self.invalid(path, "type", &kind.into(), detail),
         }
     }
 
     fn check_extensions(&mut self, props: &Props, path: &str, place: Place) {
-        if props.preserves_unknown == Some(false) {
-            let detail = "must be true or undefined";
-            self.invalid(path, "x-kubernetes-preserve-unknown-fields", &false.into(), detail);
+        if props.is_int_or_string {
+            let detail = "must be false if x-kubernetes-int-or-string is true";
+            if props.keeps_unknown() {
+                self.invalid(path, "x-kubernetes-preserve-unknown-fields", &true.into(), detail);
+            }
+            if props.is_embedded {
+                self.invalid(path, "x-kubernetes-embedded-resource", &true.into(), detail);
+            }
         }
-        if props.is_embedded {
-            if props.kind.is_empty() {
-                self.required(path, "type", "must be object if x-kubernetes-embedded-resource is true");
-            } else if props.kind != "object" {
-                let detail = "must be object if x-kubernetes-embedded-resource is true";
-                self.invalid(path, "type", &props.kind.as_str().into(), detail);
-            }
-            if props.properties.is_empty() && !props.keeps_unknown() {
-                let detail = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
-                self.required(path, "properties", detail);
-            }
+        if props.is_embedded && props.properties.is_empty() && !props.keeps_unknown() {
+            let detail = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
+            self.required(path, "properties", detail);
+        }
+        if props.additional_properties.is_some() {
+            let field = "additionalProperties";
             if place == Place::Root {
-                self.forbidden(path, "x-kubernetes-embedded-resource", "must not be used at the root");
+                self.forbidden(path, field, "must not be used at the root");
             }
-        }
-        let maps = ["atomic", "granular"];
-        if let Some(kind) = &props.map_type {
-            if props.kind != "object" {
-                let detail = "must be object if x-kubernetes-map-type is specified";
-                self.invalid(path, "type", &props.kind.as_str().into(), detail);
-            }
-            if !maps.contains(&kind.as_str()) {
-                let path = below(path, "x-kubernetes-map-type");
-                self.faults.push(FieldError::not_supported(path, &kind.as_str().into(), &maps));
+            if props.is_embedded {
+                self.forbidden(path, field, "must not be used if x-kubernetes-embedded-resource is set");
             }
         }
     }
 
     fn check_list(&mut self, props: &Props, path: &str) {
-        let is_map = props.list_type.as_deref() == Some("map");
-        if let Some(kind) = props.list_type.as_deref() {
-            if props.kind != "array" {
-                let detail = "must be array if x-kubernetes-list-type is specified";
-                self.invalid(path, "type", &props.kind.as_str().into(), detail);
-            }
-            let lists = ["atomic", "map", "set"];
-            if !lists.contains(&kind) {
-                let path = below(path, "x-kubernetes-list-type");
-                self.faults.push(FieldError::not_supported(path, &kind.into(), &lists));
-            }
-            if matches!(kind, "map" | "set") && props.item().is_some_and(|item| item.nullable) {
-                let detail = format!("cannot be nullable when x-kubernetes-list-type is {kind}");
-                self.forbidden(path, "items.nullable", &detail);
-            }
-            if kind == "set" && props.item().is_some_and(is_composite) {
-                let detail = "items must not be granular maps or lists if parent array's x-kubernetes-list-type is set";
-                self.forbidden(path, "items", detail);
-            }
-        }
-        if !is_map {
+        let Some(kind) = props.list_type.as_deref() else {
             if !props.list_keys.is_empty() {
-                let detail = "must be map if x-kubernetes-list-map-keys is non-empty";
-                self.required(path, "x-kubernetes-list-type", detail);
+                self.required(path, "x-kubernetes-list-type", NEEDS_MAP);
             }
             return;
+        };
+        if props.kind != "array" {
+            self.wrong_type(&props.kind, path, "must be array if x-kubernetes-list-type is specified");
+        } else if kind == "set" {
+            self.check_set(props, path);
         }
+        let lists = ["atomic", "set", "map"];
+        if !lists.contains(&kind) {
+            let path = below(path, "x-kubernetes-list-type");
+            self.faults.push(FieldError::not_supported(path, &kind.into(), &lists));
+        }
+        if kind != "map" && !props.list_keys.is_empty() {
+            self.invalid(path, "x-kubernetes-list-type", &kind.into(), NEEDS_MAP);
+        }
+        if kind == "map" {
+            self.check_map(props, path);
+        }
+        if matches!(kind, "map" | "set") && props.item().is_some_and(|item| item.nullable) {
+            let detail = format!("cannot be nullable when x-kubernetes-list-type is {kind}");
+            self.forbidden(path, "items.nullable", &detail);
+        }
+    }
+
+    /// The items of a set are told apart as wholes.
+    fn check_set(&mut self, props: &Props, path: &str) {
+        let Some(item) = props.item() else { return };
+        let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
+        // Upstream tells the list type of the item either way.
+        let found = item.list_type.as_deref().map_or(Value::Null, Value::from);
+        match item.kind.as_str() {
+            "array" if item.list_type.as_deref().is_some_and(|kind| kind != "atomic") => {
+                self.invalid(path, "items.x-kubernetes-list-type", &found, detail);
+            }
+            "object" if item.map_type.as_deref() != Some("atomic") => {
+                self.invalid(path, "items.x-kubernetes-map-type", &found, detail);
+            }
+            _ => {}
+        }
+    }
+
+    /// The items of a map are objects with keys of their own.
+    fn check_map(&mut self, props: &Props, path: &str) {
+        let keys = "x-kubernetes-list-map-keys";
         if props.list_keys.is_empty() {
-            let detail = "must not be empty if x-kubernetes-list-type is map";
-            self.required(path, "x-kubernetes-list-map-keys", detail);
+            self.required(path, keys, "must not be empty if x-kubernetes-list-type is map");
+        }
+        if props.items.is_none() {
+            self.required(path, "items", "must have a schema if x-kubernetes-list-type is map");
         }
         let Some(item) = props.item() else { return };
         if item.kind != "object" {
             let detail = "must be object if parent array's x-kubernetes-list-type is map";
             self.invalid(path, "items.type", &item.kind.as_str().into(), detail);
         }
+        let all = Value::from(props.list_keys.clone());
         let mut seen = BTreeSet::new();
-        for (index, key) in props.list_keys.iter().enumerate() {
-            let place = format!("x-kubernetes-list-map-keys[{index}]");
-            if !seen.insert(key) {
-                self.faults.push(FieldError::duplicate(below(path, &place), &key.as_str().into()));
+        for key in &props.list_keys {
+            let is_object = item.kind == "object";
+            let field = item.properties.get(key);
+            if is_object && field.is_none() {
+                self.invalid(path, keys, &all, "entries must all be names of item properties");
             }
-            match item.properties.get(key) {
-                None => {
-                    let detail = "entries must all be names of item properties";
-                    self.invalid(path, &place, &key.as_str().into(), detail);
-                }
-                Some(field) if matches!(field.kind.as_str(), "object" | "array") => {
-                    let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
-                    let place = format!("items.properties[{key}].type");
-                    self.invalid(path, &place, &field.kind.as_str().into(), detail);
-                }
-                Some(field) => {
-                    if field.default.is_none() && !item.required.contains(key) {
-                        let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-                        self.required(path, &format!("items.properties[{key}].default"), detail);
-                    }
-                    if field.nullable {
-                        let detail =
-                            "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
-                        self.forbidden(path, &format!("items.properties[{key}].nullable"), detail);
-                    }
-                }
+            if is_object && !seen.insert(key) {
+                self.invalid(path, keys, &all, "must not contain duplicate entries");
+            }
+            let Some(field) = field else { continue };
+            let place = format!("items.properties[{key}]");
+            if is_object && matches!(field.kind.as_str(), "object" | "array") {
+                let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                self.invalid(path, &format!("{place}.type"), &item.kind.as_str().into(), detail);
+            }
+            if field.default.is_none() && !item.required.contains(key) {
+                let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+                self.required(path, &format!("{place}.default"), detail);
+            }
+            if field.nullable {
+                let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+                self.forbidden(path, &format!("{place}.nullable"), detail);
             }
         }
     }
 
-    /// What no schema may say, structural or not.
-    fn check_common(&mut self, props: &Props, path: &str) {
+    /// What no schema may say, be it a branch.
+    fn check_common(&mut self, props: &Props, path: &str, meta: Meta) {
+        let kind = props.kind.as_str();
+        if !kind.is_empty() && !TYPES.contains(&kind) {
+            self.faults.push(FieldError::not_supported(below(path, "type"), &kind.into(), &TYPES));
+        }
+        if kind == "null" {
+            self.forbidden(path, "type", "type cannot be set to null, use nullable as an alternative");
+        }
         if props.unique_items {
             let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
             self.forbidden(path, "uniqueItems", detail);
@@ -245,6 +294,28 @@ impl Check {
                 self.forbidden(path, name, &format!("{name} is not supported"));
             }
         }
+        if meta.is_inside && props.is_embedded {
+            self.forbidden(
+                path,
+                "x-kubernetes-embedded-resource",
+                "must not be used inside of resource meta",
+            );
+        }
+        if props.preserves_unknown == Some(false) {
+            let detail = "must be true or undefined";
+            self.invalid(path, "x-kubernetes-preserve-unknown-fields", &false.into(), detail);
+        }
+        if let Some(kind) = &props.map_type {
+            if props.kind != "object" {
+                self.wrong_type(&props.kind, path, "must be object if x-kubernetes-map-type is specified");
+            }
+            let maps = ["atomic", "granular"];
+            if !maps.contains(&kind.as_str()) {
+                let path = below(path, "x-kubernetes-map-type");
+                self.faults.push(FieldError::not_supported(path, &kind.as_str().into(), &maps));
+            }
+        }
+        self.check_list(props, path);
         if let Err(why) = validate_pattern(props) {
             let text = props.pattern.as_ref().map(|pattern| pattern.text.clone()).unwrap_or_default();
             self.invalid(path, "pattern", &text.into(), &why);
@@ -252,8 +323,11 @@ impl Check {
     }
 
     /// A default must be valid itself, and hold nothing that pruning would take away.
-    fn check_default(&mut self, props: &Props, path: &str) {
+    fn check_default(&mut self, props: &Props, path: &str, place: Place, meta: Meta) {
         let Some(default) = &props.default else { return };
+        if let Some(reason) = meta.no_default {
+            return self.forbidden(path, "default", &format!("must not be set {reason}"));
+        }
         let path = below(path, "default");
         let unknown = prune::unknown_fields(default, props, "", false);
         if !unknown.is_empty() {
@@ -262,184 +336,111 @@ impl Check {
         }
         let mut filled = default.clone();
         prune::set_defaults(&mut filled, props);
-        for fault in validate::validate(&filled, None, props) {
-            let place = if fault.field.is_empty() { path.clone() } else { format!("{path}.{}", fault.field) };
-            self.faults.push(FieldError { field: place, ..fault });
+        for fault in validate::validate_default(&filled, props, place == Place::Root) {
+            let field = match fault.field.as_str() {
+                "" => path.clone(),
+                inner if inner.starts_with('[') => format!("{path}{inner}"),
+                inner => format!("{path}.{inner}"),
+            };
+            self.faults.push(FieldError { field, ..fault });
         }
     }
 
-    /// What stands at the root under `apiVersion`, `kind` or `metadata`.
-    fn object_field(&mut self, name: &str, field: &Props, path: &str) {
-        if name != "metadata" {
-            if field.kind != "string" {
-                self.invalid(path, "type", &field.kind.as_str().into(), "must be string");
-            }
-            return;
+    /// What stands under `apiVersion`, `kind` or `metadata` of an object: names may be restricted, nothing else.
+    fn object_field(&mut self, name: &str, field: &Props, path: &str, place: Place) {
+        let wanted = if name == "metadata" { "object" } else { "string" };
+        if field.kind != wanted {
+            self.invalid(path, "type", &field.kind.as_str().into(), &format!("must be {wanted}"));
         }
-        if field.kind != "object" {
-            self.invalid(path, "type", &field.kind.as_str().into(), "must be object");
-        }
-        let is_other = |name: &&String| !matches!(name.as_str(), "name" | "generateName");
-        if field.properties.keys().any(|name| is_other(&name)) || !field.required.is_empty() {
+        if name == "metadata" && place == Place::Root && says_more_than_names(field) {
             let detail = "must not specify anything other than name and generateName, but metadata is implicitly specified";
             self.faults.push(FieldError::forbidden(path, detail));
         }
     }
 
     /// A branch of a junctor validates; it may not say what there is.
-    fn branch(&mut self, branch: &Props, core: &Props, path: &str, is_int_or_string: bool) {
-        if is_int_or_string && matches!(branch.kind.as_str(), "integer" | "string") {
-            return;
-        }
-        let empty = "must be empty to be structural";
-        for (name, is_set) in [
-            ("type", !branch.kind.is_empty()),
-            ("title", !branch.title.is_empty()),
-            ("description", !branch.description.is_empty()),
+    fn branch(&mut self, branch: &Props, path: &str, is_choice: bool, meta: Meta) {
+        let (empty, undefined, not_true) = (
+            "must be empty to be structural",
+            "must be undefined to be structural",
+            "must be false to be structural",
+        );
+        for (name, is_set, detail) in [
+            ("type", !branch.kind.is_empty(), empty),
+            ("additionalProperties", branch.additional_properties.is_some(), undefined),
+            ("default", branch.default.is_some(), undefined),
+            ("title", !branch.title.is_empty(), empty),
+            ("description", !branch.description.is_empty(), empty),
+            ("nullable", branch.nullable, not_true),
+            ("x-kubernetes-preserve-unknown-fields", branch.keeps_unknown(), not_true),
+            ("x-kubernetes-embedded-resource", branch.is_embedded, not_true),
+            ("x-kubernetes-int-or-string", branch.is_int_or_string, not_true),
+            ("x-kubernetes-list-map-keys", !branch.list_keys.is_empty(), empty),
+            ("x-kubernetes-list-type", branch.list_type.is_some(), undefined),
+            ("x-kubernetes-map-type", branch.map_type.is_some(), undefined),
+            ("x-kubernetes-validations", !branch.rules.is_empty(), empty),
         ] {
             if is_set {
-                self.forbidden(path, name, empty);
+                self.forbidden(path, name, detail);
             }
         }
-        if branch.default.is_some() {
-            self.forbidden(path, "default", "must be undefined to be structural");
-        }
-        if branch.nullable {
-            self.forbidden(path, "nullable", "must be false to be structural");
-        }
-        if branch.additional_properties.is_some() {
-            self.forbidden(path, "additionalProperties", "must be undefined to be structural");
-        }
-        for (name, is_set) in [
-            ("x-kubernetes-preserve-unknown-fields", branch.preserves_unknown.is_some()),
-            ("x-kubernetes-embedded-resource", branch.is_embedded),
-            ("x-kubernetes-int-or-string", branch.is_int_or_string),
-            ("x-kubernetes-list-map-keys", !branch.list_keys.is_empty()),
-            ("x-kubernetes-list-type", branch.list_type.is_some()),
-            ("x-kubernetes-map-type", branch.map_type.is_some()),
-            ("x-kubernetes-validations", !branch.rules.is_empty()),
-        ] {
-            if is_set {
-                self.forbidden(path, name, "must be undefined to be structural");
-            }
-        }
-        self.check_common(branch, path);
+        self.check_common(branch, path, meta);
         for (name, field) in &branch.properties {
-            let place = format!("{path}.properties[{name}]");
-            match core.field(name) {
-                Some(core) => self.branch(field, core, &place, core.is_int_or_string),
-                None => {
-                    let detail = format!("because it is defined in {place}");
-                    self.faults.push(FieldError::new(
-                        FieldErrorKind::Required,
-                        format!("{}.properties[{name}]", core_path(path)),
-                        String::new(),
-                        detail,
-                    ));
-                }
+            let path = format!("{path}.properties[{name}]");
+            if name == "metadata" {
+                self.faults.push(FieldError::forbidden(&path, "must not be specified in a nested context"));
+            }
+            self.branch(field, &path, false, meta);
+        }
+        if let Some(item) = branch.item() {
+            self.branch(item, &below(path, "items"), false, meta);
+        }
+        for (inner, place) in branches(branch, path) {
+            if !(is_choice && place[path.len()..].starts_with(".anyOf[")) {
+                self.branch(inner, &place, false, meta);
             }
         }
-        if let (Some(item), Some(core)) = (branch.item(), core.item()) {
-            self.branch(item, core, &below(path, "items"), core.is_int_or_string);
+    }
+
+    /// What a branch at the root speaks of has to be there. Upstream does not ask this of branches further below.
+    fn counterpart(&mut self, branch: &Props, core: Option<&Props>, core_path: &str, path: &str) {
+        let Some(core) = core else {
+            let detail = format!("because it is defined in {path}");
+            return self.faults.push(FieldError::required(core_path, detail));
+        };
+        for (inner, place) in branches(branch, path) {
+            self.counterpart(inner, Some(core), core_path, &place);
         }
-        for (branches, name) in
-            [(&branch.all_of, "allOf"), (&branch.any_of, "anyOf"), (&branch.one_of, "oneOf")]
-        {
-            for (index, inner) in branches.iter().enumerate() {
-                self.branch(inner, core, &format!("{path}.{name}[{index}]"), core.is_int_or_string);
-            }
+        if let Some(item) = branch.item() {
+            self.counterpart(item, core.item(), &below(core_path, "items"), &below(path, "items"));
         }
-        if let Some(not) = &branch.not {
-            self.branch(not, core, &below(path, "not"), false);
+        for (name, field) in &branch.properties {
+            let [core_path, path] = [core_path, path].map(|path| format!("{path}.properties[{name}]"));
+            self.counterpart(field, core.properties.get(name), &core_path, &path);
         }
     }
 }
 
-/// The path of the schema that a branch belongs to.
-fn core_path(path: &str) -> &str {
-    let starts = [".allOf[", ".anyOf[", ".oneOf[", ".not"].iter().filter_map(|mark| path.find(mark));
-    starts.min().map_or(path, |end| &path[..end])
+const NEEDS_MAP: &str = "must be map if x-kubernetes-list-map-keys is non-empty";
+const IN_META: &str = "inside additionalProperties applying to object metadata";
+const TOP: [&str; 3] = ["in top-level apiVersion", "in top-level kind", "in top-level metadata"];
+
+/// Whether these are the two branches with which a value is said to be a number or a text.
+fn is_int_or_string(branches: &[Props]) -> bool {
+    let is_just = |props: &Props, kind: &str| {
+        props.kind == kind && !says_more_than_names(&Props { kind: String::new(), ..props.clone() })
+    };
+    matches!(branches, [first, second] if is_just(first, "integer") && is_just(second, "string"))
 }
 
-fn is_composite(props: &Props) -> bool {
-    match props.kind.as_str() {
-        "object" => props.map_type.as_deref() != Some("atomic"),
-        "array" => props.list_type.as_deref().is_some_and(|kind| kind != "atomic"),
-        _ => false,
-    }
+/// Whether a schema of an object's metadata says anything beside its type, a default, and schemas of the names.
+fn says_more_than_names(props: &Props) -> bool {
+    let mut rest = Props { kind: String::new(), default: None, ..props.clone() };
+    rest.properties.retain(|name, _| !matches!(name.as_str(), "name" | "generateName"));
+    rest.preserves_unknown = rest.preserves_unknown.filter(|keeps| *keeps);
+    // What says nothing prints as nothing.
+    format!("{rest:?}") != format!("{:?}", Props::default())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn faults(schema: Value) -> Vec<String> {
-        let props = Props::read(&json!({"type": "object", "properties": {"x": schema}})).unwrap();
-        validate_definition_schema(&props, "s").iter().map(FieldError::to_string).collect()
-    }
-
-    #[test]
-    fn schemas_must_be_structural() {
-        let cases = [
-            (
-                json!({}),
-                "s.properties[x].type: Required value: must not be empty for specified object fields",
-            ),
-            (json!({"type": "array"}), "s.properties[x].items: Required value: must be specified"),
-            (
-                json!({"type": "text"}),
-                "s.properties[x].type: Unsupported value: \"text\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\"",
-            ),
-            (
-                json!({"type": "string", "anyOf": [{"type": "string"}]}),
-                "s.properties[x].anyOf[0].type: Forbidden: must be empty to be structural",
-            ),
-            (
-                json!({"type": "object", "anyOf": [{"properties": {"y": {}}}]}),
-                "s.properties[x].properties[y]: Required value: because it is defined in s.properties[x].anyOf[0].properties[y]",
-            ),
-            (
-                json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}}),
-                "s.properties[x].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
-            ),
-            (
-                json!({"type": "array", "x-kubernetes-list-type": "map", "items": {"type": "object"}}),
-                "s.properties[x].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map",
-            ),
-            (
-                json!({"type": "integer", "default": "a"}),
-                "s.properties[x].default: Invalid value: \"string\": must be of type integer: \"string\"",
-            ),
-            (
-                json!({"type": "object", "default": {"a": 1}}),
-                "s.properties[x].default: Invalid value: {\"a\":1}: must not have unknown fields",
-            ),
-            (
-                json!({"type": "object", "x-kubernetes-embedded-resource": true}),
-                "s.properties[x].properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
-            ),
-        ];
-        for (schema, expected) in cases {
-            assert_eq!(faults(schema), [expected]);
-        }
-        let pattern = faults(json!({"type": "string", "pattern": "("}));
-        assert!(pattern[0].contains("must be a valid regular expression, but isn't"), "{pattern:?}");
-        assert!(faults(json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]})).is_empty());
-        assert!(faults(json!({"x-kubernetes-preserve-unknown-fields": true})).is_empty());
-    }
-
-    #[test]
-    fn what_upstream_takes_and_what_not() {
-        assert!(faults(json!({"type": "object", "additionalProperties": false})).is_empty());
-        assert!(faults(json!({"x-kubernetes-int-or-string": true, "type": "string"})).is_empty());
-        let mixed =
-            json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": false});
-        assert_eq!(faults(mixed).len(), 1);
-        let items = json!({"type": "string", "nullable": true});
-        assert_eq!(
-            faults(json!({"type": "array", "x-kubernetes-list-type": "set", "items": items})).len(),
-            1
-        );
-    }
-}
+mod tests;

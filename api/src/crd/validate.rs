@@ -27,6 +27,18 @@ pub fn validate_structure(value: &Value, old: Option<&Value>, props: &Props) -> 
     faults
 }
 
+/// Every fault of a default, be it of the whole object.
+pub(super) fn validate_default(value: &Value, props: &Props, is_root: bool) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    let is_resource = is_root || props.is_embedded;
+    Node { value, old: None, props, path: "", is_resource }.check(&mut faults);
+    if is_root {
+        embedded(value, "", &mut faults);
+    }
+    structure(value, None, props, "", is_root, &mut faults);
+    faults
+}
+
 /// The items that a list had before, by their keys, where it is a map.
 pub(super) struct Counterparts<'a> {
     props: &'a Props,
