@@ -149,6 +149,10 @@ pub trait Strategy: Sync {
         false
     }
 
+    /// What a report leaves out, before a write to `status`, or to another subresource that changes the object, is
+    /// judged: the times of its conditions, what may not be lost.
+    fn complete_status(&self, _subresource: &str, _object: &mut Object, _old: &Object, _now: Timestamp) {}
+
     /// Faults of a write to the `status` subresource.
     fn validate_status(&self, _object: &Object, _old: &Object) -> Vec<FieldError> {
         Vec::new()

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
+use super::certificates;
 use super::check::{Faults, Field};
-use crate::{FieldError, Object, name};
+use crate::{FieldError, Object, name, time};
 
 const USAGES: &[&str] = &[
     "any",
@@ -35,6 +37,10 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 
+/// The conditions that only an approver sets.
+const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+/// The conditions that are true, or not there.
+const DECIDED: [&str; 3] = ["Approved", "Denied", "Failed"];
 const SHORTEST_SECONDS: i64 = 600;
 
 /// Rules of CertificateSigningRequests. Who asks is stamped by the API server, which knows the user.
@@ -86,21 +92,40 @@ impl crate::Strategy for Strategy {
         faults.0
     }
 
-    fn validate_subresource(&self, _subresource: &str, object: &Object, old: &Object) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        let conditions = Field::at(object, &["status", "conditions"]);
-        let has = |object: &Object, kind: &str| {
-            object.list(&["status", "conditions"]).iter().any(|condition| condition["type"] == kind)
-        };
-        if has(object, "Approved") && has(object, "Denied") {
-            faults.invalid(&conditions, "Approved and Denied conditions are mutually exclusive");
+    /// A signer's report leaves the decision as it stands; new conditions get their times.
+    fn complete_status(&self, subresource: &str, object: &mut Object, old: &Object, now: Timestamp) {
+        if subresource == "status" {
+            DECISIONS.iter().for_each(|kind| keep_conditions(kind, object, old));
         }
-        for kind in ["Approved", "Denied", "Failed"] {
-            if has(old, kind) && !has(object, kind) {
-                faults
-                    .forbidden(&conditions, format!("updates may not remove a condition of type \"{kind}\""));
+        for condition in conditions_mut(object) {
+            set_times(condition, old, now);
+        }
+    }
+
+    /// The signer issues the certificate, once; it does not decide.
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        validate_conditions(object, &mut faults);
+        let certificate = Field::at(object, &["status", "certificate"]);
+        validate_certificate(&certificate, &mut faults);
+        validate_removals(object, old, &mut faults);
+        let conditions = Field::at(object, &["status", "conditions"]);
+        for kind in DECISIONS {
+            if of_type(object, kind).count() > of_type(old, kind).count() {
+                faults.forbidden(&conditions, format!("updates may not add a condition of type \"{kind}\""));
             }
         }
+        let issued = old.text(&["status", "certificate"]);
+        if !issued.is_empty() && issued != certificate.text() {
+            faults.forbidden(&certificate, "updates may not modify existing certificate content");
+        }
+        faults.0
+    }
+
+    fn validate_subresource(&self, _subresource: &str, object: &Object, old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        validate_conditions(object, &mut faults);
+        validate_removals(object, old, &mut faults);
         faults.0
     }
 
@@ -138,6 +163,79 @@ fn validate_signer(signer: &Field, faults: &mut Faults) {
     }
 }
 
+fn conditions_mut(object: &mut Object) -> impl Iterator<Item = &mut Value> {
+    let conditions = object.0.get_mut("status").and_then(|status| status.get_mut("conditions"));
+    conditions.and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+fn of_type<'a>(object: &'a Object, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    object.list(&["status", "conditions"]).iter().filter(move |condition| condition["type"] == kind)
+}
+
+/// The conditions of a type as they were; more or fewer of them are for validation to refuse.
+fn keep_conditions(kind: &str, object: &mut Object, old: &Object) {
+    if of_type(object, kind).count() != of_type(old, kind).count() {
+        return;
+    }
+    let new = conditions_mut(object).filter(|condition| condition["type"] == kind);
+    for (condition, before) in new.zip(of_type(old, kind)) {
+        *condition = before.clone();
+    }
+}
+
+/// A condition of the same type and status that is there already has changed when it did.
+fn set_times(condition: &mut Value, old: &Object, now: Timestamp) {
+    let now = Value::from(time::format(now));
+    let known = of_type(old, condition["type"].as_str().unwrap_or_default())
+        .find(|before| before["status"] == condition["status"])
+        .map(|before| before["lastTransitionTime"].clone());
+    let since = known.filter(|time| !time.is_null()).unwrap_or_else(|| now.clone());
+    for (field, time) in [("lastUpdateTime", now), ("lastTransitionTime", since)] {
+        if condition[field].is_null() {
+            condition[field] = time;
+        }
+    }
+}
+
+fn validate_conditions(object: &Object, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    for condition in Field::at(object, &["status", "conditions"]).items() {
+        let (kind, status) = (condition.get("type"), condition.get("status"));
+        if kind.text().is_empty() {
+            faults.required(&kind, "");
+        }
+        let allowed: &[&str] =
+            if DECIDED.contains(&kind.text()) { &["True"] } else { &["False", "True", "Unknown"] };
+        faults.must_be_one_of(&status, allowed);
+        if DECISIONS.contains(&kind.text())
+            && DECISIONS.iter().any(|it| *it != kind.text() && seen.contains(it))
+        {
+            faults.invalid(&kind, "Approved and Denied conditions are mutually exclusive");
+        }
+        if !seen.insert(kind.text()) {
+            faults.0.push(FieldError::duplicate(&kind.path, &kind.text().into()));
+        }
+    }
+}
+
+fn validate_removals(object: &Object, old: &Object, faults: &mut Faults) {
+    let conditions = Field::at(object, &["status", "conditions"]);
+    for kind in DECIDED {
+        if of_type(object, kind).count() < of_type(old, kind).count() {
+            faults.forbidden(&conditions, format!("updates may not remove a condition of type \"{kind}\""));
+        }
+    }
+}
+
+fn validate_certificate(certificate: &Field, faults: &mut Faults) {
+    let pem = STANDARD.decode(certificate.text()).unwrap_or_default();
+    let pem = String::from_utf8_lossy(&pem);
+    if let Some(fault) = certificates::fault_of_chain(&pem).filter(|_| !certificate.text().is_empty()) {
+        let value = Value::from("<certificate data>");
+        faults.0.push(FieldError::invalid(&certificate.path, &value, fault));
+    }
+}
+
 fn carry_over(object: &mut Object, old: &Object, key: &str) {
     if let Some(value) = old.at(&[key]) {
         object.set(&[key], value.clone());
@@ -147,4 +245,96 @@ fn carry_over(object: &mut Object, old: &Object, key: &str) {
 fn is_request(text: &str) -> bool {
     let pem = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     pem.is_some_and(|pem| pem.contains("-----BEGIN CERTIFICATE REQUEST-----"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Strategy as _;
+
+    fn request(status: Value) -> Object {
+        Object::from_value(json!({"metadata": {"name": "r"}, "status": status})).unwrap()
+    }
+
+    fn told(faults: Vec<FieldError>) -> Vec<String> {
+        faults.iter().map(FieldError::to_string).collect()
+    }
+
+    #[test]
+    fn a_decision_is_one_of_two_and_stays() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+        let undecided = request(json!({}));
+        let both =
+            request(json!({"conditions": [condition("Denied", "True"), condition("Approved", "True")]}));
+        assert_eq!(
+            told(Strategy.validate_subresource("approval", &both, &undecided)),
+            [
+                "status.conditions[1].type: Invalid value: \"Approved\": Approved and Denied conditions are mutually exclusive"
+            ]
+        );
+        let odd = request(
+            json!({"conditions": [condition("Failed", "False"), condition("", ""), condition("Failed", "True")]}),
+        );
+        assert_eq!(
+            told(Strategy.validate_subresource("approval", &odd, &undecided)),
+            [
+                "status.conditions[0].status: Unsupported value: \"False\": supported values: \"True\"",
+                "status.conditions[1].type: Required value",
+                "status.conditions[1].status: Required value",
+                "status.conditions[2].type: Duplicate value: \"Failed\"",
+            ]
+        );
+        let approved = request(json!({"conditions": [condition("Approved", "True")]}));
+        assert_eq!(
+            told(Strategy.validate_subresource("approval", &undecided, &approved)),
+            ["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""]
+        );
+        assert_eq!(
+            told(Strategy.validate_status(&approved, &undecided)),
+            ["status.conditions: Forbidden: updates may not add a condition of type \"Approved\""]
+        );
+    }
+
+    #[test]
+    fn a_certificate_is_issued_once() {
+        let with = |pem: &str| request(json!({"certificate": STANDARD.encode(pem)}));
+        let refused = |object: &Object, old: &Object| told(Strategy.validate_status(object, old));
+        let none = request(json!({}));
+        assert_eq!(
+            refused(&with("nothing"), &none),
+            [
+                "status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block"
+            ]
+        );
+        let block =
+            |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+        for (pem, fault) in [
+            (block("KEY", "AAAA"), "only CERTIFICATE PEM blocks are allowed, found \"KEY\""),
+            (block("CERTIFICATE", "a: b\n\nAAAA"), "no PEM block headers are permitted"),
+            (block("CERTIFICATE", "AAAA"), "x509: malformed certificate"),
+        ] {
+            assert!(refused(&with(&pem), &none)[0].ends_with(fault), "{fault}");
+        }
+        assert_eq!(
+            refused(&none, &with("old")),
+            ["status.certificate: Forbidden: updates may not modify existing certificate content"]
+        );
+    }
+
+    #[test]
+    fn conditions_get_their_times_and_signers_leave_decisions_alone() {
+        let (before, now) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z".parse().unwrap());
+        let approved = json!({"type": "Approved", "status": "True", "reason": "Ok", "lastUpdateTime": before, "lastTransitionTime": before});
+        let old = request(json!({"conditions": [approved]}));
+        let mut new = request(json!({"conditions": [
+            {"type": "Approved", "status": "False", "reason": "No"}, {"type": "Failed", "status": "True"},
+        ]}));
+        let mut decided = new.clone();
+        Strategy.complete_status("status", &mut new, &old, now);
+        let conditions = new.list(&["status", "conditions"]);
+        assert_eq!(conditions[0], approved);
+        assert_eq!(conditions[1]["lastTransitionTime"], "2026-01-02T00:00:00Z");
+        Strategy.complete_status("approval", &mut decided, &old, now);
+        assert_eq!(decided.list(&["status", "conditions"])[0]["reason"], "No");
+    }
 }

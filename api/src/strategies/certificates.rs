@@ -118,6 +118,22 @@ fn fault_of_anchor(block: &PemBlock) -> Option<String> {
     (!is_authority).then(|| "does not have the CA bit set".into())
 }
 
+/// Why a text is no chain of certificates, in the words of upstream's reader.
+pub(super) fn fault_of_chain(pem: &str) -> Option<String> {
+    let blocks = pem_blocks(pem);
+    if blocks.is_empty() {
+        return Some("must contain at least one CERTIFICATE PEM block".into());
+    }
+    blocks.iter().find_map(|block| match X509Certificate::from_der(&block.content) {
+        _ if block.kind != "CERTIFICATE" => {
+            Some(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.kind))
+        }
+        _ if block.has_headers => Some("no PEM block headers are permitted".into()),
+        Ok(_) => None,
+        Err(_) => Some("x509: malformed certificate".into()),
+    })
+}
+
 struct PemBlock {
     kind: String,
     has_headers: bool,

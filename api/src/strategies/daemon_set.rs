@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, pod_template};
+use super::{label_selector, pod_template, status};
 use crate::{FieldError, Object};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -43,6 +43,23 @@ impl crate::Strategy for Strategy {
         if let Some(old) = old {
             faults.immutable(&spec.get("selector"), &Field::at(old, &["spec"]).get("selector"));
         }
+        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        let counts = [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ];
+        let mut faults = status::counted(object, &counts);
+        status::not_decremented(object, old, "collisionCount", &mut faults);
         faults.0
     }
 

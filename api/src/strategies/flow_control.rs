@@ -1,6 +1,7 @@
 //! FlowSchemas and PriorityLevelConfigurations: who is served when the API server is asked too much.
 
 use super::check::{Faults, Field};
+use super::status;
 use crate::{FieldError, Object, name};
 
 /// The schema and the level that take what must never wait.
@@ -12,6 +13,10 @@ pub struct FlowSchema;
 impl crate::Strategy for FlowSchema {
     fn set_defaults(&self, object: &mut Object) {
         object.set_if_absent(&["spec", "matchingPrecedence"], 1000);
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        status::distinct_conditions(object)
     }
 
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
@@ -177,6 +182,10 @@ impl crate::Strategy for PriorityLevel {
                 object.set_if_absent(&[queuing[0], queuing[1], queuing[2], queuing[3], field], value);
             }
         }
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        status::distinct_conditions(object)
     }
 
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, resources};
+use super::{label_selector, resources, status};
 use crate::{FieldError, Object, name};
 
 /// Rules of HorizontalPodAutoscalers.
@@ -58,11 +58,7 @@ impl crate::Strategy for Strategy {
     }
 
     fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        for name in ["currentReplicas", "desiredReplicas"] {
-            faults.not_negative(&Field::at(object, &["status", name]));
-        }
-        faults.0
+        status::counted(object, &["currentReplicas", "desiredReplicas"]).0
     }
 
     fn has_generation(&self) -> bool {

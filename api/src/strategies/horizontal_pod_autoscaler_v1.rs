@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{fill::Fill, horizontal_pod_autoscaler as v2};
+use super::{fill::Fill, horizontal_pod_autoscaler as v2, status};
 use crate::{FieldError, Object};
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
@@ -40,6 +40,10 @@ impl crate::Strategy for Strategy {
         let mut object = object.clone();
         to_v2(&mut object);
         v2::Strategy.validate(&object, old)
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        status::counted(object, &["currentReplicas", "desiredReplicas"]).0
     }
 
     fn has_generation(&self) -> bool {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{job_policy, label_selector, pod_template, warnings};
+use super::{job_policy, label_selector, pod_template, status, warnings};
 use crate::{FieldError, Object};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -43,6 +43,10 @@ impl crate::Strategy for Strategy {
             validate_update(&spec, &Field::at(old, &["spec"]), &mut faults);
         }
         faults.0
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        status::counted(object, &["active", "succeeded", "failed", "ready", "terminating"]).0
     }
 
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {

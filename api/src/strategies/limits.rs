@@ -132,17 +132,21 @@ impl crate::Strategy for ResourceQuota {
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
-        for (resource, amount) in spec.get("hard").entries() {
-            validate_counted(resource, &amount, &mut faults);
-            resources::validate_quantity(&amount, &mut faults);
-            resources::validate_whole(resource, &amount, &mut faults);
-        }
+        validate_amounts(&spec.get("hard"), &mut faults);
         validate_scopes(&spec, &mut faults);
         if let Some(old) = old {
             let (new, before) = (spec.get("scopes"), Field::at(old, &["spec"]).get("scopes"));
             if !same(new.value, before.value) {
                 faults.invalid(&new, "field is immutable");
             }
+        }
+        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        let mut faults = Faults::new();
+        for amounts in ["hard", "used"] {
+            validate_amounts(&Field::at(object, &["status", amounts]), &mut faults);
         }
         faults.0
     }
@@ -161,6 +165,14 @@ const SCOPES: [&str; 7] = [
     "Terminating",
     "VolumeAttributesClass",
 ];
+
+fn validate_amounts(amounts: &Field, faults: &mut Faults) {
+    for (resource, amount) in amounts.entries() {
+        validate_counted(resource, &amount, faults);
+        resources::validate_quantity(&amount, faults);
+        resources::validate_whole(resource, &amount, faults);
+    }
+}
 
 /// What may be counted: objects, computing resources, storage by class, extended resources.
 fn validate_counted(resource: &str, amount: &Field, faults: &mut Faults) {

@@ -44,6 +44,7 @@ pub mod replica_set;
 pub mod resources;
 pub mod service;
 pub mod stateful_set;
+mod status;
 pub mod storage;
 pub mod warnings;
 pub mod webhook;

@@ -47,7 +47,8 @@ impl crate::Strategy for Strategy {
 
     fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
         let mut faults = Faults::new();
-        let phase = Field::at(object, &["status", "phase"]);
+        // Upstream writes the field so.
+        let phase = Field { path: "status.Phase".into(), ..Field::at(object, &["status", "phase"]) };
         match (object.deletion_timestamp(), phase.text()) {
             (None, "Active") | (Some(_), "Terminating") => {}
             (None, _) => faults.invalid(&phase, "may only be 'Active' if `deletionTimestamp` is empty"),
@@ -82,7 +83,7 @@ fn set_name_label(object: &mut Object) {
 
 fn validate_finalizers(object: &Object, faults: &mut Faults) {
     for finalizer in Field::at(object, &["spec", "finalizers"]).items() {
-        faults.must_keep(&finalizer, name::qualified_name);
+        faults.fits(&finalizer, name::qualified_name);
         if finalizer.text() != "kubernetes" && !finalizer.text().contains('/') {
             faults.invalid(&finalizer, "name is neither a standard finalizer name nor is it fully qualified");
         }

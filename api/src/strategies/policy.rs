@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::check::{Faults, Field};
-use super::{label_selector, pod_spec, pod_template, resources, warnings};
+use super::{label_selector, pod_spec, pod_template, resources, status, warnings};
 use crate::{FieldError, Object, name};
 
 /// Rules of PodDisruptionBudgets.
@@ -31,6 +31,10 @@ impl crate::Strategy for PodDisruptionBudget {
         let policy = spec.get("unhealthyPodEvictionPolicy");
         faults.one_of(&policy, &["AlwaysAllow", "IfHealthyBudget"]);
         faults.0
+    }
+
+    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
+        status::counted(object, &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"]).0
     }
 
     fn validate_name(&self, name: &str) -> Result<(), String> {

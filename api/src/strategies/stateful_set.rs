@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Faults, Field, same};
 use super::fill::Fill;
-use super::{label_selector, persistent_volume_claim, pod_template, warnings};
+use super::{label_selector, persistent_volume_claim, pod_template, status, warnings};
 use crate::{FieldError, Object, name};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -71,6 +71,16 @@ impl crate::Strategy for Strategy {
         if let Some(old) = old {
             validate_update(&spec, &Field::at(old, &["spec"]), &mut faults);
         }
+        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        let parts = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+        let mut faults = status::counted(object, &["replicas"]);
+        faults.0.extend(status::counted(object, &parts).0);
+        faults.0.extend(status::counted(object, &["observedGeneration", "collisionCount"]).0);
+        status::not_above(object, &parts, "replicas", &mut faults);
+        status::not_decremented(object, old, "collisionCount", &mut faults);
         faults.0
     }
 

@@ -2,6 +2,8 @@
 
 use api::{FieldError, Kind, Object};
 
+use crate::registry::now;
+
 /// What a write goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -40,6 +42,13 @@ impl Part {
                 kind.strategy.prepare_for_subresource(subresource, &mut object, old);
                 object
             }
+        }
+    }
+
+    /// Adds to a report what it leaves out.
+    pub(super) fn complete(self, kind: &Kind, subresource: &str, object: &mut Object, old: &Object) {
+        if matches!(self, Part::Status | Part::Special) {
+            kind.strategy.complete_status(subresource, object, old, now());
         }
     }
 

@@ -47,10 +47,12 @@ async fn attempt(
     metadata::carry_over(&mut object, old);
     let part = Part::of(write.subresource);
     let mut object = part.confine(kind, write.subresource, object, old);
+    part.complete(kind, write.subresource, &mut object, old);
     let mut warnings = write.mutate(Operation::Update, &mut object, Some(old)).await?;
     // Nor may admission change more than the client.
     metadata::carry_over(&mut object, old);
     object = part.confine(kind, write.subresource, object, old);
+    part.complete(kind, write.subresource, &mut object, old);
     if part == Part::Whole {
         kind.strategy.prepare_for_update(&mut object, old);
     }
@@ -77,7 +79,8 @@ async fn attempt(
         _ if deletion::is_due(kind, &object) => match write.registry.remove(kind, entry).await? {
             Some(removed) => {
                 write.release(old);
-                removed
+                // The client sees what it has made of the object; watches see it go as it was stored.
+                unstored(kind, write.namespace, write.name, &object, removed.revision())?
             }
             None => return Ok(None),
         },

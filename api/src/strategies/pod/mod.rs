@@ -1,10 +1,12 @@
 //! Pods.
 
 mod quality;
+mod status;
 mod update;
 
 pub use quality::quality_of_service;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::check::{Faults, Field};
@@ -61,16 +63,18 @@ impl crate::Strategy for Strategy {
         faults.0
     }
 
-    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        let class = ["status", "qosClass"];
-        if !old.text(&class).is_empty() {
-            faults.immutable(&Field::at(object, &class), &Field::at(old, &class));
+    fn complete_status(&self, subresource: &str, object: &mut Object, old: &Object, _now: Timestamp) {
+        if subresource == "status" {
+            status::complete(object, old);
         }
-        faults.0
+    }
+
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        status::validate(object, old)
     }
 
     fn prepare_for_subresource(&self, subresource: &str, object: &mut Object, old: &Object) {
+        carry_over_rest(object, old);
         // Each may change its own part of the spec only; the rest stays as it was.
         match subresource {
             "ephemeralcontainers" => {
@@ -81,14 +85,21 @@ impl crate::Strategy for Strategy {
                 }
             }
             "resize" => {
-                let wanted = RESIZABLE.map(|list| resources_of(object, list));
+                // Containers that came, went or moved are for validation to refuse.
+                if RESIZABLE.iter().any(|list| names_of(object, list) != names_of(old, list)) {
+                    return;
+                }
+                let wanted = RESIZABLE.map(|list| object.list(&["spec", list]).to_vec());
                 carry_over_spec(object, old);
                 for (list, wanted) in RESIZABLE.into_iter().zip(wanted) {
                     let containers = object.map_mut(&["spec"]).maps_at(list);
-                    for (container, resources) in containers.zip(wanted) {
-                        if list == "containers" || container.text_at("restartPolicy") == "Always" {
-                            container.insert("resources".into(), resources.unwrap_or_else(|| json!({})));
-                        }
+                    for (container, wanted) in containers.zip(wanted) {
+                        let resources = wanted.get("resources").cloned().unwrap_or_else(|| json!({}));
+                        container.insert("resources".into(), resources);
+                        match wanted.get("resizePolicy") {
+                            Some(policy) => container.insert("resizePolicy".into(), policy.clone()),
+                            None => container.remove("resizePolicy"),
+                        };
                     }
                 }
                 pod_spec::requests_from_limits(object.map_mut(&["spec"]));
@@ -129,8 +140,19 @@ impl crate::Strategy for Strategy {
 /// What runs for as long as its pod does, sidecars included, may be resized.
 const RESIZABLE: [&str; 2] = ["containers", "initContainers"];
 
-fn resources_of(object: &Object, list: &str) -> Vec<Option<Value>> {
-    object.list(&["spec", list]).iter().map(|container| container.get("resources").cloned()).collect()
+fn names_of<'a>(object: &'a Object, list: &str) -> Vec<&'a Value> {
+    object.list(&["spec", list]).iter().map(|container| &container["name"]).collect()
+}
+
+/// Whoever changes a part of the spec changes neither the status nor labels, annotations, finalizers or owners.
+fn carry_over_rest(object: &mut Object, old: &Object) {
+    let kept = ["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"];
+    for path in kept.map(|field| vec!["metadata", field]).into_iter().chain([vec!["status"]]) {
+        match old.at(&path) {
+            Some(value) => object.set(&path, value.clone()),
+            None => drop(object.remove(&path)),
+        }
+    }
 }
 
 fn carry_over_spec(object: &mut Object, old: &Object) {
@@ -200,18 +222,25 @@ mod tests {
                 container.insert("image".into(), "b".into());
             }
         }
+        new.set(&["status", "phase"], "Failed");
         Strategy.prepare_for_subresource("resize", &mut new, &old);
-        let requested = |list: &str, index: usize| {
-            new.list(&["spec", list])[index]["resources"]["requests"]["cpu"].clone()
-        };
-        assert_eq!(
-            [requested("initContainers", 0), requested("initContainers", 1), requested("containers", 0)],
-            ["1", "2", "2"]
-        );
         assert_eq!(new.list(&["spec", "containers"])[0]["image"], "a");
+        assert_eq!(new.at(&["status"]), None);
         assert_eq!(
             messages(Strategy.validate_subresource("resize", &new, &old)),
-            ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]
+            [
+                "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+                "spec.initContainers[0].resources: Forbidden: resources for non-sidecar init containers are immutable",
+            ]
+        );
+        let mut renamed = old.clone();
+        renamed.map_mut(&["spec"]).maps_at("containers").for_each(|it| {
+            it.insert("name".into(), "other".into());
+        });
+        Strategy.prepare_for_subresource("resize", &mut renamed, &old);
+        assert_eq!(
+            messages(Strategy.validate_subresource("resize", &renamed, &old)),
+            ["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"]
         );
     }
 

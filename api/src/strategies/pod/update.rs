@@ -201,8 +201,21 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
     }
     let old_spec = Field::at(old, &["spec"]);
     for list in ["containers", "initContainers"] {
+        if !has_same_containers(&spec.get(list), &old_spec.get(list), list, faults) {
+            continue;
+        }
         for (container, before) in spec.get(list).items().zip(old_spec.get(list).items()) {
-            let (resources, before) = (container.get("resources"), before.get("resources"));
+            let is_once = list == "initContainers" && container.get("restartPolicy").text() != "Always";
+            if is_once && !same(container.get("resources").value, before.get("resources").value) {
+                let detail = "resources for non-sidecar init containers are immutable";
+                faults.forbidden(&container.get("resources"), detail);
+                continue;
+            }
+            let (resources, policy) = (container.get("resources"), container.get("resizePolicy"));
+            if !same(policy.value, before.get("resizePolicy").value) {
+                faults.forbidden(&spec, "only cpu and memory resources are mutable");
+            }
+            let before = before.get("resources");
             if others(&resources) != others(&before) {
                 faults.forbidden(&spec, "only cpu and memory resources are mutable");
             }
@@ -214,4 +227,20 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
             }
         }
     }
+}
+
+/// A resize neither adds nor removes, renames nor moves containers.
+fn has_same_containers(containers: &Field, old: &Field, list: &str, faults: &mut Faults) -> bool {
+    if containers.len() != old.len() {
+        faults.forbidden(containers, format!("{list} may not be added or removed on resize"));
+        return false;
+    }
+    let before = faults.0.len();
+    for (container, old) in containers.items().zip(old.items()) {
+        let name = container.get("name");
+        if name.value != old.get("name").value {
+            faults.forbidden(&name, format!("{list} may not be renamed or reordered on resize"));
+        }
+    }
+    faults.0.len() == before
 }
