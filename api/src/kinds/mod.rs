@@ -7,7 +7,7 @@
 mod rows;
 
 use self::rows::ROWS;
-pub use self::rows::SCALE;
+pub use self::rows::{EVICTION, SCALE, TOKEN_REQUEST};
 use crate::Kind;
 
 /// Every built-in kind, in the order of discovery.

@@ -621,7 +621,21 @@ const fn cluster(group: &'static str, version: &'static str, kind: &'static str)
 }
 
 /// What the `scale` subresource of any kind is an object of; no client lists them.
-pub static SCALE: Kind = Kind { columns: table::workload::SCALE, ..namespaced("autoscaling", "v1", "Scale") };
+pub static SCALE: Kind = Kind {
+    columns: table::workload::SCALE,
+    schema: "io.k8s.api.autoscaling.v1.Scale",
+    ..namespaced("autoscaling", "v1", "Scale")
+};
+
+/// What is sent to a pod's `eviction`.
+pub static EVICTION: Kind =
+    Kind { schema: "io.k8s.api.policy.v1.Eviction", ..namespaced("policy", "v1", "Eviction") };
+
+/// What is sent to a service account's `token`.
+pub static TOKEN_REQUEST: Kind = Kind {
+    schema: "io.k8s.api.authentication.v1.TokenRequest",
+    ..namespaced("authentication.k8s.io", "v1", "TokenRequest")
+};
 
 /// A question that is answered and never stored.
 const fn review(plural: &'static str, row: Kind) -> Kind {

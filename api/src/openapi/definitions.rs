@@ -191,8 +191,7 @@ fn definition(name: &str, source: Value, edition: Edition) -> Value {
                 definition.insert(key, properties.into_iter().map(property).collect());
             }
             ("required", Value::Array(fields)) => {
-                // k8s-openapi's types always have metadata; upstream does not ask for it.
-                let required: Vec<Value> = fields.into_iter().filter(|field| field != "metadata").collect();
+                let required = required(name, fields);
                 if !required.is_empty() {
                     definition.insert(key, required.into());
                 }
@@ -206,6 +205,31 @@ fn definition(name: &str, source: Value, edition: Edition) -> Value {
         definition.insert("x-kubernetes-map-type".into(), "atomic".into());
     }
     Value::Object(definition)
+}
+
+/// What upstream asks for, of what k8s-openapi's types always have.
+fn required(owner: &str, fields: Vec<Value>) -> Vec<Value> {
+    let owner = owner.strip_prefix("io.k8s.api.").unwrap_or(owner);
+    let mut fields = fields;
+    match owner {
+        "core.v1.Event" => {}
+        "core.v1.ConfigMapEnvSource"
+        | "core.v1.ConfigMapKeySelector"
+        | "core.v1.ConfigMapProjection"
+        | "core.v1.ConfigMapVolumeSource"
+        | "core.v1.LocalObjectReference"
+        | "core.v1.SecretEnvSource"
+        | "core.v1.SecretKeySelector"
+        | "core.v1.SecretProjection" => fields.retain(|field| field != "name"),
+        "events.v1.Event" => {
+            fields.retain(|field| field != "metadata");
+            if !fields.iter().any(|field| field == "eventTime") {
+                fields.push("eventTime".into());
+            }
+        }
+        _ => fields.retain(|field| field != "metadata"),
+    }
+    fields
 }
 
 fn property(owner: &str, field: &str, source: Value, edition: Edition) -> Value {

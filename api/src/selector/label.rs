@@ -73,6 +73,8 @@ impl LabelSelector {
         for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             requirements.push(Requirement::from_json(expression)?);
         }
+        // Printed in this order.
+        requirements.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(LabelSelector { requirements: Some(requirements) })
     }
 
@@ -328,7 +330,7 @@ mod tests {
             "matchLabels": {"app": "web"},
             "matchExpressions": [{"key": "zone", "operator": "In", "values": ["b", "a"]}, {"key": "x", "operator": "DoesNotExist"}],
         }));
-        assert_eq!(selector.unwrap().to_string(), "app=web,zone in (a,b),!x");
+        assert_eq!(selector.unwrap().to_string(), "app=web,!x,zone in (a,b)");
         assert!(LabelSelector::from_json(&json!({})).unwrap().is_everything());
         assert_eq!(LabelSelector::from_json(&Value::Null), Ok(LabelSelector::nothing()));
         let wrong = json!({"matchExpressions": [{"key": "a", "operator": "Like"}]});

@@ -178,8 +178,9 @@ pub async fn answer(
     now: Timestamp,
 ) -> Result<Object, Status> {
     let (namespace, name) = account;
-    let wanted = read_request(request, authority)?;
+    check_names(request, namespace, name)?;
     let account = registry.get(core("serviceaccounts"), namespace, name).await?;
+    let wanted = read_request(request, authority)?;
     let mut about = json!({"namespace": namespace, "serviceaccount": Named::of(&account).to_json()});
     if let Some(reference) = request.at(&["spec", "boundObjectRef"]).filter(|reference| !reference.is_null())
     {
@@ -220,17 +221,31 @@ pub async fn answer(
     Ok(answer)
 }
 
+/// A request may name the account that it is for, but no other one.
+fn check_names(request: &Object, namespace: &str, name: &str) -> Result<(), Status> {
+    for (field, given, actual) in
+        [("name", request.name(), name), ("namespace", request.namespace(), namespace)]
+    {
+        if !given.is_empty() && given != actual {
+            let detail = format!("must match the service account {field} if specified");
+            let error = FieldError::invalid(format!("metadata.{field}"), &given.into(), detail);
+            return Err(Status::invalid(GROUP, "TokenRequest", name, &[error]));
+        }
+    }
+    Ok(())
+}
+
 fn read_request(request: &Object, authority: &TokenAuthority) -> Result<Wanted, Status> {
     let lifetime = request.number(&["spec", "expirationSeconds"]).unwrap_or(DEFAULT_LIFETIME);
     let field = "spec.expirationSeconds";
     let fault = match lifetime {
         ..MIN_LIFETIME => Some("may not specify a duration less than 10 minutes"),
-        MAX_LIFETIME.. => Some("may not specify a duration larger than 2^32 seconds"),
-        _ => None,
+        MIN_LIFETIME..=MAX_LIFETIME => None,
+        _ => Some("may not specify a duration larger than 2^32 seconds"),
     };
     if let Some(fault) = fault {
         let error = FieldError::invalid(field, &lifetime.into(), fault);
-        return Err(Status::invalid(GROUP, "TokenRequest", request.name(), &[error]));
+        return Err(Status::invalid(GROUP, "TokenRequest", "", &[error]));
     }
     let audiences: Vec<String> =
         request.list(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
@@ -247,24 +262,27 @@ async fn bind(
     about: &mut Value,
 ) -> Result<(), Status> {
     let text = |key: &str| reference[key].as_str().unwrap_or_default();
-    let (key, resource, namespace) = match (text("apiVersion"), text("kind")) {
-        ("v1", "Pod") => ("pod", "pods", namespace),
-        ("v1", "Secret") => ("secret", "secrets", namespace),
-        ("v1", "Node") => ("node", "nodes", ""),
-        (version, kind) => {
-            let (group, version) = version.split_once('/').unwrap_or(("", version));
-            let why =
-                format!("cannot bind token for serviceaccount {account:?} to {group}/{version}, Kind={kind}");
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    let kind = text("kind");
+    let (key, resource, namespace) = match (group, kind) {
+        ("", "Pod") => ("pod", "pods", namespace),
+        ("", "Secret") => ("secret", "secrets", namespace),
+        ("", "Node") => ("node", "nodes", ""),
+        _ => {
+            let why = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
             return Err(Status::bad_request(why));
         }
     };
+    if text("name").is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     let object = registry.get(core(resource), namespace, text("name")).await?;
     let uid = text("uid");
     if !uid.is_empty() && uid != object.uid() {
         let why = format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(Status::conflict("", resource, text("name"), &why));
+        return Err(Status::conflict("", kind, text("name"), &why));
     }
     if resource == "pods" {
         let runs_as = object.text(&["spec", "serviceAccountName"]);

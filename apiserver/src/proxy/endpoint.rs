@@ -26,9 +26,13 @@ impl Endpoint {
         };
         let address = ["InternalIP", "ExternalIP", "Hostname"].into_iter().find_map(of_type);
         let address = address.ok_or_else(|| {
-            let known: Vec<&str> =
-                addresses.iter().filter_map(|address| address["address"].as_str()).collect();
-            Status::internal(format!("no preferred addresses found; known addresses: [{}]", known.join(" ")))
+            let text = |address: &Value, key: &str| address[key].as_str().unwrap_or_default().to_string();
+            let known: Vec<String> = addresses
+                .iter()
+                .map(|address| format!("{{{} {}}}", text(address, "type"), text(address, "address")))
+                .collect();
+            let known = known.join(" ");
+            Status::new(500, "", format!("no preferred addresses found; known addresses: [{known}]"))
         })?;
         let port = node.number(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
         let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
@@ -65,7 +69,10 @@ impl Endpoint {
             }
         };
         let none = || {
-            let message = format!("no service port {port:?} found for service {:?}", service.name());
+            let message = match port.parse::<u64>() {
+                Ok(number) => format!("no service port {number} found for service {:?}", service.name()),
+                Err(_) => format!("no endpoints available for service {:?}", service.name()),
+            };
             Status::new(503, "ServiceUnavailable", message)
         };
         let name = found.ok_or_else(none)?["name"].as_str().unwrap_or_default();

@@ -85,9 +85,6 @@ impl Kubelets {
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        if request.method() != Method::GET {
-            return Err(Status::method_not_allowed());
-        }
         let query = Query::of(request.uri())?;
         target::check_log_options(&query, &info.name)?;
         let pod = registry.get(core("pods"), &info.namespace, &info.name).await?;
@@ -97,7 +94,8 @@ impl Kubelets {
             return Ok(status_only(StatusCode::NO_CONTENT));
         }
         let path = kubelet_path("containerLogs", info, Some(container), &target::log_query(&query));
-        let response = self.to_kubelet(registry, node, path, request).await?;
+        let kubelet = kubelet_of(registry, node, "pods").await?;
+        let response = self.to_kubelet(kubelet, path, request).await?;
         if response.status().is_client_error() || response.status().is_server_error() {
             return Err(kubelet_refused(info, response).await);
         }
@@ -111,6 +109,7 @@ impl Kubelets {
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let query = Query::of(request.uri())?;
+        let ports = target::forward_query(&query)?;
         let pod = registry.get(core("pods"), &info.namespace, &info.name).await?;
         let is_forward = info.subresource == "portforward";
         let container = match is_forward {
@@ -124,10 +123,11 @@ impl Kubelets {
         let (verb, query) = match info.subresource.as_str() {
             "exec" => ("exec", target::stream_query(&query, true)),
             "attach" => ("attach", target::stream_query(&query, false)),
-            _ => ("portForward", target::forward_query(&query)),
+            _ => ("portForward", ports),
         };
         let path = kubelet_path(verb, info, container, &query);
-        let response = self.to_kubelet(registry, node, path, request).await?;
+        let kubelet = kubelet_of(registry, node, "pods").await?;
+        let response = self.to_kubelet(kubelet, path, request).await?;
         Ok(response.map(Body::new))
     }
 
@@ -137,16 +137,17 @@ impl Kubelets {
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let target = NamedTarget::parse(&info.name)?;
-        let path = target::rest_of(request.uri(), info);
+        let target = NamedTarget::parse(&info.name, "node")?;
+        let node = registry.get(core("nodes"), "", target.name).await?;
+        let endpoint = Endpoint::of_node(&node)?;
         if let Some(redirect) = to_its_root(&request) {
             return Ok(redirect);
         }
+        let path = target::rest_of(request.uri(), info);
         let response = match target.port {
-            "" | "10250" => self.to_kubelet(registry, target.name, path, request).await?,
+            "" | "10250" => self.to_kubelet(endpoint, path, request).await?,
             port => {
-                let node = registry.get(core("nodes"), "", target.name).await?;
-                let endpoint = Endpoint::of_node(&node)?.with_port(target::number(port)?);
+                let endpoint = endpoint.with_port(target::number(port)?);
                 reach(plain(request, &path, &endpoint)?, endpoint).await?
             }
         };
@@ -159,7 +160,7 @@ impl Kubelets {
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let target = NamedTarget::parse(&info.name)?;
+        let target = NamedTarget::parse(&info.name, "pod")?;
         let pod = registry.get(core("pods"), &info.namespace, target.name).await?;
         let endpoint = Endpoint::of_pod(&pod, target.port)?;
         let path = target::rest_of(request.uri(), info);
@@ -172,7 +173,7 @@ impl Kubelets {
         info: &RequestInfo,
         request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
-        let target = NamedTarget::parse(&info.name)?;
+        let target = NamedTarget::parse(&info.name, "service")?;
         let service = registry.get(core("services"), &info.namespace, target.name).await?;
         let kind = kinds::find("discovery.k8s.io", "v1", "endpointslices").expect("a built-in kind");
         let slices = registry.list(kind, Some(&info.namespace)).await?;
@@ -209,7 +210,8 @@ impl Kubelets {
     pub(crate) async fn resource_metrics(&self, registry: &Registry, node: &str) -> Result<String, Status> {
         let request = Request::new(Body::empty());
         let asked = async {
-            let response = self.to_kubelet(registry, node, "/metrics/resource".into(), request).await?;
+            let kubelet = kubelet_of(registry, node, "nodes").await?;
+            let response = self.to_kubelet(kubelet, "/metrics/resource".into(), request).await?;
             if !response.status().is_success() {
                 return Err(Status::internal(format!("the kubelet answered {}", response.status())));
             }
@@ -222,18 +224,26 @@ impl Kubelets {
 
     async fn to_kubelet(
         &self,
-        registry: &Registry,
-        node: &str,
+        endpoint: Endpoint,
         path: String,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Status> {
-        let node = registry.get(core("nodes"), "", node).await?;
-        let endpoint = Endpoint::of_node(&node)?;
         let request = plain(request, &path, &endpoint)?;
         forward(request, connect_tls(self.tls.clone(), endpoint))
             .await
             .map_err(|error| Status::new(500, "InternalError", error.to_string()))
     }
+}
+
+/// Where a node's kubelet is. A node that is not there is told of as if it were one of `resource`, which the request
+/// is about, as upstream does.
+async fn kubelet_of(registry: &Registry, node: &str, resource: &str) -> Result<Endpoint, Status> {
+    let found = registry.get(core("nodes"), "", node).await;
+    let node = found.map_err(|status| match status.code {
+        404 => Status::not_found("", resource, node),
+        _ => status,
+    })?;
+    Endpoint::of_node(&node)
 }
 
 /// Whoever looks at a proxy without a path is sent to its root, so that relative addresses lead somewhere.

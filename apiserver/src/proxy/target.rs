@@ -1,7 +1,10 @@
 //! How a request for a pod reads at its kubelet: the container meant, path and query. Pure.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use api::{FieldError, Object, Status};
 use http::Uri;
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::request::{Query, RequestInfo};
@@ -15,13 +18,18 @@ pub(super) struct NamedTarget<'a> {
 }
 
 impl NamedTarget<'_> {
-    pub(super) fn parse(text: &str) -> Result<NamedTarget<'_>, Status> {
+    /// `what` is meant: a node, a pod or a service.
+    pub(super) fn parse<'a>(text: &'a str, what: &str) -> Result<NamedTarget<'a>, Status> {
         let parts: Vec<&str> = text.split(':').collect();
-        match parts.as_slice() {
-            [name] => Ok(NamedTarget { scheme: "", name, port: "" }),
-            [name, port] => Ok(NamedTarget { scheme: "", name, port }),
-            [scheme @ ("" | "http" | "https"), name, port] => Ok(NamedTarget { scheme, name, port }),
-            _ => Err(Status::bad_request(format!("invalid proxy request {text:?}"))),
+        let (scheme, name, port) = match parts.as_slice() {
+            [name] => ("", *name, ""),
+            [name, port] => ("", *name, *port),
+            [scheme @ ("" | "http" | "https"), name, port] => (*scheme, *name, *port),
+            _ => ("", "", ""),
+        };
+        match name {
+            "" => Err(Status::bad_request(format!("invalid {what} request {text:?}"))),
+            name => Ok(NamedTarget { scheme, name, port }),
         }
     }
 }
@@ -43,16 +51,12 @@ pub(super) fn container_of<'a>(pod: &'a Object, asked: Option<&'a str>) -> Resul
                 Err(Status::bad_request(format!("a container name must be specified for pod {}", pod.name())))
             }
             several => {
-                let mut message = format!(
+                let all: Vec<&str> = init.iter().chain(several).chain(&ephemeral).copied().collect();
+                let message = format!(
                     "a container name must be specified for pod {}, choose one of: [{}]",
                     pod.name(),
-                    several.join(" ")
+                    all.join(" ")
                 );
-                for (what, names) in [("init", init), ("ephemeral", ephemeral)] {
-                    if !names.is_empty() {
-                        message.push_str(&format!(" or one of the {what} containers: [{}]", names.join(" ")));
-                    }
-                }
                 Err(Status::bad_request(message))
             }
         },
@@ -87,17 +91,19 @@ pub(super) fn check_log_options(query: &Query, pod: &str) -> Result<(), Status> 
         ("limitBytes", 1, "must be greater than 0"),
         ("sinceSeconds", 1, "must be greater than 0"),
     ] {
-        let Some(text) = query.get(key) else { continue };
-        let number: i64 = text.parse().map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?;
+        let Some(text) = query.all(key).next() else { continue };
+        let number: i64 = text.parse().map_err(|error| not_a_number("ParseInt", text, &error))?;
         if number < least {
             errors.push(FieldError::invalid(key, &json!(number), why));
         }
     }
-    if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
-        errors
-            .push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    if let Some(time) = query.get("sinceTime").filter(|time| !matches!(*time, "" | "null")) {
+        check_time(time)?;
+        if query.get("sinceSeconds").is_some() {
+            let fault = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            // An empty path, as upstream prints it.
+            errors.push(FieldError::forbidden("[]", fault));
+        }
     }
     match errors.as_slice() {
         [] => Ok(()),
@@ -133,8 +139,37 @@ pub(super) fn stream_query<'a>(query: &Query, with_command: bool) -> Vec<(&'a st
 }
 
 /// The ports of `pods/portforward`: WebSocket clients name them in the URL.
-pub(super) fn forward_query<'a>(query: &Query) -> Vec<(&'a str, String)> {
-    query.all("ports").chain(query.all("port")).map(|port| ("port", port.to_string())).collect()
+pub(super) fn forward_query<'a>(query: &Query) -> Result<Vec<(&'a str, String)>, Status> {
+    let mut ports = Vec::new();
+    for port in query.all("ports").chain(query.all("port")).flat_map(|ports| ports.split(',')) {
+        let refused = |error| {
+            let Status { message, .. } = not_a_number("ParseUint", port, &error);
+            Status::bad_request(format!("cannot convert to []int32: {message}"))
+        };
+        port.parse::<u16>().map_err(refused)?;
+        ports.push(("port", port.to_string()));
+    }
+    Ok(ports)
+}
+
+/// What Go says of a text that is no number.
+fn not_a_number(reader: &str, text: &str, error: &ParseIntError) -> Status {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    Status::bad_request(format!("strconv.{reader}: parsing {text:?}: {why}"))
+}
+
+/// Refuses what is no time, as Go's reader of times does.
+fn check_time(text: &str) -> Result<(), Status> {
+    if text.parse::<Timestamp>().is_ok() {
+        return Ok(());
+    }
+    let layout = "2006-01-02T15:04:05Z07:00";
+    Err(Status::bad_request(format!(
+        "parsing time {text:?} as {layout:?}: cannot parse {text:?} as \"2006\""
+    )))
 }
 
 /// What follows `proxy` in the path, as it was sent, with the query.
@@ -223,6 +258,36 @@ mod tests {
         assert_eq!(path, "/containerLogs/a/web/c?follow=true&sinceTime=2026-01-01T00%3A00%3A00Z&tailLines=5");
         let (_, wrong, _) = read("/api/v1/namespaces/a/pods/web/log?tailLines=-1");
         assert_eq!(check_log_options(&wrong, "web").unwrap_err().code, 422);
+        for (options, code, told) in [
+            ("tailLines=", 400, r#"strconv.ParseInt: parsing "": invalid syntax"#),
+            (
+                "limitBytes=99999999999999999999",
+                400,
+                r#"strconv.ParseInt: parsing "99999999999999999999": value out of range"#,
+            ),
+            (
+                "sinceTime=x",
+                400,
+                r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#,
+            ),
+            (
+                "sinceTime=2026-01-01T00:00:00Z&sinceSeconds=1",
+                422,
+                "PodLogOptions \"web\" is invalid: []: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+            ),
+        ] {
+            let (_, query, _) = read(&format!("/api/v1/namespaces/a/pods/web/log?{options}"));
+            let refused = check_log_options(&query, "web").unwrap_err();
+            assert_eq!((refused.code, refused.message.as_str()), (code, told), "{options}");
+        }
+        let ports =
+            |text: &str| forward_query(&read(&format!("/api/v1/namespaces/a/pods/web/portforward?{text}")).1);
+        assert_eq!(ports("ports=80,81&port=82").unwrap().len(), 3);
+        let refused = ports("ports=70000").unwrap_err();
+        assert_eq!(
+            (refused.code, refused.message.as_str()),
+            (400, r#"cannot convert to []int32: strconv.ParseUint: parsing "70000": value out of range"#)
+        );
     }
 
     #[test]
@@ -239,10 +304,16 @@ mod tests {
     #[test]
     fn a_target_may_carry_scheme_and_port() {
         assert_eq!(
-            NamedTarget::parse("https:web:443"),
+            NamedTarget::parse("https:web:443", "pod"),
             Ok(NamedTarget { scheme: "https", name: "web", port: "443" })
         );
-        assert_eq!(NamedTarget::parse("web:http"), Ok(NamedTarget { scheme: "", name: "web", port: "http" }));
-        assert!(NamedTarget::parse("ftp:web:21").is_err());
+        assert_eq!(
+            NamedTarget::parse("web:http", "pod"),
+            Ok(NamedTarget { scheme: "", name: "web", port: "http" })
+        );
+        for text in ["ftp:web:21", "a:b:c:d", "::", ":http", ""] {
+            let refused = NamedTarget::parse(text, "service").unwrap_err();
+            assert_eq!((refused.code, refused.message), (400, format!("invalid service request {text:?}")));
+        }
     }
 }

@@ -18,9 +18,6 @@ use crate::{
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
     let (binding, _) = call.object_of(binding_kind()?, body, options.validation).await?;
-    if !binding.name().is_empty() && binding.name() != call.info.name {
-        return Err(Status::bad_request("name in URL does not match name in Binding object"));
-    }
     bind(call, &binding, options.dry_run).await
 }
 
@@ -29,7 +26,6 @@ pub(crate) async fn bind(call: &Call<'_>, binding: &Object, dry_run: bool) -> Re
     let name = if call.info.name.is_empty() { binding.name() } else { &call.info.name };
     let pods = kinds::find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
     let write = Write { kind: pods, name, subresource: "binding", ..call.write(dry_run) };
-    check(binding, name)?;
     let mut binding = binding.clone();
     let mut warnings = write.mutate_admission(Operation::Create, &mut binding).await?;
     check(&binding, name)?;
@@ -49,15 +45,24 @@ fn binding_kind() -> Result<&'static Kind, Status> {
 }
 
 fn check(binding: &Object, name: &str) -> Result<(), Status> {
+    if binding.name() != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
     let mut errors = Vec::new();
     let kind = binding.at(&["target", "kind"]).cloned().unwrap_or_default();
     if !matches!(kind.as_str(), None | Some("" | "Node")) {
-        errors.push(FieldError::not_supported("target.kind", &kind, &["Node", "<empty>"]));
+        errors.push(FieldError::not_supported("target.kind", &kind, &["Node", "<empty>"]).to_string());
     }
     if binding.text(&["target", "name"]).is_empty() {
-        errors.push(FieldError::required("target.name", ""));
+        errors.push(FieldError::required("target.name", "").to_string());
     }
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("", "Binding", name, &errors)) }
+    // Upstream tells these faults as its own failure.
+    match errors.as_slice() {
+        [] if name.is_empty() => Err(Status::bad_request("Name parameter required.")),
+        [] => Ok(()),
+        [one] => Err(Status::new(500, "", one)),
+        several => Err(Status::new(500, "", format!("[{}]", several.join(", ")))),
+    }
 }
 
 /// The pod, bound. A pod is bound once.

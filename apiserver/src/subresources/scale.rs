@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     answer::{self, View},
     request::WriteOptions,
-    verbs::{AnyPatch, Call, Configuration, object_without_kind},
+    verbs::{AnyPatch, Call, Configuration, check_name, checked},
     write::{self, Manager, Write},
 };
 
@@ -22,13 +22,16 @@ pub(crate) async fn serve(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
+    let mut warnings = Vec::new();
     let scale = match verb {
         "get" => {
             let entry = call.registry().entry(call.kind, call.namespace(), &call.info.name).await?;
             scale_of(&entry.decode_as(call.kind)?, paths)
         }
         "update" => {
-            let wanted = object_without_kind(call, body).await?;
+            let (wanted, faults) = call.object_of(&kinds::SCALE, body, options.validation).await?;
+            check_name(call, &wanted)?;
+            warnings = faults;
             set(call, options.dry_run, paths, |_| Ok(wanted.clone())).await?
         }
         "patch" => match call.patch_of(body).await? {
@@ -38,13 +41,22 @@ pub(crate) async fn serve(
             }
             AnyPatch::Plain(patch) => {
                 options.check_patch(false)?;
-                set(call, options.dry_run, paths, |scale| patch.apply_plain(scale)).await?
+                let patched = |scale| {
+                    let patched = patch.apply(&kinds::SCALE, scale)?;
+                    let (scale, faults) = checked(&kinds::SCALE, &patch, patched, options.validation)?;
+                    check_name(call, &scale)?;
+                    warnings = faults;
+                    Ok(scale)
+                };
+                set(call, options.dry_run, paths, patched).await?
             }
         },
         _ => return Err(Status::method_not_allowed()),
     };
     let view = View::new(&kinds::SCALE, call.view()?.wanted, call.query)?;
-    answer::made(StatusCode::OK, &view, scale)
+    let mut response = answer::made(StatusCode::OK, &view, scale)?;
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
 }
 
 async fn set(
@@ -125,19 +137,8 @@ fn in_terms_of_scale(error: ApplyError, kind: &Kind) -> Status {
 }
 
 fn check(call: &Call<'_>, scale: &Object) -> Result<(), Status> {
-    if !matches!(scale.kind(), "" | "Scale") {
-        let kind = scale.kind();
-        return Err(Status::bad_request(format!("{kind} cannot be handled as a Scale")));
-    }
-    let replicas = scale.at(&["spec", "replicas"]);
-    let is_number = replicas.is_none_or(|value| value.is_null() || value.as_i64().is_some());
-    if !is_number {
-        return Err(Status::bad_request(
-            "Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
-        ));
-    }
     let replicas = scale.number(&["spec", "replicas"]).unwrap_or_default();
-    if replicas < 0 || replicas > i64::from(i32::MAX) {
+    if replicas < 0 {
         let error =
             api::FieldError::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
         return Err(Status::invalid("autoscaling", "Scale", &call.info.name, &[error]));
@@ -157,11 +158,14 @@ pub(crate) fn scale_of(object: &Object, paths: &Scale) -> Object {
     if let Some(selector) = object.at(paths.selector).and_then(selector_text) {
         status["selector"] = selector.into();
     }
+    // Upstream leaves a wish for none out.
+    let replicas = object.number(paths.spec_replicas).filter(|replicas| *replicas != 0);
+    let spec = replicas.map_or_else(|| json!({}), |replicas| json!({"replicas": replicas}));
     let scale = json!({
         "kind": "Scale",
         "apiVersion": API_VERSION,
         "metadata": metadata,
-        "spec": {"replicas": object.number(paths.spec_replicas).unwrap_or_default()},
+        "spec": spec,
         "status": status,
     });
     Object::from_value(scale).unwrap_or_default()

@@ -74,10 +74,24 @@ pub(super) fn object(
         let what = format!("{0} in version {1:?} cannot be handled as a {0}", kind.kind, kind.version);
         return Err(Status::bad_request(format!("{what}: {why}")));
     }
+    object_of_any(kind, &[], headers, body, validation)
+}
+
+/// The same for a kind that also has these versions, which read alike.
+pub(super) fn object_of_any(
+    kind: &Kind,
+    versions: &[&str],
+    headers: &HeaderMap,
+    body: &[u8],
+    validation: FieldValidation,
+) -> Result<(Object, Vec<String>), Status> {
     let decoded = decoded(headers, body, schema::of(kind))?;
     let mut object = decoded.object;
     if kind.custom.is_some() {
         expect_named(kind, &object, body)?;
+    }
+    if versions.contains(&object.api_version()) {
+        object.set(&["apiVersion"], kind.api_version());
     }
     decode::expect_kind(&mut object, kind)?;
     let warnings = judge(kind, decoded.faults, validation)?;

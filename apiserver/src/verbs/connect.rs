@@ -2,7 +2,7 @@
 
 use api::{Kind, Object, Status};
 use axum::body::Body;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
 
@@ -38,6 +38,16 @@ pub(super) async fn admit(
     };
     let options = options(kind, info, query);
     state.hooks.admission.validate(&state.registry, &attributes, Some(&options), None).await
+}
+
+/// A proxy passes on whatever method; a log is read, and a stream is begun by one of two.
+pub(super) fn check_method(info: &RequestInfo, method: &Method) -> Result<(), Status> {
+    let is_allowed = match info.subresource.as_str() {
+        "proxy" => true,
+        "log" => method == Method::GET,
+        _ => matches!(*method, Method::GET | Method::POST),
+    };
+    if is_allowed { Ok(()) } else { Err(Status::method_not_allowed()) }
 }
 
 /// Carries the request on to whom it is for; gives it back if that is nobody. A log is only read: a client that wants

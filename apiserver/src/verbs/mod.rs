@@ -12,9 +12,9 @@ mod watch;
 mod write;
 
 pub(crate) use apply::Configuration;
-pub(crate) use write::AnyPatch;
+pub(crate) use write::{AnyPatch, check_name, checked};
 
-use api::{Kind, Scope, Status, Verbs};
+use api::{Kind, Scope, Status, Verbs, kinds};
 use axum::body::Body;
 use http::{HeaderMap, Request, Response};
 use hyper::upgrade::OnUpgrade;
@@ -74,6 +74,7 @@ async fn answered(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let request = if is_connection(info) {
+        connect::check_method(info, request.method())?;
         let warnings = connect::admit(state, kind, info, query, user).await?;
         match connect::carry_on(state, user, info, request).await {
             Ok(answer) => {
@@ -119,7 +120,7 @@ async fn answered(
         }
         ("create", "binding") => subresources::binding::create(&call, body).await,
         ("create", "eviction") => subresources::eviction::create(&call, body).await,
-        ("create", _) => write::review(&call, body).await,
+        ("create", "token") => write::review(&call, body).await,
         _ => Err(Status::method_not_allowed()),
     }
 }
@@ -185,16 +186,20 @@ impl<'a> Call<'a> {
         body::object(kind, &self.headers, &bytes, validation)
     }
 
+    /// The body as an Eviction: clients from before version 1 still name it so.
+    pub(crate) async fn eviction(
+        &self,
+        body: Body,
+        validation: crate::request::FieldValidation,
+    ) -> Result<(api::Object, Vec<String>), Status> {
+        let bytes = body::read(body).await?;
+        body::object_of_any(&kinds::EVICTION, &["policy/v1beta1"], &self.headers, &bytes, validation)
+    }
+
     /// The body as a patch.
     pub(crate) async fn patch_of(&self, body: Body) -> Result<AnyPatch, Status> {
         AnyPatch::read(&self.headers, &body::read(body).await?)
     }
-}
-
-/// The body as an object of a kind that has no row of its own (Scale, Eviction).
-pub(crate) async fn object_without_kind(call: &Call<'_>, body: Body) -> Result<api::Object, Status> {
-    let bytes = body::read(body).await?;
-    Ok(body::decoded(&call.headers, &bytes, None)?.object)
 }
 
 /// Whether there is such a route for the kind at all; 404 else.
@@ -213,8 +218,11 @@ fn check_route(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
         || (subresource == "scale" && kind.scale.is_some())
         || kind.subresources.contains(&subresource);
     match (fits_scope && is_known, kind.verbs) {
+        (_, Verbs::Create) if kind.is_namespaced() && is_across => Err(Status::no_such_resource()),
         (false, _) if is_known && is_across => Err(Status::method_not_allowed()),
         (false, _) => Err(Status::no_such_resource()),
+        // What is only created is nowhere to be found afterwards.
+        (true, Verbs::Create) if !info.name.is_empty() => Err(Status::no_such_resource()),
         (true, Verbs::Create) if info.verb != "create" => Err(Status::method_not_allowed()),
         (true, Verbs::OneByOne) if info.verb == "deletecollection" => Err(Status::method_not_allowed()),
         (true, Verbs::Read) if !matches!(info.verb, "get" | "list") => Err(Status::method_not_allowed()),

@@ -33,6 +33,24 @@ const CREATED_BY_UPDATE: &[&str] = &[
     "clusterroles",
     "clusterrolebindings",
 ];
+/// Built-in kinds that a PUT replaces only where it names the version it is based on, as upstream.
+const VERSION_NEEDED: &[(&str, &str)] = &[
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("apiregistration.k8s.io", "apiservices"),
+    ("coordination.k8s.io", "leases"),
+    ("node.k8s.io", "runtimeclasses"),
+    ("policy", "poddisruptionbudgets"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csistoragecapacities"),
+    ("storage.k8s.io", "volumeattachments"),
+];
 /// Kinds whose deletion is answered with the object, as upstream; others with a Status.
 const DELETED_ARE_RETURNED: &[&str] = &[
     "pods",
@@ -71,20 +89,10 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
     respond(call, StatusCode::CREATED, written, warnings).await
 }
 
-/// POST to a subresource that is answered and not stored.
+/// POST to a service account's `token`, which is answered and not stored.
 pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
-    let bytes = body::read(body).await?;
-    let decoded = body::decoded(&call.headers, &bytes, None)?;
-    let kind = kinds::find_kind(
-        decoded.object.api_version().split_once('/').map_or("", |(group, _)| group),
-        decoded.object.api_version().rsplit('/').next().unwrap_or_default(),
-        decoded.object.kind(),
-    );
-    let (object, mut warnings) = match kind {
-        Some(kind) => body::object(kind, &call.headers, &bytes, options.validation)?,
-        None => (decoded.object, Vec::new()),
-    };
+    let (object, mut warnings) = call.object_of(&kinds::TOKEN_REQUEST, body, options.validation).await?;
     let (object, more) = admitted(call, object, options.dry_run).await?;
     warnings.extend(more);
     let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
@@ -118,6 +126,7 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let write = call.write(options.dry_run);
     let updated = store_write::update(&write, |old| {
         store_write::check_uid(call.kind, call.kind.plural, &object, &old)?;
+        check_version(call.kind, &object)?;
         Ok(object.clone())
     });
     let updated = updated.await;
@@ -136,8 +145,19 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
     }
 }
 
+/// Whether a PUT may leave out which version it is based on. Kinds that came late, and custom ones, want it named.
+fn check_version(kind: &Kind, object: &Object) -> Result<(), Status> {
+    let is_late = kind.custom.is_some() || VERSION_NEEDED.contains(&(kind.group, kind.plural));
+    if !is_late || !matches!(object.resource_version(), "" | "0") {
+        return Ok(());
+    }
+    let error = FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
+    // Upstream has the resource in place of the kind here.
+    Err(Status::invalid(kind.group, kind.plural, object.name(), &[error]))
+}
+
 /// What a PUT brings must be named as the URL says, whether there is such an object or not.
-fn check_name(call: &Call<'_>, object: &Object) -> Result<(), Status> {
+pub(crate) fn check_name(call: &Call<'_>, object: &Object) -> Result<(), Status> {
     let (name, namespace) = (&call.info.name, &call.info.namespace);
     let why = match (object.name(), object.namespace()) {
         ("", _) => {
@@ -172,7 +192,7 @@ pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>,
     let write = call.write(options.dry_run);
     let written = store_write::update(&write, |old| {
         let patched = patch.apply(call.kind, old)?;
-        let (object, faults) = checked(call, &patch, patched, options.validation)?;
+        let (object, faults) = checked(call.kind, &patch, patched, options.validation)?;
         check_name(call, &object)?;
         warnings = faults;
         Ok(object)
@@ -287,8 +307,8 @@ pub(super) async fn respond(
 }
 
 /// A patched object without what its kind does not know.
-fn checked(
-    call: &Call<'_>,
+pub(crate) fn checked(
+    kind: &Kind,
     patch: &Patch,
     patched: Object,
     validation: FieldValidation,
@@ -297,20 +317,24 @@ fn checked(
         let value = format!("{:?}", patch.value.to_string());
         Status::invalid("", "", "", &[FieldError::new(FieldErrorKind::Invalid, "patch", value, why)])
     };
-    if !is_known(&patched, call.kind) {
-        let (kind, version) = (patched.kind(), patched.api_version());
+    if !is_known(&patched, kind) {
+        let (name, version) = (patched.kind(), patched.api_version());
         return Err(unfit(format!(
-            "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+            "no kind {name:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         )));
     }
-    let decoded = decode::check(patched.into_value(), schema::of(call.kind)).map_err(unfit)?;
-    let warnings = body::judge(call.kind, decoded.faults, validation)?;
+    let decoded = decode::check(patched.into_value(), schema::of(kind)).map_err(unfit)?;
+    let warnings = body::judge(kind, decoded.faults, validation)?;
     Ok((decoded.object, warnings))
 }
 
 /// Whether a patch has left an object of a kind that there is.
 fn is_known(patched: &Object, kind: &Kind) -> bool {
-    if kind.custom.is_some() || matches!((patched.kind(), patched.api_version()), ("", _) | (_, "")) {
+    let is_same = (patched.kind(), patched.api_version()) == (kind.kind, kind.api_version().as_str());
+    if is_same
+        || kind.custom.is_some()
+        || matches!((patched.kind(), patched.api_version()), ("", _) | (_, ""))
+    {
         return true;
     }
     let (group, version) = patched.api_version().rsplit_once('/').unwrap_or(("", patched.api_version()));
@@ -370,17 +394,6 @@ enum Sort {
 }
 
 impl Patch {
-    /// The patched object, where no schema says how lists merge.
-    pub(crate) fn apply_plain(&self, old: Object) -> Result<Object, Status> {
-        let original = old.into_value();
-        let patched = match self.sort {
-            Sort::Json => patch::json_patch(&original, &self.value)?,
-            // Without lists that have keys the two are the same.
-            Sort::Merge | Sort::Strategic => patch::merge_patch(&original, &self.value)?,
-        };
-        Object::from_value(patched).ok_or_else(not_an_object)
-    }
-
     /// The patched object.
     pub(crate) fn apply(&self, kind: &api::Kind, old: Object) -> Result<Object, Status> {
         let original = old.into_value();

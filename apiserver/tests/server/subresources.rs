@@ -127,3 +127,153 @@ async fn reviews_are_answered_and_not_stored() {
     assert_eq!(answer.code, StatusCode::CREATED);
     assert_eq!(server.get(reviews).await.failure().0, 405);
 }
+
+/// What each of these is answered with: code, reason and the end of the message.
+async fn told(server: &Server, asked: &[(&str, &str, Value, u16, &str, &str)]) {
+    for (verb, path, body, code, reason, end) in asked {
+        let answer = match *verb {
+            "PUT" => server.put(path, body).await,
+            "PATCH" => server.patch(path, MERGE, body).await,
+            _ => server.post(path, body).await,
+        };
+        let (found, why, message) = answer.failure();
+        assert_eq!((found, why.as_str()), (*code, *reason), "{verb} {path} {body}: {message}");
+        assert!(message.ends_with(end), "{verb} {path} {body}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn evictions_that_make_no_sense_are_refused_as_upstream_does() {
+    let server = Server::start().await;
+    server.post(PODS, &pod("a")).await.ok();
+    let path = &format!("{PODS}/a/eviction");
+    let dry = &format!("{path}?dryRun=All");
+    let eviction = |options: Value| json!({"metadata": {"name": "a"}, "deleteOptions": options});
+    let name = "name in URL does not match name in Eviction object";
+    told(
+        &server,
+        &[
+            ("POST", path, json!({}), 400, "BadRequest", name),
+            ("POST", path, json!({"metadata": {"name": "b"}}), 400, "BadRequest", name),
+            (
+                "POST",
+                path,
+                json!({"kind": "Pod", "apiVersion": "v1"}),
+                400,
+                "BadRequest",
+                "unknown conversion",
+            ),
+            ("POST", path, eviction(json!({"gracePeriodSeconds": "x"})), 400, "BadRequest", "of type int64"),
+            (
+                "POST",
+                path,
+                eviction(json!({"preconditions": {"uid": "x"}})),
+                409,
+                "Conflict",
+                "and then recreated",
+            ),
+            ("POST", dry, eviction(json!({"dryRun": ["x"]})), 500, "", "[All] and [x]"),
+        ],
+    )
+    .await;
+    // Old clients call it so; and a dry run leaves the pod where it is.
+    let old = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "a"}});
+    assert_eq!(server.post(dry, &old).await.code, StatusCode::CREATED);
+    assert_eq!(server.get(&format!("{PODS}/a")).await.code, StatusCode::OK);
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    for name in ["b", "c"] {
+        let budget = json!({"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": "a"}}}});
+        server.post(budgets, &budget).await.ok();
+    }
+    server.patch(&format!("{PODS}/a/status"), MERGE, &json!({"status": {"phase": "Running"}})).await.ok();
+    let several = "more than one PodDisruptionBudget, which the eviction subresource does not support.";
+    told(&server, &[("POST", path, eviction(json!({})), 500, "", several)]).await;
+}
+
+#[tokio::test]
+async fn bindings_and_token_requests_are_about_what_the_url_says() {
+    let server = Server::start().await;
+    server.post(PODS, &pod("a")).await.ok();
+    let (binding, bindings) = (&format!("{PODS}/a/binding"), "/api/v1/namespaces/default/bindings");
+    let target = |name: &str, target: Value| json!({"metadata": {"name": name}, "target": target});
+    let name = "name in URL does not match name in Binding object";
+    told(
+        &server,
+        &[
+            ("POST", binding, json!({}), 400, "BadRequest", name),
+            ("POST", binding, target("a", json!({})), 500, "", "target.name: Required value"),
+            (
+                "POST",
+                binding,
+                target("a", json!({"kind": "Pod"})),
+                500,
+                "",
+                "[target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]",
+            ),
+            ("POST", bindings, target("", json!({"name": "n"})), 400, "BadRequest", "Name parameter required."),
+            ("PUT", &format!("{bindings}/a"), target("a", json!({"name": "n"})), 404, "NotFound", "the requested resource"),
+        ],
+    )
+    .await;
+    let scale = &format!("{DEPLOYMENTS}/web/scale");
+    server.post(DEPLOYMENTS, &deployment("web")).await.ok();
+    let spec = json!({"replicas": 1});
+    told(
+        &server,
+        &[
+            (
+                "PUT",
+                scale,
+                json!({"spec": spec}),
+                400,
+                "BadRequest",
+                "was undeterminable: name must be provided",
+            ),
+            (
+                "PUT",
+                scale,
+                json!({"metadata": {"name": "b"}, "spec": spec}),
+                400,
+                "BadRequest",
+                "does not match the name on the URL (web)",
+            ),
+            (
+                "PUT",
+                scale,
+                json!({"kind": "Foo", "metadata": {"name": "web"}}),
+                400,
+                "BadRequest",
+                "registered for version \"autoscaling/v1\"",
+            ),
+            (
+                "PATCH",
+                scale,
+                json!({"metadata": {"name": "b"}}),
+                400,
+                "BadRequest",
+                "does not match the name on the URL (web)",
+            ),
+            ("PATCH", scale, json!({"spec": {"replicas": "x"}}), 422, "Invalid", "of type int32"),
+        ],
+    )
+    .await;
+    let none = json!({"metadata": {"name": "web"}, "spec": {"replicas": 0}});
+    assert_eq!(server.put(scale, &none).await.ok()["spec"], json!({}));
+}
+
+#[tokio::test]
+async fn what_came_late_is_replaced_only_by_those_who_know_its_version() {
+    let server = Server::start().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease =
+        json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "me", "leaseDurationSeconds": 5}});
+    let created = server.post(leases, &lease).await.ok();
+    let path = &format!("{leases}/l");
+    let needed = "leases.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update";
+    told(&server, &[("PUT", path, lease.clone(), 422, "Invalid", needed)]).await;
+    server.put(path, &created).await.ok();
+    // Others take the newest for meant.
+    let map = json!({"metadata": {"name": "m"}});
+    server.post(CONFIG_MAPS, &map).await.ok();
+    server.put(&format!("{CONFIG_MAPS}/m"), &map).await.ok();
+}
