@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{Kind, Object, quantity::Quantity, strategies::pod_spec::total};
+use api::{
+    Kind, Object,
+    quantity::Quantity,
+    strategies::{pod::quality_of_service, pod_spec::total},
+};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// Amounts by the names that quotas use for them.
@@ -11,8 +16,11 @@ pub(super) type Amounts = BTreeMap<String, Quantity>;
 /// What one object uses, and what decides whether a scoped quota counts it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Charge {
-    pub(super) amounts: Amounts,
+    amounts: Amounts,
     pub(super) scopes: Scopes,
+    /// After this it only counts as an object: a pod that should be gone long since. Its node may be lost, and nobody is to
+    /// be kept from replacing it.
+    pub(super) until: Option<Timestamp>,
 }
 
 /// The scopes that an object is in.
@@ -45,7 +53,7 @@ pub(super) fn count_name(kind: &Kind) -> String {
 }
 
 /// `cpu` in a quota means the requests.
-pub(super) fn canonical(name: &str) -> &str {
+fn canonical(name: &str) -> &str {
     match name {
         "cpu" => "requests.cpu",
         "memory" => "requests.memory",
@@ -55,11 +63,22 @@ pub(super) fn canonical(name: &str) -> &str {
 }
 
 impl Charge {
+    /// How much of a resource is used at a time.
+    pub(super) fn amount(&self, name: &str, now: Timestamp) -> Quantity {
+        let name = canonical(name);
+        let is_past = self.until.is_some_and(|until| now > until);
+        if is_past && !name.starts_with("count/") {
+            return Quantity::default();
+        }
+        self.amounts.get(name).copied().unwrap_or_default()
+    }
+
     pub(super) fn of(kind: &Kind, object: &Object) -> Charge {
         let mut amounts = Amounts::new();
         let mut add = |name: &str, amount: Quantity| *amounts.entry(name.to_string()).or_default() += amount;
         let one = Quantity::from_value(1);
         let mut scopes = Scopes::default();
+        let mut until = None;
         add(&count_name(kind), one);
         match (kind.group, kind.plural) {
             ("", "pods") => {
@@ -68,6 +87,7 @@ impl Charge {
                     pod_amounts(object).into_iter().for_each(|(name, amount)| add(&name, amount));
                 }
                 scopes = Scopes::of_pod(object);
+                until = end_of_grace(object);
             }
             ("", "services") => {
                 add("services", one);
@@ -79,9 +99,10 @@ impl Charge {
             }
             ("", "persistentvolumeclaims") => {
                 add("persistentvolumeclaims", one);
-                let class = object.text(&["spec", "storageClassName"]);
-                let size = object.at(&["spec", "resources", "requests", "storage"]);
-                let size = size.and_then(|size| Quantity::from_json(size).ok()).unwrap_or_default();
+                let class = object
+                    .annotation("volume.beta.kubernetes.io/storage-class")
+                    .unwrap_or_else(|| object.text(&["spec", "storageClassName"]));
+                let size = storage(object);
                 add("requests.storage", size);
                 if !class.is_empty() {
                     add(&format!("{class}.storageclass.storage.k8s.io/requests.storage"), size);
@@ -106,8 +127,26 @@ impl Charge {
             }
             _ => {}
         }
-        Charge { amounts, scopes }
+        Charge { amounts, scopes, until }
     }
+}
+
+/// What a volume claim takes: what it asks for or, while it grows, what it may get already; whole bytes.
+fn storage(claim: &Object) -> Quantity {
+    let bytes = |path: &[&str]| {
+        let size = claim.at(path).and_then(|size| Quantity::from_json(size).ok())?;
+        Some(Quantity::from_value(size.value()))
+    };
+    let asked = bytes(&["spec", "resources", "requests", "storage"]);
+    let allocated = bytes(&["status", "allocatedResources", "storage"]);
+    asked.map_or_else(Quantity::default, |asked| allocated.map_or(asked, |allocated| asked.max(allocated)))
+}
+
+/// When a pod that is being deleted has had its time once more.
+fn end_of_grace(pod: &Object) -> Option<Timestamp> {
+    let deleted: Timestamp = pod.deletion_timestamp()?.parse().ok()?;
+    let grace = pod.number(&["metadata", "deletionGracePeriodSeconds"])?;
+    deleted.checked_add(SignedDuration::from_secs(grace)).ok()
 }
 
 /// Where a volume claim names classes of attributes.
@@ -160,10 +199,9 @@ fn node_ports(kind: &str, service: &Object) -> i64 {
 
 impl Scopes {
     fn of_pod(pod: &Object) -> Scopes {
-        let is_essential = |name: &String| name.ends_with(".cpu") || name.ends_with(".memory");
         Scopes {
             sort: Sort::Pod,
-            best_effort: !pod_amounts(pod).keys().any(is_essential),
+            best_effort: quality_of_service(pod) == "BestEffort",
             terminating: pod.number(&["spec", "activeDeadlineSeconds"]).is_some_and(|seconds| seconds >= 0),
             crosses_namespaces: crosses_namespaces(pod),
             classes: Some(pod.text(&["spec", "priorityClassName"]).to_string())
@@ -306,6 +344,53 @@ mod tests {
         let finished =
             charge("pods", json!({"spec": {"containers": [cpu("1")]}, "status": {"phase": "Succeeded"}}));
         assert_eq!(finished.amounts.keys().collect::<Vec<_>>(), ["count/pods"]);
+    }
+
+    #[test]
+    fn a_pod_that_should_be_gone_leaves_room_for_another() {
+        let pod = charge(
+            "pods",
+            json!({
+                "metadata": {"deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30},
+                "spec": {"containers": [cpu("1")]},
+            }),
+        );
+        let at = |time: &str| {
+            let now = time.parse().unwrap();
+            ["pods", "cpu", "count/pods"].map(|name| pod.amount(name, now).to_string())
+        };
+        assert_eq!(at("2026-01-01T00:01:00Z"), ["1", "1", "1"]);
+        assert_eq!(at("2026-01-01T00:01:01Z"), ["0", "0", "1"]);
+    }
+
+    #[test]
+    fn a_growing_claim_takes_what_it_may_get() {
+        let claim = |asked: &str, allocated: Value| {
+            let claim = charge(
+                "persistentvolumeclaims",
+                json!({
+                    "metadata": {"annotations": {"volume.beta.kubernetes.io/storage-class": "old"}},
+                    "spec": {"storageClassName": "new", "resources": {"requests": {"storage": asked}}},
+                    "status": {"allocatedResources": allocated},
+                }),
+            );
+            let own = amount(&claim, "old.storageclass.storage.k8s.io/requests.storage");
+            assert_eq!(own, amount(&claim, "requests.storage"));
+            own
+        };
+        let quantity = |text: &str| Quantity::parse(text).unwrap().value().to_string();
+        assert_eq!(claim("1Gi", Value::Null), quantity("1Gi"));
+        assert_eq!(claim("1Gi", json!({"storage": "3Gi"})), quantity("3Gi"));
+        assert_eq!(claim("2Gi", json!({"storage": "1Gi"})), quantity("2Gi"));
+        assert_eq!(claim("1500m", Value::Null), "2");
+    }
+
+    #[test]
+    fn overhead_and_nothing_make_no_pod_worth_more_effort() {
+        let is_best_effort = |spec: Value| charge("pods", json!({"spec": spec})).scopes.best_effort;
+        assert!(is_best_effort(json!({"containers": [{}], "overhead": {"cpu": "1"}})));
+        assert!(is_best_effort(json!({"containers": [cpu("0")]})));
+        assert!(!is_best_effort(json!({"containers": [cpu("1m")]})));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::{
 };
 
 use api::{Kind, Object, Status, quantity::Quantity};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{forbidden, kind};
@@ -22,7 +23,7 @@ use crate::{
     hooks::{Attributes, Operation},
     registry::Registry,
 };
-use charge::{Amounts, Charge, canonical, count_name, silent_containers};
+use charge::{Amounts, Charge, count_name, silent_containers};
 
 /// After this an admitted object that did not appear has failed to be written.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
@@ -70,29 +71,30 @@ impl Usage {
         }
     }
 
-    /// What a namespace uses of what a quota limits.
-    async fn used(&self, registry: &Registry, quota: &Object) -> Result<Amounts, Status> {
-        let names = limited(quota);
-        let mut used: Amounts = names.iter().map(|name| (name.to_string(), Quantity::default())).collect();
-        let sum = |in_use: &InUse| -> Amounts {
-            let charges: Vec<&Charge> = in_use
-                .others(quota.namespace(), "")
-                .filter(|charge| charge.scopes.match_quota(quota))
-                .collect();
-            let sum = |name: &str| {
-                charges.iter().filter_map(|charge| charge.amounts.get(canonical(name)).copied()).sum()
-            };
-            names.iter().map(|name| (name.to_string(), sum(name))).collect()
+    /// What a namespace uses of what a quota limits, and when that becomes less by itself.
+    async fn used(
+        &self,
+        registry: &Registry,
+        quota: &Object,
+        now: Timestamp,
+    ) -> Result<(Amounts, Option<Timestamp>), Status> {
+        let mut used: Amounts =
+            limited(quota).into_iter().map(|name| (name.to_string(), Quantity::default())).collect();
+        let mut until = None;
+        let mut sum = |in_use: &InUse| {
+            let charges = in_use.others(quota.namespace(), "");
+            for charge in charges.filter(|charge| charge.scopes.match_quota(quota)) {
+                used.iter_mut().for_each(|(name, used)| *used += charge.amount(name, now));
+                until = until.into_iter().chain(charge.until.filter(|until| *until >= now)).min();
+            }
         };
         for (_, in_use) in &self.kinds {
-            let of_kind = in_use.ask(registry, |in_use| sum(in_use)).await?;
-            of_kind.into_iter().for_each(|(name, amount)| *used.entry(name).or_default() += amount);
+            in_use.ask(registry, |in_use| sum(in_use)).await?;
         }
         for kind in self.others(registry, std::slice::from_ref(quota)) {
-            let in_use = InUse::listed(registry, kind, quota.namespace()).await?;
-            sum(&in_use).into_iter().for_each(|(name, amount)| *used.entry(name).or_default() += amount);
+            sum(&InUse::listed(registry, kind, quota.namespace()).await?);
         }
-        Ok(used)
+        Ok((used, until))
     }
 
     /// The kinds beyond the usual ones that quotas count.
@@ -129,8 +131,9 @@ impl Usage {
         if before.as_ref() == Some(&charge) {
             return Ok(());
         }
+        let now = Timestamp::now();
         let write =
-            Write { usage: self, attributes, object, charge: &charge, before: before.as_ref(), quotas };
+            Write { usage: self, attributes, object, charge: &charge, before: before.as_ref(), quotas, now };
         let usual = self.kinds.iter().find(|(counted, _)| counted.storage == kind.storage);
         let admitted = match usual {
             Some((_, in_use)) => in_use.ask(registry, |in_use| write.admit(in_use)).await?,
@@ -158,6 +161,7 @@ struct Write<'a> {
     charge: &'a Charge,
     before: Option<&'a Charge>,
     quotas: &'a [Arc<Object>],
+    now: Timestamp,
 }
 
 impl Write<'_> {
@@ -177,7 +181,7 @@ impl Write<'_> {
         for quota in self.quotas {
             if self.charge.scopes.match_quota(quota) {
                 self.check_complete(quota)?;
-                check(quota, self.charge, self.before, &used)?;
+                check(quota, self.charge, self.before, &used, self.now)?;
             }
         }
         if self.attributes.operation == Operation::Create && !self.attributes.dry_run {
@@ -207,12 +211,18 @@ impl Write<'_> {
 }
 
 /// Whether one quota has room for the charge beside what is used by others. What got less is never too much.
-fn check(quota: &Object, charge: &Charge, before: Option<&Charge>, used: &[&Charge]) -> Result<(), String> {
+fn check(
+    quota: &Object,
+    charge: &Charge,
+    before: Option<&Charge>,
+    used: &[&Charge],
+    now: Timestamp,
+) -> Result<(), String> {
     let hard = quota.at(&["spec", "hard"]).and_then(Value::as_object);
     let mut exceeded: Vec<[String; 3]> = Vec::new();
     for (name, limit) in hard.into_iter().flatten() {
         let Ok(limit) = Quantity::from_json(limit) else { continue };
-        let amount = |charge: &Charge| charge.amounts.get(canonical(name)).copied().unwrap_or_default();
+        let amount = |charge: &Charge| charge.amount(name, now);
         let counted = |charge: &&&Charge| charge.scopes.match_quota(quota);
         let asked = amount(charge);
         let had = before.as_ref().filter(counted).map(|before| amount(before)).unwrap_or_default();
@@ -279,6 +289,15 @@ mod tests {
     fn pod(cpu: &str) -> Charge {
         let pod = object(json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}}));
         Charge::of(kind("", "pods"), &pod)
+    }
+
+    fn check(
+        quota: &Object,
+        charge: &Charge,
+        before: Option<&Charge>,
+        used: &[&Charge],
+    ) -> Result<(), String> {
+        super::check(quota, charge, before, used, Timestamp::UNIX_EPOCH)
     }
 
     fn quota(hard: Value) -> Object {

@@ -6,9 +6,13 @@ use std::{sync::Arc, time::Duration};
 
 use api::{Object, Status};
 use futures::future::select_all;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use store::Revision;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Amounts, Usage};
@@ -23,7 +27,7 @@ pub async fn run(registry: Arc<Registry>, stop: CancellationToken) {
     let forever = async {
         loop {
             match publisher.pass().await {
-                Ok(mut changes) => next_change(&mut changes).await,
+                Ok((mut changes, until)) => next_change(&mut changes, until).await,
                 Err(error) => {
                     tracing::warn!(%error, "cannot write the status of resource quotas, will retry")
                 }
@@ -40,8 +44,8 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Brings every status up to date; returns what to wait for until the next pass.
-    async fn pass(&self) -> Result<Vec<watch::Receiver<Revision>>, Status> {
+    /// Brings every status up to date; returns what to wait for until the next pass, and how long at the most.
+    async fn pass(&self) -> Result<(Vec<watch::Receiver<Revision>>, Option<Timestamp>), Status> {
         let quotas = kind("", "resourcequotas");
         // Subscribed before reading: what changes meanwhile wakes the next pass.
         let mut changes = vec![self.registry.changes(quotas).await?];
@@ -55,17 +59,19 @@ impl Publisher {
             }
         }
         changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        let mut until = None;
         for quota in &present {
-            self.publish(quota).await?;
+            until = until.into_iter().chain(self.publish(quota).await?).min();
         }
-        Ok(changes)
+        Ok((changes, until))
     }
 
-    async fn publish(&self, quota: &Object) -> Result<(), Status> {
-        let used = self.usage.used(&self.registry, quota).await?;
+    /// Returns when the status becomes another by itself.
+    async fn publish(&self, quota: &Object) -> Result<Option<Timestamp>, Status> {
+        let (used, until) = self.usage.used(&self.registry, quota, Timestamp::now()).await?;
         let status = status(quota, &used);
         if quota.at(&["status"]) == Some(&status) {
-            return Ok(());
+            return Ok(until);
         }
         let set = |mut quota: Object| {
             quota.set(&["status"], status.clone());
@@ -75,7 +81,7 @@ impl Publisher {
         let kind = kind("", "resourcequotas");
         match self.registry.update_subresource(kind, "status", namespace, name, set).await {
             Err(status) if status.code != 404 => Err(status),
-            _ => Ok(()),
+            _ => Ok(until),
         }
     }
 }
@@ -87,11 +93,23 @@ fn status(quota: &Object, used: &Amounts) -> Value {
     json!({"hard": hard, "used": used})
 }
 
-async fn next_change(changes: &mut [watch::Receiver<Revision>]) {
+/// Waits for a change, or until a pod's time is over.
+async fn next_change(changes: &mut [watch::Receiver<Revision>], until: Option<Timestamp>) {
     let waits = changes.iter_mut().map(|change| Box::pin(change.changed()));
-    let (ended, _, _) = select_all(waits).await;
-    if ended.is_err() {
-        // The cache is gone because the server ends.
-        std::future::pending::<()>().await;
+    let change = async {
+        let (ended, _, _) = select_all(waits).await;
+        if ended.is_err() {
+            // The cache is gone because the server ends.
+            std::future::pending::<()>().await;
+        }
+    };
+    match until.map(|until| Timestamp::now().duration_until(until)) {
+        None => change.await,
+        Some(rest) => {
+            // At its last instant the pod still counts.
+            let rest = Duration::try_from(rest).unwrap_or_default() + PAUSE;
+            // Either way there is something to look at.
+            timeout(rest, change).await.unwrap_or_default();
+        }
     }
 }
