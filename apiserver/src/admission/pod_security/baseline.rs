@@ -3,20 +3,23 @@
 use api::Object;
 use serde_json::Value;
 
-use super::{Check, Version, Violation, about, added_capabilities, containers, faulty, named, quoted};
+use super::{
+    Check, USER_NAMESPACES, Version, Violation, about, added_capabilities, containers, faulty, has_own_users,
+    named, quoted,
+};
 
 /// The rules, in the order in which faults are told.
 pub(super) const CHECKS: &[Check] = &[
     Check::new(app_armor),
-    Check::new(capabilities).replaced(),
+    Check::new(capabilities).replaced(22),
     Check::new(host_namespaces),
-    Check::new(host_path).replaced(),
+    Check::new(host_path).replaced(0),
     Check::new(host_ports),
     Check::new(host_probes).since(34),
     Check::new(privileged),
-    Check::new(proc_mount),
+    Check::new(proc_mount).replaced(USER_NAMESPACES),
     Check::new(selinux),
-    Check::new(seccomp).replaced(),
+    Check::new(seccomp).replaced(19),
     Check::new(sysctls),
     Check::new(windows_host_process),
 ];
@@ -112,7 +115,12 @@ fn host_ports(pod: &Object, _: Version) -> Option<Violation> {
     about("hostPort", &names, &format!("{verb} {word} {listed}"))
 }
 
-fn proc_mount(pod: &Object, _: Version) -> Option<Violation> {
+fn proc_mount(pod: &Object, version: Version) -> Option<Violation> {
+    if has_own_users(pod, version) { None } else { masked_proc(pod, version) }
+}
+
+/// The same, whoever a process is.
+pub(super) fn masked_proc(pod: &Object, _: Version) -> Option<Violation> {
     let mount = |container: &Value| {
         container["securityContext"]["procMount"]
             .as_str()

@@ -27,22 +27,22 @@ struct Violation {
 struct Check {
     /// The minor version that it came with.
     since: u16,
-    /// Whether the restricted level has a stricter rule in its place.
-    is_replaced: bool,
+    /// Since when the restricted level has a stricter rule in its place, if it has.
+    replaced: Option<u16>,
     run: fn(&Object, Version) -> Option<Violation>,
 }
 
 impl Check {
     const fn new(run: fn(&Object, Version) -> Option<Violation>) -> Check {
-        Check { since: 0, is_replaced: false, run }
+        Check { since: 0, replaced: None, run }
     }
 
     const fn since(self, since: u16) -> Check {
         Check { since, ..self }
     }
 
-    const fn replaced(self) -> Check {
-        Check { is_replaced: true, ..self }
+    const fn replaced(self, since: u16) -> Check {
+        Check { replaced: Some(since), ..self }
     }
 }
 
@@ -156,12 +156,21 @@ fn violations(pod: &Object, bar: Bar) -> Vec<Violation> {
         Level::Privileged => Vec::new(),
         Level::Baseline => baseline::CHECKS.iter().collect(),
         Level::Restricted => {
-            let kept = baseline::CHECKS.iter().filter(|check| !check.is_replaced);
+            let is_kept = |check: &&Check| !check.replaced.is_some_and(|since| bar.version.has(since));
+            let kept = baseline::CHECKS.iter().filter(is_kept);
             kept.chain(restricted::CHECKS).collect::<Vec<_>>()
         }
     };
     let valid = checks.into_iter().filter(|check| bar.version.has(check.since));
     valid.filter_map(|check| (check.run)(pod, bar.version)).collect()
+}
+
+/// Since then it matters less who a process is where that is nobody outside of the pod.
+const USER_NAMESPACES: u16 = 35;
+
+/// Whether a pod has a user namespace of its own, and the version knows what that means.
+fn has_own_users(pod: &Object, version: Version) -> bool {
+    version.has(USER_NAMESPACES) && pod.at(&["spec", "hostUsers"]) == Some(&Value::Bool(false))
 }
 
 /// Whether a pod says that it is for Windows, where some rules have no meaning.
@@ -249,6 +258,43 @@ mod tests {
              unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), \
              runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), \
              seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
+        );
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_is_nobody() {
+        let spec = |host_users: Value| {
+            json!({
+                "hostUsers": host_users,
+                "securityContext": {"runAsUser": 0, "runAsNonRoot": false, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{"name": "c", "securityContext": {
+                    "procMount": "Unmasked", "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+            })
+        };
+        let proc = r#"procMount (container "c" must not set securityContext.procMount to "Unmasked")"#;
+        let root = "runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false), runAsUser=0 (pod must not set runAsUser=0)";
+        let both = format!("{proc}, {root}");
+        let own = json!(false);
+        let cases = [
+            (own.clone(), Level::Baseline, Version::Latest, ""),
+            (own.clone(), Level::Restricted, Version::Minor(35), proc),
+            (own.clone(), Level::Baseline, Version::Minor(34), proc),
+            (own, Level::Restricted, Version::Minor(34), &both),
+            (Value::Null, Level::Baseline, Version::Latest, proc),
+            (json!(true), Level::Restricted, Version::Latest, &both),
+        ];
+        for (host_users, level, version, expected) in cases {
+            assert_eq!(faults_as_of(spec(host_users), level, version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn an_old_version_of_restricted_holds_to_baseline_where_it_has_nothing_stricter() {
+        let spec = json!({"containers": [{"name": "c", "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}]});
+        let faults = faults_as_of(spec, Level::Restricted, Version::Minor(21));
+        assert!(
+            faults.contains(r#"must not include "NET_ADMIN" in securityContext.capabilities.add"#),
+            "{faults}"
         );
     }
 

@@ -4,13 +4,15 @@ use api::Object;
 use serde_json::Value;
 
 use super::{
-    Check, Version, Violation, about, added_capabilities, containers, faulty, is_windows, named, quoted,
+    Check, USER_NAMESPACES, Version, Violation, about, added_capabilities, baseline, containers, faulty,
+    has_own_users, is_windows, named, quoted,
 };
 
 /// The rules beyond baseline's, in the order in which faults are told.
 pub(super) const CHECKS: &[Check] = &[
     Check::new(privilege_escalation).since(8),
     Check::new(capabilities).since(22),
+    Check::new(baseline::masked_proc).since(USER_NAMESPACES),
     Check::new(volumes),
     Check::new(non_root),
     Check::new(root_user).since(23),
@@ -84,7 +86,10 @@ fn volumes(pod: &Object, _: Version) -> Option<Violation> {
     (!types.is_empty()).then_some(Violation { what: "restricted volume types", detail })
 }
 
-fn non_root(pod: &Object, _: Version) -> Option<Violation> {
+fn non_root(pod: &Object, version: Version) -> Option<Violation> {
+    if has_own_users(pod, version) {
+        return None;
+    }
     let what = "runAsNonRoot != true";
     let of_pod = pod.at(&["spec", "securityContext", "runAsNonRoot"]).and_then(Value::as_bool);
     let of = |container: &Value| container["securityContext"]["runAsNonRoot"].as_bool();
@@ -105,7 +110,10 @@ fn non_root(pod: &Object, _: Version) -> Option<Violation> {
     (!details.is_empty()).then(|| Violation { what, detail: details.join(" and ") })
 }
 
-fn root_user(pod: &Object, _: Version) -> Option<Violation> {
+fn root_user(pod: &Object, version: Version) -> Option<Violation> {
+    if has_own_users(pod, version) {
+        return None;
+    }
     let mut who = Vec::new();
     if pod.number(&["spec", "securityContext", "runAsUser"]) == Some(0) {
         who.push("pod".to_string());
