@@ -33,11 +33,16 @@ pub(super) fn plan(desired: &Desired, present: Option<&Object>) -> Action {
         Keep::Binding if present.at(&["roleRef"]) != desired.object.at(&["roleRef"]) => {
             return Action::Replace;
         }
-        Keep::Role if desired.object.at(&["aggregationRule"]).is_some() => {
-            add_missing(&mut wanted, &desired.object, &["aggregationRule", "clusterRoleSelectors"]);
+        Keep::Role => {
             add_rules(&mut wanted, &desired.object);
+            match desired.object.at(&["aggregationRule"]).is_some() {
+                true => {
+                    add_missing(&mut wanted, &desired.object, &["aggregationRule", "clusterRoleSelectors"])
+                }
+                // It is not meant to gather others at all.
+                false => drop(wanted.remove(&["aggregationRule"])),
+            }
         }
-        Keep::Role => add_rules(&mut wanted, &desired.object),
         Keep::Binding => add_missing(&mut wanted, &desired.object, &["subjects"]),
         // Somebody wants it otherwise.
         Keep::Fairness { is_mandatory: false } if !is_kept_up_to_date(present) => return Action::Nothing,
@@ -76,13 +81,13 @@ fn is_kept_up_to_date(present: &Object) -> bool {
     }
 }
 
-/// Adds the rules that nothing in the role covers yet.
+/// Adds of the rules what nothing in the role covers yet, in the smallest pieces, as upstream.
 fn add_rules(wanted: &mut Object, desired: &Object) {
     let held = Rule::all_of(wanted);
-    let is_covered = |rule: &Rule| rule.atoms().iter().all(|atom| held.iter().any(|held| held.covers(atom)));
-    let missing: Vec<Value> =
-        Rule::all_of(desired).iter().filter(|rule| !is_covered(rule)).map(Rule::to_json).collect();
-    append(wanted, &["rules"], missing);
+    let is_missing = |atom: &Rule| !held.iter().any(|held| held.covers(atom));
+    let rules = Rule::all_of(desired);
+    let missing = rules.iter().flat_map(Rule::atoms).filter(is_missing);
+    append(wanted, &["rules"], missing.map(|atom| atom.to_json()).collect());
 }
 
 fn add_missing(wanted: &mut Object, desired: &Object, path: &[&str]) {
@@ -124,6 +129,34 @@ mod tests {
         assert_eq!(wanted.list(&["rules"]), [rule("delete"), rule("get"), rule("list")]);
         assert_eq!(plan(&desired, Some(&wanted)), Action::Nothing);
         assert_eq!(plan(&desired, None), Action::Create);
+    }
+
+    #[test]
+    fn only_what_is_missing_of_a_rule_comes_back() {
+        let wide = json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "services"]});
+        let desired = desired(Keep::Role, json!({"metadata": {"name": "a"}, "rules": [wide]}));
+        let present = json!({"metadata": {"name": "a"}, "aggregationRule": {}, "rules": [
+            {"verbs": ["*"], "apiGroups": [""], "resources": ["pods"]}, {"verbs": ["get"], "apiGroups": [""], "resources": ["services"]},
+        ]});
+        let present = Object::from_value(present).unwrap();
+        let Action::Update(wanted) = plan(&desired, Some(&present)) else { panic!("an update") };
+        let piece = json!({"verbs": ["list"], "apiGroups": [""], "resources": ["services"]});
+        assert_eq!(wanted.list(&["rules"])[2..], [piece]);
+        assert_eq!(wanted.at(&["aggregationRule"]), None);
+        assert_eq!(plan(&desired, Some(&wanted)), Action::Nothing);
+    }
+
+    #[test]
+    fn labels_come_back_and_keep_what_somebody_chose() {
+        let desired = desired(
+            Keep::Role,
+            json!({"metadata": {"name": "a", "labels": {"x": "1", "y": "1"}, "annotations": {AUTO_UPDATE: "true"}}, "rules": []}),
+        );
+        let present =
+            Object::from_value(json!({"metadata": {"name": "a", "labels": {"y": "2"}}, "rules": []}));
+        let Action::Update(wanted) = plan(&desired, present.as_ref()) else { panic!("an update") };
+        assert_eq!(wanted.at(&["metadata", "labels"]), Some(&json!({"x": "1", "y": "2"})));
+        assert_eq!(wanted.annotation(AUTO_UPDATE), Some("true"));
     }
 
     #[test]
