@@ -78,6 +78,8 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     /// To which object; may be empty on create, before the name is generated.
     pub name: &'a str,
+    /// The name in the URL: empty where an object is posted to its collection.
+    pub addressed: &'a str,
     /// Whether nothing will be stored.
     pub dry_run: bool,
     /// The options of the request as an object, such as `CreateOptions`; null where there are none.

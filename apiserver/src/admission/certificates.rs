@@ -160,6 +160,7 @@ mod tests {
             subresource,
             namespace: "",
             name: "x",
+            addressed: "",
             dry_run: false,
             options: &Value::Null,
             deadline: None,

@@ -10,6 +10,7 @@ mod extended;
 mod limits;
 pub(crate) mod matching;
 mod namespace;
+mod node_certificates;
 mod node_restriction;
 mod oracle;
 mod param_rights;
@@ -179,6 +180,9 @@ impl Admission {
                 _ => None,
             };
             node_restriction::validate(node, attributes, object, old, subject.as_ref())?;
+            if let Some(request) = object.filter(|_| node_certificates::are_meant(attributes)) {
+                node_certificates::validate(registry, node, attributes, request).await?;
+            }
         }
         let namespace = self.namespace(registry, attributes.namespace).await?;
         namespace::validate(attributes, namespace.as_deref(), object)?;
@@ -223,7 +227,13 @@ impl Admission {
             }
             ("rbac.authorization.k8s.io", resource, "") => {
                 let policy = self.authorizer.policy().await?;
-                escalation::check(&policy, attributes.user, resource, attributes.namespace, object, old)?;
+                let write = escalation::Write {
+                    user: attributes.user,
+                    resource,
+                    namespace: attributes.namespace,
+                    addressed: attributes.addressed,
+                };
+                escalation::check(&policy, &write, object, old)?;
             }
             (_, _, "") => {
                 warnings.extend(pod_security::warn_about_template(attributes, namespace.as_deref(), object))

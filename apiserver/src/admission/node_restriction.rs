@@ -378,6 +378,7 @@ mod tests {
             subresource: "",
             namespace: "",
             name: "n1",
+            addressed: "",
             dry_run: false,
             options: &Value::Null,
             deadline: None,

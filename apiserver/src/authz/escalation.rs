@@ -15,34 +15,38 @@ use crate::request::User;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// May `user` write this object? Kinds other than roles and bindings are nobody's concern here.
+/// Who writes what.
+pub struct Write<'a> {
+    /// Who writes.
+    pub user: &'a User,
+    /// `roles` and so on.
+    pub resource: &'a str,
+    /// In which namespace; empty for the whole cluster.
+    pub namespace: &'a str,
+    /// The name in the URL. Who may escalate some roles by name may not so create them: their names stand in no URL.
+    pub addressed: &'a str,
+}
+
+/// May the user write this object? Kinds other than roles and bindings are nobody's concern here.
 pub fn check(
     policy: &Policy,
-    user: &User,
-    resource: &str,
-    namespace: &str,
+    write: &Write<'_>,
     object: &Object,
     old: Option<&Object>,
 ) -> Result<(), Status> {
-    if user.is_in("system:masters") || old.is_some_and(|old| is_for_collection(object, old)) {
+    if write.user.is_in("system:masters") || old.is_some_and(|old| is_for_collection(object, old)) {
         return Ok(());
     }
-    match resource {
-        "roles" | "clusterroles" => check_role(policy, user, resource, namespace, object, old),
-        "rolebindings" | "clusterrolebindings" => check_binding(policy, user, resource, namespace, object),
+    match write.resource {
+        "roles" | "clusterroles" => check_role(policy, write, object, old),
+        "rolebindings" | "clusterrolebindings" => check_binding(policy, write, object),
         _ => Ok(()),
     }
 }
 
-fn check_role(
-    policy: &Policy,
-    user: &User,
-    resource: &str,
-    namespace: &str,
-    role: &Object,
-    old: Option<&Object>,
-) -> Result<(), Status> {
-    if may(policy, user, "escalate", resource, namespace, role.name()) {
+fn check_role(policy: &Policy, write: &Write<'_>, role: &Object, old: Option<&Object>) -> Result<(), Status> {
+    let Write { user, resource, namespace, addressed } = *write;
+    if may(policy, user, "escalate", resource, namespace, addressed) {
         return Ok(());
     }
     hold(policy, user, namespace, &Rule::all_of(role)).map_err(|why| refused(resource, role.name(), &why))?;
@@ -63,13 +67,8 @@ fn check_role(
     Ok(())
 }
 
-fn check_binding(
-    policy: &Policy,
-    user: &User,
-    resource: &str,
-    namespace: &str,
-    binding: &Object,
-) -> Result<(), Status> {
+fn check_binding(policy: &Policy, write: &Write<'_>, binding: &Object) -> Result<(), Status> {
+    let Write { user, resource, namespace, .. } = *write;
     let reference = binding.at(&["roleRef"]).unwrap_or(&Value::Null);
     let role = reference["name"].as_str().unwrap_or_default();
     let role_resource = match reference["kind"].as_str() {
@@ -181,10 +180,41 @@ mod tests {
         })
     }
 
+    /// A post.
+    fn by<'a>(user: &'a User, resource: &'a str, namespace: &'a str) -> Write<'a> {
+        Write { user, resource, namespace, addressed: "" }
+    }
+
+    #[test]
+    fn a_name_in_a_rule_is_a_name_in_the_url() {
+        let escalate = |names: Value| {
+            let rule = json!({"verbs": ["escalate"], "apiGroups": [GROUP], "resources": ["clusterroles"], "resourceNames": names});
+            let binding = json!({
+                "metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "escalator"},
+                "subjects": [{"kind": "User", "name": "eve"}],
+            });
+            Policy::compile(&Sources {
+                cluster_roles: vec![Arc::new(object(
+                    json!({"metadata": {"name": "escalator"}, "rules": [rule]}),
+                ))],
+                cluster_role_bindings: vec![Arc::new(object(binding))],
+                ..Sources::default()
+            })
+        };
+        let eve = User::new("eve", &[]);
+        let may = |policy: &Policy, addressed: &str| {
+            let write = Write { addressed, ..by(&eve, "clusterroles", "") };
+            check(policy, &write, &role("x", &["delete"], "pods"), None).is_ok()
+        };
+        let named = escalate(json!(["x"]));
+        assert!(!may(&named, "") && may(&named, "x") && !may(&named, "y"));
+        assert!(may(&escalate(Value::Null), ""));
+    }
+
     #[test]
     fn a_role_may_hold_what_its_writer_holds() {
         let ann = User::new("ann", &["system:authenticated"]);
-        let write = |role: &Object| check(&policy(), &ann, "clusterroles", "", role, None);
+        let write = |role: &Object| check(&policy(), &by(&ann, "clusterroles", ""), role, None);
         assert_eq!(write(&role("x", &["get"], "pods")), Ok(()));
         let refused = write(&role("x", &["get", "delete", "watch"], "pods")).unwrap_err();
         assert_eq!(refused.code, 403);
@@ -203,7 +233,7 @@ mod tests {
         let change = |path: &[&str], value: Value| {
             let mut new = old.clone();
             new.set(path, value);
-            check(&policy(), &ann, "clusterroles", "", &new, Some(&old)).is_ok()
+            check(&policy(), &by(&ann, "clusterroles", ""), &new, Some(&old)).is_ok()
         };
         let label = "rbac.authorization.k8s.io/aggregate-to-view";
         assert!(!change(&["metadata", "labels", label], json!("true")));
@@ -228,7 +258,7 @@ mod tests {
                 "metadata": {"name": "c", "namespace": namespace},
                 "roleRef": {"kind": "ClusterRole", "name": "reader"},
             });
-            check(&policy, &User::new("bob", &[]), resource, namespace, &object(binding), None).is_ok()
+            check(&policy, &by(&User::new("bob", &[]), resource, namespace), &object(binding), None).is_ok()
         };
         assert!(bind("rolebindings", "a"));
         assert!(!bind("rolebindings", "b") && !bind("clusterrolebindings", ""));
@@ -243,7 +273,7 @@ mod tests {
                 "roleRef": {"kind": "ClusterRole", "name": role},
                 "subjects": [{"kind": "User", "name": "bob"}],
             }));
-            check(&policy(), &ann, "rolebindings", "a", &binding, None).map_err(|status| status.code)
+            check(&policy(), &by(&ann, "rolebindings", "a"), &binding, None).map_err(|status| status.code)
         };
         assert_eq!(bind("reader"), Ok(()));
         assert_eq!(bind("secret-reader"), Err(403));

@@ -147,18 +147,28 @@ impl Authorizer {
                 None => false,
             },
             Verdict::IfAttached(attachment) => {
-                self.is_of_node(kind("storage.k8s.io", "volumeattachments"), &attachment, name).await?
+                self.is_of_node(kind("storage.k8s.io", "volumeattachments"), "", &attachment, name).await?
             }
             Verdict::IfOffered(slice) => {
-                self.is_of_node(kind("resource.k8s.io", "resourceslices"), &slice, name).await?
+                self.is_of_node(kind("resource.k8s.io", "resourceslices"), "", &slice, name).await?
+            }
+            Verdict::IfRequested { namespace, name: request } => {
+                let requests = kind("certificates.k8s.io", "podcertificaterequests");
+                self.is_of_node(requests, &namespace, &request, name).await?
             }
         };
         Ok(if is_related { Ok(()) } else { unrelated() })
     }
 
     /// Whether an object that belongs to one node belongs to this one.
-    async fn is_of_node(&self, kind: &'static Kind, name: &str, node: &str) -> Result<bool, Status> {
-        let found = self.registry.find(kind, "", name).await?;
+    async fn is_of_node(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        node: &str,
+    ) -> Result<bool, Status> {
+        let found = self.registry.find(kind, namespace, name).await?;
         Ok(found.is_some_and(|found| found.text(&["spec", "nodeName"]) == node))
     }
 

@@ -36,6 +36,8 @@ pub enum Verdict {
     IfAttached(String),
     /// Yes if this ResourceSlice is the node's.
     IfOffered(String),
+    /// Yes if this request for a certificate is for a pod on the node.
+    IfRequested { namespace: String, name: String },
     /// Whatever the ClusterRole `system:node` says.
     ByRole,
 }
@@ -74,6 +76,7 @@ pub fn decide(node: &str, question: &Question<'_>) -> Verdict {
         ("", "pods", "") => pod(node, question),
         ("resource.k8s.io", "resourceclaims", _) => get_one(question, || named("resourceclaims", question)),
         ("resource.k8s.io", "resourceslices", _) => slice(node, question),
+        ("certificates.k8s.io", "podcertificaterequests", _) => certificate_request(node, question),
         ("coordination.k8s.io", "leases", _) => lease(node, question),
         ("storage.k8s.io", "csinodes", _) => csi_node(node, question),
         ("", "nodes", "" | "status") => own_node(node, question),
@@ -146,6 +149,29 @@ fn slice(node: &str, question: &Question<'_>) -> Verdict {
         _ => denied(
             "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, \
              deletecollection",
+        ),
+    }
+}
+
+/// A kubelet asks for its pods' certificates; that they are its pods is admission's to say.
+fn certificate_request(node: &str, question: &Question<'_>) -> Verdict {
+    let denied = |why: &str| Verdict::Denied(why.into());
+    if !question.subresource.is_empty() {
+        return denied("cannot access podcertificaterequests subresources");
+    }
+    match question.verb {
+        "create" => Verdict::Allowed,
+        "get" if question.name.is_empty() => denied("No Object name found"),
+        "get" => {
+            let (namespace, name) = (question.namespace.to_string(), question.name.to_string());
+            Verdict::IfRequested { namespace, name }
+        }
+        "list" | "watch" if requires(question.fields, "spec.nodeName", node) => Verdict::Allowed,
+        "list" | "watch" => {
+            denied("can only list/watch podcertificaterequests with spec.nodeName field selector")
+        }
+        _ => denied(
+            "only the following verbs are allowed for a PodCertificateRequest: create, get, list, watch",
         ),
     }
 }
@@ -310,6 +336,7 @@ mod tests {
     #[test]
     fn a_kubelet_gets_no_further_than_its_own() {
         let (coordination, storage, resource) = ("coordination.k8s.io", "storage.k8s.io", "resource.k8s.io");
+        let certificates = "certificates.k8s.io";
         let leases = "kube-node-lease";
         let get_only = "Denied(\"can only get individual resources of this type";
         let read_only = "Denied(\"can only read resources of this type";
@@ -342,6 +369,12 @@ mod tests {
             ("update", resource, "resourceclaims", "a", "c", get_only),
             ("create", resource, "resourceslices", "", "", "Allowed"),
             ("delete", resource, "resourceslices", "", "s", "IfOffered"),
+            ("create", certificates, "podcertificaterequests", "a", "", "Allowed"),
+            ("get", certificates, "podcertificaterequests", "a", "r", "IfRequested"),
+            ("get", certificates, "podcertificaterequests", "a", "", "Denied(\"No Object name found"),
+            ("list", certificates, "podcertificaterequests", "a", "", "Denied(\"can only list/watch"),
+            ("update", certificates, "podcertificaterequests", "a", "r", "Denied(\"only the following verbs"),
+            ("update", certificates, "podcertificaterequests/status", "a", "r", "Denied(\"cannot access"),
             ("list", resource, "resourceslices", "", "", "Denied(\"can only list/watch/deletecollection"),
             ("update", resource, "resourceslices/status", "", "s", "Denied(\"cannot access resourceslices"),
             ("update", coordination, "leases", leases, "n1", "Allowed"),

@@ -32,6 +32,7 @@ pub(super) async fn admit(
         subresource: &info.subresource,
         namespace: if kind.is_namespaced() { &info.namespace } else { "" },
         name: &info.name,
+        addressed: &info.name,
         dry_run: false,
         options: &Value::Null,
         deadline: None,

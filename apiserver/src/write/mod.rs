@@ -110,6 +110,7 @@ impl<'a> Write<'a> {
             subresource: self.subresource,
             namespace: self.namespace,
             name,
+            addressed: self.name,
             dry_run: self.dry_run,
             options: self.options,
             deadline: self.deadline,

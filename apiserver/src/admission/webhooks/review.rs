@@ -215,6 +215,7 @@ mod tests {
             subresource: "scale",
             namespace: "prod",
             name: "web",
+            addressed: "",
             dry_run: false,
             options: &options,
             deadline: None,
