@@ -3,6 +3,8 @@
 //! Each takes the object as it is and the patch, and gives the object as it will be, or upstream's answer to
 //! a patch that cannot be applied. What comes out is still to be checked by [`crate::decode::check`].
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod difference;
 mod json;
 mod merge;
 mod strategic;
