@@ -40,6 +40,8 @@ impl Field {
                     map.insert(self.name.into(), value);
                 }
             }
+            // Packed numbers may be none, which is no list.
+            Container::List if self.shape == Shape::Integer && wire == Wire::Bytes(&[]) => {}
             Container::List => {
                 let list = map.entry(self.name).or_insert_with(|| Value::Array(Vec::new()));
                 let Value::Array(list) = list else { return Ok(()) };

@@ -228,6 +228,17 @@ fn an_object_is_written_field_by_field() {
 }
 
 #[test]
+fn numbers_may_come_one_by_one_or_packed_or_packed_without_any() {
+    let read = |groups: Vec<u8>| {
+        let body = body("v1", "Pod", field(2, field(14, groups)));
+        decode(&body).unwrap().into_value()["spec"]["securityContext"].clone()
+    };
+    assert_eq!(read([number(4, 7), number(4, 8)].concat()), json!({"supplementalGroups": [7, 8]}));
+    assert_eq!(read(field(4, [7, 8])), json!({"supplementalGroups": [7, 8]}));
+    assert_eq!(read(field(4, "")), json!({}));
+}
+
+#[test]
 fn what_is_inlined_is_one_message() {
     let json = json!({
         "apiVersion": "v1", "kind": "Pod", "spec": {"ephemeralContainers": [
