@@ -40,17 +40,20 @@ pub fn of_pod(object: &Object, old: Option<&Object>) -> Vec<String> {
     }
     let mut found = Vec::new();
     found.extend(super::recommend_label(object, old, "this is used in the Pod's hostname"));
-    of_template(&Field { path: String::new(), value: &object.clone().into_value() }, &mut found);
+    of_parts(&Field::at(object, &["spec"]), &Field::at(object, &["metadata", "annotations"]), &mut found);
     found
 }
 
 /// Warnings about a pod in a template, which stands at `template`.
 pub fn of_template(template: &Field, found: &mut Vec<String>) {
-    let (spec, annotations) = (template.get("spec"), template.get("metadata").get("annotations"));
-    old_labels(&spec, found);
+    of_parts(&template.get("spec"), &template.get("metadata").get("annotations"), found);
+}
+
+fn of_parts(spec: &Field, annotations: &Field, found: &mut Vec<String>) {
+    old_labels(spec, found);
     spread(&spec.get("topologySpreadConstraints"), found);
     for (annotation, advice) in OLD_ANNOTATIONS {
-        of_annotation(&annotations, annotation, advice, found);
+        of_annotation(annotations, annotation, advice, found);
     }
     volumes(&spec.get("volumes"), found);
     token_paths(&spec.get("volumes"), found);
@@ -63,14 +66,14 @@ pub fn of_template(template: &Field, found: &mut Vec<String>) {
         fractional(&spec.get("overhead"), resource, found);
     }
     if !spec.get("securityContext").get("seccompProfile").is_set() {
-        of_annotation(&annotations, "seccomp.security.alpha.kubernetes.io/pod", SECCOMP, found);
+        of_annotation(annotations, "seccomp.security.alpha.kubernetes.io/pod", SECCOMP, found);
     }
     let containers: Vec<Field> = ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
         .flat_map(|list| spec.get(list).items())
         .collect();
     for container in &containers {
-        old_profiles(container, &spec, &annotations, found);
+        old_profiles(container, spec, annotations, found);
         for list in ["memory", "ephemeral-storage"] {
             for amounts in ["limits", "requests"] {
                 fractional(&container.get("resources").get(amounts), list, found);
