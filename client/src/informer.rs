@@ -6,12 +6,10 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
-    pin::pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use futures::TryStreamExt;
 use kube::{
     Client,
     api::{ListParams, ObjectList, WatchEvent, WatchParams},
@@ -19,7 +17,7 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ApiObject, Cache};
+use crate::{ApiObject, Cache, watching};
 
 /// Pages of the first list are this long: a bound on what is held twice while it is taken over.
 const PAGE: u32 = 500;
@@ -173,8 +171,8 @@ impl<K: ApiObject> Informer<K> {
         let from = self.cache.revision().to_string();
         let request = self.resource().watch(&params, &from).map_err(kube::Error::BuildRequest)?;
         let request = without_time_limit(request)?;
-        let mut events = pin!(self.client.request_events::<K>(request).await?);
-        while let Some(event) = events.try_next().await? {
+        let mut watching = watching::begin(&self.client, request).await?;
+        while let Some(event) = watching.next::<K>().await? {
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => self.cache.apply(object),
                 WatchEvent::Deleted(object) => self.cache.delete(object),

@@ -17,6 +17,7 @@ mod object_key;
 pub mod queue;
 mod runner;
 pub mod turn;
+mod watching;
 mod writer;
 
 use std::fmt::Debug;
