@@ -197,7 +197,8 @@ impl State {
         trail: &Trail,
         class: &mut Option<Class>,
     ) -> Result<Response<Body>, Status> {
-        let answer = self.answer(info, query, request, trail, class);
+        // Boxed: everything around it moves it before it runs, and it is as large as the largest answer's making.
+        let answer = Box::pin(self.answer(info, query, request, trail, class));
         match deadline::of(info, query)? {
             Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| deadline::exceeded())?,
             None => answer.await,
