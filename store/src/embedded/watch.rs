@@ -62,18 +62,23 @@ enum Mode {
 }
 
 impl Hub {
-    /// Queues events for the watches that keep up. The caller has the state locked for writing.
-    pub fn publish(&self, events: &[Arc<WatchEvent>]) {
+    /// Queues events for the watches that keep up, and returns those that sleep. The caller has the state locked
+    /// for writing.
+    pub fn publish(&self, events: &[Arc<WatchEvent>]) -> Sleepers {
         let slots = self.slots.lock();
+        let mut sleepers = Sleepers::default();
         for event in events {
             let key = event_key(event);
             for &length in slots.lengths.range(..=key.len()).map(|(length, _)| length) {
                 let watching = key.get(..length).and_then(|prefix| slots.by_prefix.get(prefix));
                 for slot in watching.into_iter().flatten() {
-                    slot.push(event);
+                    if slot.push(event) {
+                        sleepers.0.push(slot.clone());
+                    }
                 }
             }
         }
+        sleepers
     }
 
     /// Lets the watches of `prefix`, or all of them, say how far they have come.
@@ -128,21 +133,32 @@ impl Hub {
     }
 }
 
+/// Watches that have something to tell and do not know it yet.
+#[must_use]
+#[derive(Default)]
+pub(super) struct Sleepers(Vec<Arc<Slot>>);
+
+impl Sleepers {
+    /// Lets them go on.
+    pub fn wake(self) {
+        self.0.iter().for_each(|slot| slot.wake.notify_one());
+    }
+}
+
 impl Slot {
-    fn push(&self, event: &Arc<WatchEvent>) {
+    /// Queues an event; whether it is the first that waits.
+    fn push(&self, event: &Arc<WatchEvent>) -> bool {
         let mut inbox = self.inbox.lock();
         if inbox.mode != Mode::Live {
-            return;
+            return false;
         }
         if inbox.queue.len() == QUEUE {
             inbox.queue = VecDeque::new();
             inbox.mode = Mode::Behind;
-            return;
+            return false;
         }
         inbox.queue.push_back(event.clone());
-        if inbox.queue.len() == 1 {
-            self.wake.notify_one();
-        }
+        inbox.queue.len() == 1
     }
 }
 

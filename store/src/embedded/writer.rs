@@ -22,7 +22,7 @@ use super::{
     retention::Marks,
     state::{Deadline, State},
     transaction::{Transaction, Write, Written},
-    watch::Hub,
+    watch::{Hub, Sleepers},
 };
 use crate::{ReadError, Revision, WriteError};
 
@@ -109,14 +109,17 @@ impl Writer {
             }
             next = if size < BATCH_SIZE { self.requests.try_recv().ok() } else { None };
         }
-        for (reply, result) in replies.into_iter().zip(self.commit(writes)) {
+        let (results, sleepers) = self.commit(writes);
+        for (reply, result) in replies.into_iter().zip(results) {
             // The caller may have stopped waiting; the write stands.
             reply.send(result).ok();
         }
+        // Those who wrote wait for an answer; they go first.
+        sleepers.wake();
     }
 
-    /// Decides a batch, makes it durable, and shows it to the world.
-    fn commit(&mut self, writes: Vec<Write>) -> Vec<Result<Written, WriteError>> {
+    /// Decides a batch, makes it durable, and shows it to the world; the watches that sleep are still to be woken.
+    fn commit(&mut self, writes: Vec<Write>) -> (Vec<Result<Written, WriteError>>, Sleepers) {
         let state = self.state.read();
         let mut transaction = Transaction::new(&state);
         let keys: Vec<Arc<str>> = writes.iter().map(|write| write.key().clone()).collect();
@@ -124,14 +127,15 @@ impl Writer {
         let records: Vec<Record> = transaction.into_changes().into_iter().map(Record::Change).collect();
         drop(state);
         if records.is_empty() {
-            return results;
+            return (results, Sleepers::default());
         }
         if let Err(failure) = self.make_durable(&records) {
             let unavailable = |key: Arc<str>| WriteError::Unavailable {
                 key: key.to_string(),
                 source: Box::new(failure.clone()),
             };
-            return keys.into_iter().map(|key| Err(unavailable(key))).collect();
+            let results = keys.into_iter().map(|key| Err(unavailable(key))).collect();
+            return (results, Sleepers::default());
         }
         let mut state = self.state.write();
         let changes = records.into_iter().filter_map(|record| match record {
@@ -139,9 +143,9 @@ impl Writer {
             Record::Compacted(_) => None,
         });
         let events: Vec<_> = changes.map(|change| state.apply(change)).collect();
-        self.hub.publish(&events);
+        let sleepers = self.hub.publish(&events);
         self.marks.note(Instant::now(), state.revision());
-        results
+        (results, sleepers)
     }
 
     fn make_durable(&mut self, records: &[Record]) -> Result<(), LogFailed> {
@@ -170,7 +174,8 @@ impl Writer {
             if expired.is_empty() || self.has_failed() {
                 return;
             }
-            self.commit(expired.into_iter().map(|key| Write::Expire { key, now }).collect());
+            let (_, sleepers) = self.commit(expired.into_iter().map(|key| Write::Expire { key, now }).collect());
+            sleepers.wake();
         }
     }
 
