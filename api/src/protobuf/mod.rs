@@ -27,8 +27,8 @@ pub const STREAM_TYPE: &str = "application/vnd.kubernetes.protobuf;stream=watch"
 
 /// The first bytes of every document.
 const MAGIC: &[u8] = b"k8s\0";
-/// How deep messages may nest.
-const DEPTH_LIMIT: usize = 100;
+/// How deep messages may nest: some, such as a schema's items, are two messages and one level of JSON.
+const DEPTH_LIMIT: usize = 2 * crate::decode::DEPTH_LIMIT;
 
 /// Why a body cannot be read.
 #[derive(Clone, Debug, PartialEq)]

@@ -312,6 +312,22 @@ fn json_that_does_not_fit_is_an_error() {
 }
 
 #[test]
+fn what_is_nested_as_deep_as_json_may_be_is_read() {
+    let around = json!({"versions": [{"schema": {"openAPIV3Schema": {"type": "string"}}}]});
+    let kind = kinds::find("apiextensions.k8s.io", "v1", "customresourcedefinitions").unwrap();
+    for word in ["not", "items", "additionalProperties"] {
+        let nested = (0..114).fold(json!({"type": "string"}), |inner, _| json!({word: inner}));
+        let mut spec = around.clone();
+        spec["versions"][0]["schema"]["openAPIV3Schema"] = nested;
+        let crd = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "spec": spec});
+        let read = crate::decode::check(crd.clone(), schema::of(kind)).unwrap();
+        assert_eq!(read.object.into_value(), crd);
+        let written = document(crd.to_string().as_bytes()).unwrap().unwrap();
+        assert_eq!(decode(&written).unwrap().into_value(), crd, "{word}");
+    }
+}
+
+#[test]
 fn nonsense_is_an_error_and_no_more() {
     let whole = body("apps/v1", "Deployment", field(1, field(1, "web")));
     for end in 0..whole.len() {
