@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     Object, Quantity,
     cel::duration,
-    decode,
+    decode::{self, Decoded},
+    schema,
     selector::{FieldSelector, LabelSelector, Operator},
     time,
 };
@@ -18,16 +19,28 @@ pub fn selector(data: &[u8]) {
         label_selector(&selector);
     }
     if let Ok(json) = decode::json(data) {
-        let faults = LabelSelector::validate(&json, "spec.selector");
-        match LabelSelector::from_json(&json) {
-            Ok(selector) if !json.is_null() => label_selector(&selector),
-            Ok(selector) => assert_eq!(selector, LabelSelector::nothing()),
-            Err(why) => assert!(!faults.is_empty() || !json.is_object(), "{why}"),
+        structured_selector(&json);
+        let schema = schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector");
+        if let Ok(Decoded { object, .. }) = decode::check(json, schema) {
+            let typed = object.into_value();
+            let is_valid = LabelSelector::validate(&typed, "spec.selector").is_empty();
+            assert!(structured_selector(&typed) || !is_valid, "it is valid and cannot be read");
         }
     }
     if let Ok(selector) = FieldSelector::parse(&text) {
         field_selector(&selector);
     }
+}
+
+/// Whether it can be read.
+fn structured_selector(json: &Value) -> bool {
+    LabelSelector::validate(json, "spec.selector");
+    match LabelSelector::from_json(json) {
+        Ok(selector) if json.is_null() => assert_eq!(selector, LabelSelector::nothing()),
+        Ok(selector) => label_selector(&selector),
+        Err(_) => return false,
+    }
+    true
 }
 
 fn label_selector(selector: &LabelSelector) {
