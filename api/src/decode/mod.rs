@@ -111,6 +111,15 @@ pub fn json(body: &[u8]) -> Result<Value, String> {
         .map_err(|error| syntax::error(body).unwrap_or_else(|| plain(&error.to_string())))
 }
 
+/// Reads a patch in JSON, and says which keys come twice, as a strict client is told; the error is Go's message.
+pub fn patch(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let (value, report) = read_json(body, None).map_err(|_| match json(body) {
+        Err(why) => why,
+        Ok(_) => "exceeded max depth".to_string(),
+    })?;
+    Ok((value, report.into_faults().warnings()))
+}
+
 /// Reads YAML, or JSON, that is a map but no object of a kind: a configuration to apply. The error is Go's
 /// message.
 pub fn yaml(body: &[u8]) -> Result<Decoded, String> {

@@ -63,6 +63,11 @@ impl Report {
         }
     }
 
+    /// What came to light of a value that has no type.
+    pub(super) fn into_faults(self) -> Faults {
+        self.faults.into_inner()
+    }
+
     /// The object, or the sentence that says why there is none.
     pub(super) fn finish(self, value: Value) -> Result<Decoded, String> {
         if let Some(misfit) = self.misfit.into_inner() {

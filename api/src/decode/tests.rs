@@ -262,6 +262,15 @@ fn a_key_that_comes_again_is_a_fault_also_where_its_line_is_too_far_to_seek() {
 }
 
 #[test]
+fn keys_of_a_patch_that_come_twice_are_told() {
+    let (value, repeated) = patch(br#"[{"op": "add", "op": "test", "value": {"a": 1, "a": 2}}]"#).unwrap();
+    assert_eq!(value, json!([{"op": "test", "value": {"a": 2}}]));
+    assert_eq!(repeated, ["duplicate field \"[0].op\"", "duplicate field \"[0].value.a\""]);
+    assert_eq!(patch(br#"{"spec": {"a": 1}}"#).unwrap().1, [""; 0]);
+    assert!(patch(b"{").unwrap_err().contains("unexpected end of JSON input"));
+}
+
+#[test]
 fn what_an_unknown_field_holds_is_read_as_well() {
     let body = "x:\n  a: 1\n  b: [{c: 1, c: 2}]\n  a: 2\nspec:\n  y: {d: 1, d: 2}\n";
     let decoded = decode(body.as_bytes(), "application/yaml", pod()).unwrap();

@@ -5,7 +5,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Call,
@@ -313,8 +313,13 @@ pub(crate) fn checked(
     patched: Object,
     validation: FieldValidation,
 ) -> Result<(Object, Vec<String>), Status> {
+    // A strategic merge never was text.
+    let shown = match patch.sort {
+        Sort::Strategic => patch.value.to_string(),
+        Sort::Json | Sort::Merge => Value::Object(patched.0.clone()).to_string(),
+    };
     let unfit = |why: String| {
-        let value = format!("{:?}", patch.value.to_string());
+        let value = format!("{shown:?}");
         Status::invalid("", "", "", &[FieldError::new(FieldErrorKind::Invalid, "patch", value, why)])
     };
     if !is_known(&patched, kind) {
@@ -324,7 +329,13 @@ pub(crate) fn checked(
         )));
     }
     let decoded = decode::check(patched.into_value(), schema::of(kind)).map_err(unfit)?;
-    let warnings = body::judge(kind, decoded.faults, validation)?;
+    let warnings = match validation {
+        FieldValidation::Ignore => Vec::new(),
+        _ => patch.faults.iter().cloned().chain(decoded.faults.warnings()).collect(),
+    };
+    if validation == FieldValidation::Strict && !warnings.is_empty() {
+        return Err(unfit(format!("strict decoding error: {}", warnings.join(", "))));
+    }
     Ok((decoded.object, warnings))
 }
 
@@ -368,22 +379,39 @@ impl AnyPatch {
                 return Err(decode::unsupported_media_type(&known));
             }
         };
-        let value = decode::json(body)
+        let (value, mut faults) = decode::patch(body)
             .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+        if matches!(sort, Sort::Json) {
+            faults.extend(unknown_fields(&value));
+            faults.iter_mut().for_each(|fault| fault.insert_str(0, "json patch "));
+        }
         // To Go, nothing is an empty list or map; only a merge patch is asked whether it is something.
         let value = match (sort, value) {
             (Sort::Json, Value::Null) => json!([]),
             (Sort::Strategic, Value::Null) => json!({}),
             (_, value) => value,
         };
-        Ok(AnyPatch::Plain(Patch { sort, value }))
+        Ok(AnyPatch::Plain(Patch { sort, value, faults }))
     }
+}
+
+/// What the operations of a JSON patch have that operations do not have.
+fn unknown_fields(patch: &Value) -> impl Iterator<Item = String> {
+    let operations = patch.as_array().into_iter().flatten().enumerate();
+    let fields = operations.flat_map(|(index, operation)| {
+        operation.as_object().into_iter().flat_map(Map::keys).map(move |key| (index, key))
+    });
+    fields
+        .filter(|(_, key)| !matches!(key.as_str(), "op" | "path" | "from" | "value"))
+        .map(|(index, key)| format!("unknown field {:?}", format!("[{index}].{key}")))
 }
 
 /// A patch of one of the three sorts that need nobody's memory.
 pub(crate) struct Patch {
     sort: Sort,
     value: Value,
+    /// What a strict client wants to hear of the patch itself.
+    faults: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
