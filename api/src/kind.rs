@@ -168,6 +168,16 @@ pub trait Strategy: Sync {
         Vec::new()
     }
 
+    /// What rows of a list's table are sorted by before their names, where upstream sorts them.
+    fn row_rank(&self) -> Option<fn(&Object) -> i64> {
+        None
+    }
+
+    /// Whether an object that is given no name at all gets one that nobody else has.
+    fn has_random_name(&self) -> bool {
+        false
+    }
+
     /// Whether upstream counts `metadata.generation` for this kind at all.
     fn has_generation(&self) -> bool {
         true

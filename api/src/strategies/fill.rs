@@ -9,6 +9,9 @@ pub trait Fill {
     /// Sets a key unless something other than null is there.
     fn fill(&mut self, key: &str, value: impl Into<Value>);
 
+    /// Sets a number unless one other than 0 is there: some types of upstream's do not tell 0 from nothing.
+    fn fill_zero(&mut self, key: &str, value: i64);
+
     /// The map at a key, when there is one.
     fn map_at(&mut self, key: &str) -> Option<&mut Map<String, Value>>;
 
@@ -28,6 +31,12 @@ pub trait Fill {
 impl Fill for Map<String, Value> {
     fn fill(&mut self, key: &str, value: impl Into<Value>) {
         if !self.has(key) {
+            self.insert(key.to_string(), value.into());
+        }
+    }
+
+    fn fill_zero(&mut self, key: &str, value: i64) {
+        if !self.has(key) || self.get(key).is_some_and(|value| *value == 0) {
             self.insert(key.to_string(), value.into());
         }
     }

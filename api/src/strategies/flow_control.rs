@@ -1,6 +1,7 @@
 //! FlowSchemas and PriorityLevelConfigurations: who is served when the API server is asked too much.
 
 use super::check::{Faults, Field};
+use super::fill::Fill;
 use super::status;
 use crate::{FieldError, Object, name};
 
@@ -11,8 +12,12 @@ const EXEMPT: &str = "exempt";
 pub struct FlowSchema;
 
 impl crate::Strategy for FlowSchema {
+    fn row_rank(&self) -> Option<fn(&Object) -> i64> {
+        Some(|schema| schema.number(&["spec", "matchingPrecedence"]).unwrap_or_default())
+    }
+
     fn set_defaults(&self, object: &mut Object) {
-        object.set_if_absent(&["spec", "matchingPrecedence"], 1000);
+        object.map_mut(&["spec"]).fill_zero("matchingPrecedence", 1000);
     }
 
     fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
@@ -178,8 +183,9 @@ impl crate::Strategy for PriorityLevel {
         }
         let queuing = ["spec", "limited", "limitResponse", "queuing"];
         if object.at(&queuing).is_some() {
+            let queuing = object.map_mut(&queuing);
             for (field, value) in [("queues", 64), ("handSize", 8), ("queueLengthLimit", 50)] {
-                object.set_if_absent(&[queuing[0], queuing[1], queuing[2], queuing[3], field], value);
+                queuing.fill_zero(field, value);
             }
         }
     }

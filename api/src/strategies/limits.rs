@@ -13,6 +13,10 @@ use crate::{FieldError, Object, name};
 pub struct LimitRange;
 
 impl crate::Strategy for LimitRange {
+    fn has_random_name(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let limits = object.map_mut(&["spec"]).maps_at("limits");
         for limit in limits.filter(|limit| limit.text_at("type") == "Container") {

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use api::{Status, protobuf};
+use api::{Object, Status, protobuf};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use store::Revision;
 
 use super::{
-    Count, Encoding, View, gzip,
+    Count, Encoding, Form, View, gzip,
     layout::{Layout, write_item},
     response,
 };
@@ -61,6 +61,10 @@ pub(crate) async fn list(
     meta: &ListMeta,
 ) -> Result<Response<Body>, Status> {
     view.expect(Count::List)?;
+    let entries = match view.kind.strategy.row_rank() {
+        Some(rank) if view.wanted.form == Form::Table => ranked(view, entries, rank)?,
+        _ => entries,
+    };
     let items = match view.wanted.encoding {
         Encoding::Protobuf => items_length(view, &entries).await?,
         _ => 0,
@@ -82,6 +86,18 @@ pub(crate) async fn list(
         true => gzip::mark(response(StatusCode::OK, content_type, Body::new(gzip::Packed::new(body)))),
         false => response(StatusCode::OK, content_type, Body::new(body)),
     })
+}
+
+/// The objects by their rank; those of one rank stay as they are.
+fn ranked(
+    view: &View,
+    entries: Vec<Arc<Entry>>,
+    rank: fn(&Object) -> i64,
+) -> Result<Vec<Arc<Entry>>, Status> {
+    let with_rank = |entry: Arc<Entry>| Ok((rank(&entry.decode_as(view.kind)?), entry));
+    let mut ranked = entries.into_iter().map(with_rank).collect::<Result<Vec<_>, Status>>()?;
+    ranked.sort_by_key(|(rank, _)| *rank);
+    Ok(ranked.into_iter().map(|(_, entry)| entry).collect())
 }
 
 /// How many bytes the items take in protobuf, which says so before them.

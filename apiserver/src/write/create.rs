@@ -32,6 +32,9 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
     if is_generated {
         object.set(&["metadata", "name"], generated_name(&prefix));
     }
+    if object.name().is_empty() && kind.strategy.has_random_name() {
+        object.set(&["metadata", "name"], uuid::Uuid::new_v4().to_string());
+    }
     kind.strategy.prepare_for_create(&mut object);
 
     // What is wrong already needs no address.

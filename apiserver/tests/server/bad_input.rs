@@ -158,7 +158,7 @@ async fn unknown_fields_are_dropped_and_mentioned() {
     assert!(!answer.headers.contains_key("warning"));
     let patch = json!({"spec": {"foo": 1}});
     let strict = server.patch(&format!("{PODS}/b?fieldValidation=Strict"), MERGE, &patch).await.failure();
-    assert_eq!((strict.0, strict.1.as_str()), (400, "BadRequest"));
+    assert_eq!((strict.0, strict.1.as_str()), (422, "Invalid"));
     assert!(strict.2.contains("strict decoding error: unknown field \"spec.foo\""), "{}", strict.2);
 }
 
@@ -317,4 +317,110 @@ async fn options_are_read_as_upstream_reads_them() {
     let (code, _, _) = server.delete_with(&path, &json!({"gracePeriodSeconds": "x"})).await.failure();
     assert_eq!(code, 400);
     server.get(&path).await.ok();
+}
+
+/// Content type, patch, and what a strict client is told.
+const PATCHES: &[(&str, &str, &str)] = &[
+    (
+        JSON_PATCH,
+        r#"[{"op": "add", "path": "/data/a", "path": "/data/b", "value": "1", "foo": "x"}]"#,
+        "json patch duplicate field \"[0].path\", json patch unknown field \"[0].foo\"",
+    ),
+    (
+        MERGE,
+        r#"{"data": {"a": "1", "a": "2"}, "foo": 1}"#,
+        "duplicate field \"data.a\", unknown field \"foo\"",
+    ),
+    (STRATEGIC, r#"{"data": {"a": "1", "a": "2"}}"#, "duplicate field \"data.a\""),
+];
+
+#[tokio::test]
+async fn what_a_patch_says_twice_or_in_vain_is_told() {
+    let server = Server::start().await;
+    server.config_map("c", json!({})).await;
+    for (content_type, patch, expected) in PATCHES {
+        let send = async |validation: &str| {
+            let path = format!("{CONFIG_MAPS}/c?fieldValidation={validation}");
+            server.raw(Method::PATCH, &path, content_type, *patch).await
+        };
+        let (code, reason, message) = send("Strict").await.failure();
+        assert_eq!((code, reason.as_str()), (422, "Invalid"), "{message}");
+        assert!(message.ends_with(&format!("strict decoding error: {expected}")), "{message}");
+        let warned = send("Warn").await;
+        let warnings: Vec<&str> =
+            warned.headers.get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
+        let told: Vec<String> =
+            expected.split(", ").map(|fault| format!("299 - \"{}\"", fault.replace('"', "\\\""))).collect();
+        assert_eq!(warnings, told);
+        assert!(warned.code.is_success() && send("Ignore").await.headers.get("warning").is_none());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_a_patch_that_changes_nothing() {
+    let server = Server::start().await;
+    let before = server.config_map("c", json!({"a": "b"})).await;
+    let send = async |content_type: &str| {
+        server.raw(Method::PATCH, &format!("{CONFIG_MAPS}/c"), content_type, "null").await
+    };
+    for content_type in [JSON_PATCH, STRATEGIC] {
+        assert_eq!(send(content_type).await.ok(), before);
+    }
+    let (code, _, message) = send(MERGE).await.failure();
+    assert_eq!((code, message.as_str()), (400, "Invalid JSON Patch"));
+}
+
+#[tokio::test]
+async fn custom_resources_have_to_say_their_kind() {
+    let server = Server::start().await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let definition = json!({
+        "metadata": {"name": "foos.x.io"},
+        "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]},
+    });
+    server.define(&definition).await;
+    let post = async |body: &str| {
+        server.raw(Method::POST, "/apis/x.io/v1/namespaces/default/foos", JSON, body.to_string()).await
+    };
+    let start = "Foo in version \"v1\" cannot be handled as a Foo: Object";
+    for (body, missing) in [("null", "Kind"), ("{}", "Kind"), (r#"{"kind":"Foo"}"#, "apiVersion")] {
+        let (code, _, message) = post(body).await.failure();
+        assert_eq!((code, message), (400, format!("{start} '{missing}' is missing in '{body}'")));
+    }
+}
+
+#[tokio::test]
+async fn what_upstream_fills_in_is_filled_in() {
+    let server = Server::start().await;
+    // A limit range without any name gets one that nobody else has.
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    let range = server.post(ranges, &json!({"spec": {"limits": []}})).await.ok();
+    assert_eq!(range["metadata"]["name"].as_str().unwrap().len(), 36);
+    let named =
+        server.post(ranges, &json!({"metadata": {"generateName": "l-"}, "spec": {"limits": []}})).await.ok();
+    assert!(named["metadata"]["name"].as_str().unwrap().starts_with("l-"));
+    // Go's types do not tell 0 from nothing.
+    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    let schema = |name: &str, precedence: u32| {
+        json!({
+            "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": name},
+            "spec": {"matchingPrecedence": precedence, "priorityLevelConfiguration": {"name": "catch-all"}},
+        })
+    };
+    let posted = server.post(schemas, &schema("a", 0)).await.ok();
+    assert_eq!(posted["spec"]["matchingPrecedence"], 1000);
+    let path = format!("{schemas}/b?fieldManager=me");
+    let applied = server
+        .raw(Method::PATCH, &path, "application/apply-patch+yaml", schema("b", 0).to_string())
+        .await
+        .ok();
+    assert_eq!(applied["spec"]["matchingPrecedence"], 1000);
+    let owned = &applied["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert!(owned["f:matchingPrecedence"].is_object(), "{owned}");
+    // Tables of schemas say in which order they are asked.
+    server.post(schemas, &schema("c", 5)).await.ok();
+    let table = server.get_as(schemas, "application/json;as=Table;g=meta.k8s.io;v=v1").await.ok();
+    let names: Vec<&Value> = table["rows"].as_array().unwrap().iter().map(|row| &row["cells"][0]).collect();
+    assert_eq!(names, ["c", "a", "b"]);
 }
