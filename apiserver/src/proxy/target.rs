@@ -1,13 +1,11 @@
 //! How a request for a pod reads at its kubelet: the container meant, path and query. Pure.
 
-use std::num::{IntErrorKind, ParseIntError};
-
 use api::{FieldError, Object, Status};
 use http::Uri;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::request::{Query, RequestInfo};
+use crate::request::{Query, RequestInfo, not_a_number};
 
 /// `name`, `name:port` or `scheme:name:port`, as the proxy subresources have it in place of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,15 +148,6 @@ pub(super) fn forward_query<'a>(query: &Query) -> Result<Vec<(&'a str, String)>,
         ports.push(("port", port.to_string()));
     }
     Ok(ports)
-}
-
-/// What Go says of a text that is no number.
-fn not_a_number(reader: &str, text: &str, error: &ParseIntError) -> Status {
-    let why = match error.kind() {
-        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
-        _ => "invalid syntax",
-    };
-    Status::bad_request(format!("strconv.{reader}: parsing {text:?}: {why}"))
 }
 
 /// Refuses what is no time, as Go's reader of times does.

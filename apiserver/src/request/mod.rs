@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use crate::authn::Verdict;
 
 pub use info::RequestInfo;
-pub(crate) use options::FIELD_MANAGER_LIMIT;
 pub use options::{
     DeleteOptions, FieldValidation, ListOptions, Propagation, Query, VersionMatch, WriteOptions,
 };
+pub(crate) use options::{FIELD_MANAGER_LIMIT, not_a_number};
 
 /// An authenticated caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

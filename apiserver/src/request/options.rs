@@ -1,6 +1,9 @@
 //! What the query of a URL, and the body of a DELETE, ask for: parsed once, wrong values refused with 400.
 
-use std::time::Duration;
+use std::{
+    num::{IntErrorKind, ParseIntError},
+    time::Duration,
+};
 
 use api::{
     FieldError, Object, Status,
@@ -59,8 +62,7 @@ impl Query {
 
     fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let wrong = || Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
-        text.parse().map(Some).map_err(|_| wrong())
+        text.parse().map(Some).map_err(|error| not_a_number("ParseInt", text, &error))
     }
 
     /// A number of things or seconds. Less than none is as good as not asked for.
@@ -106,6 +108,8 @@ impl ListOptions {
     pub fn read(query: &Query, is_watch: bool) -> Result<ListOptions, Status> {
         let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or_default());
         let fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default());
+        let limit = query.count("limit")?.unwrap_or_default();
+        let timeout = query.count("timeoutSeconds")?.map(Duration::from_secs);
         check_versions(query, is_watch)?;
         let version_match = match query.get("resourceVersionMatch") {
             Some("Exact") => Some(VersionMatch::Exact),
@@ -115,13 +119,13 @@ impl ListOptions {
         Ok(ListOptions {
             labels: labels.map_err(|error| Status::bad_request(error.to_string()))?,
             fields: fields.map_err(|error| Status::bad_request(error.to_string()))?,
-            limit: query.count("limit")?.unwrap_or_default(),
+            limit,
             continue_token: query.get("continue").map(str::to_string),
             resource_version: query.resource_version()?,
             version_match,
             bookmarks: query.is_true("allowWatchBookmarks"),
             send_initial_events: query.flag("sendInitialEvents"),
-            timeout: query.count("timeoutSeconds")?.map(Duration::from_secs),
+            timeout,
         })
     }
 
@@ -282,8 +286,9 @@ impl DeleteOptions {
                 query.get("propagationPolicy"),
                 query.get("orphanDependents").map(|_| query.is_true("orphanDependents")),
             )?,
+            uid: query.get("uid").map(str::to_string),
+            resource_version: query.get("resourceVersion").map(str::to_string),
             dry_run: dry_run(query.all("dryRun"), DELETE)?,
-            ..DeleteOptions::default()
         })
     }
 
@@ -299,6 +304,15 @@ impl DeleteOptions {
             dry_run: dry_run(body.list(&["dryRun"]).iter().filter_map(|value| value.as_str()), DELETE)?,
         })
     }
+}
+
+/// What Go says of a text that is no number.
+pub(crate) fn not_a_number(reader: &str, text: &str, error: &ParseIntError) -> Status {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    Status::bad_request(format!("strconv.{reader}: parsing {text:?}: {why}"))
 }
 
 fn grace_period(seconds: Option<i64>) -> Result<Option<i64>, Status> {

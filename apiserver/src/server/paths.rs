@@ -35,10 +35,11 @@ pub(super) async fn serve(
         Ok(answer) => return answer,
         Err(request) => request,
     };
-    if matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Some(answer) = known(state, info, query, request.headers()).await?
-    {
-        return Ok(answer);
+    if let Some(answer) = known(state, info, query, request.headers()).await? {
+        return match *request.method() {
+            Method::GET | Method::HEAD => Ok(answer),
+            _ => Err(Status::method_not_allowed()),
+        };
     }
     match &state.extra {
         Some(router) => router.clone().oneshot(request).await.map_err(|never| match never {}),

@@ -81,9 +81,11 @@ pub(super) async fn serve(
     let updated = write::apply(&write, &call.manager, object, force, finish).await;
     let (code, written): (StatusCode, Written) = match updated {
         Err(status) if is_absent(&status) && call.info.subresource.is_empty() => {
-            check_new(call, object, status)?;
+            check_new(call, object)?;
             may_create(call).await?;
-            let new = finish(write::applied_to_nothing(&write, &call.manager, object))?;
+            let mut new = finish(write::applied_to_nothing(&write, &call.manager, object))?;
+            // Upstream does not ask which version of nothing is meant.
+            new.remove(&["metadata", "resourceVersion"]);
             (StatusCode::CREATED, write::create(&Write { name: "", ..write }, new).await?)
         }
         updated => (StatusCode::OK, updated?),
@@ -106,10 +108,7 @@ fn is_absent(status: &Status) -> bool {
 }
 
 /// A configuration that can only be meant for an object that was there makes none.
-fn check_new(call: &Call<'_>, config: &Object, absent: Status) -> Result<(), Status> {
-    if !config.resource_version().is_empty() {
-        return Err(absent);
-    }
+fn check_new(call: &Call<'_>, config: &Object) -> Result<(), Status> {
     if !config.uid().is_empty() {
         let why = format!(
             "uid mismatch: the provided object specified uid {}, and no existing object was found",

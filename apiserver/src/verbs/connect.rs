@@ -41,10 +41,13 @@ pub(super) async fn admit(
     state.hooks.admission.validate(&state.registry, &attributes, Some(&options), None).await
 }
 
-/// A proxy passes on whatever method; a log is read, and a stream is begun by one of two.
+/// What a proxy passes on.
+const PROXIED: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+
+/// A proxy passes on every method that there is; a log is read, and a stream is begun by one of two.
 pub(super) fn check_method(info: &RequestInfo, method: &Method) -> Result<(), Status> {
     let is_allowed = match info.subresource.as_str() {
-        "proxy" => true,
+        "proxy" => PROXIED.contains(&method.as_str()),
         "log" => method == Method::GET,
         _ => matches!(*method, Method::GET | Method::POST),
     };

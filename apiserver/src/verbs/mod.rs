@@ -16,7 +16,7 @@ pub(crate) use write::{AnyPatch, check_name, checked};
 
 use api::{Kind, Scope, Status, Verbs, kinds};
 use axum::body::Body;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -58,6 +58,10 @@ pub(crate) async fn serve(
     let found = state.registry.kinds().find_patiently(&info.group, &info.version, &info.resource).await;
     let kind = found.ok_or_else(Status::no_such_resource)?;
     check_route(kind, info)?;
+    // As upstream: custom resources may be asked for their heads, and what stands behind a proxy.
+    if request.method() == Method::HEAD && kind.custom.is_none() && info.subresource != "proxy" {
+        return Err(Status::method_not_allowed());
+    }
     let mut response = answered(state, kind, info, query, user, request).await?;
     if !kind.deprecation.is_empty() {
         answer::warn(response.headers_mut(), &[kind.deprecation.to_string()]);
@@ -217,6 +221,8 @@ fn check_route(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
         || (subresource == "status" && kind.status)
         || (subresource == "scale" && kind.scale.is_some())
         || kind.subresources.contains(&subresource);
+    // Only what is carried on has a path of its own behind it.
+    let is_known = is_known && (info.rest.is_empty() || subresource == "proxy");
     match (fits_scope && is_known, kind.verbs) {
         (_, Verbs::Create) if kind.is_namespaced() && is_across => Err(Status::no_such_resource()),
         (false, _) if is_known && is_across => Err(Status::method_not_allowed()),

@@ -36,11 +36,25 @@ pub(super) fn of_write(verb: &str, query: &Query) -> Value {
     if verb == "patch" && query.get("force").is_some() {
         options["force"] = query.is_true("force").into();
     }
-    let grace = query.get("gracePeriodSeconds").and_then(|text| text.parse::<i64>().ok());
-    if let (true, Some(seconds)) = (kind == "DeleteOptions", grace) {
-        options["gracePeriodSeconds"] = seconds.into();
+    if kind == "DeleteOptions" {
+        add_deletion(&mut options, query);
     }
     options
+}
+
+/// What only a deletion is asked.
+fn add_deletion(options: &mut Value, query: &Query) {
+    if let Some(seconds) = query.get("gracePeriodSeconds").and_then(|text| text.parse::<i64>().ok()) {
+        options["gracePeriodSeconds"] = seconds.into();
+    }
+    if query.get("orphanDependents").is_some() {
+        options["orphanDependents"] = query.is_true("orphanDependents").into();
+    }
+    for field in ["uid", "resourceVersion"] {
+        if let Some(text) = query.get(field) {
+            options["preconditions"][field] = text.into();
+        }
+    }
 }
 
 /// When the client has to have an answer: `timeout`, as Go writes durations, or the usual time.

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use api::{Kind, Status};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_URL_SAFE_NO_PAD,
+};
 use serde::{Deserialize, Serialize};
 use store::Revision;
 
@@ -13,6 +17,14 @@ use crate::{
     request::{ListOptions, VersionMatch},
 };
 
+/// Reads tokens as Go does, which does not mind bits that are left over.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
+);
 /// How many objects are read from the store at once while looking for those that are meant.
 const CHUNK: usize = 1000;
 
@@ -45,10 +57,10 @@ impl Token {
     fn decode(text: &str) -> Result<Token, Status> {
         let invalid = |why: &str| Status::bad_request(format!("invalid continue token: {why}"));
         let unreadable = |why: &str| invalid(&format!("continue key is not valid: {why}"));
-        let json = BASE64_URL_SAFE_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .map_err(|error| unreadable(&error.to_string()))?;
-        let token: Token = serde_json::from_slice(&json).map_err(|error| unreadable(&error.to_string()))?;
+        let json =
+            LENIENT.decode(text.trim_end_matches('=')).map_err(|error| unreadable(&error.to_string()))?;
+        let value = api::decode::json(&json).map_err(|why| unreadable(&why))?;
+        let token: Token = serde_json::from_value(value).map_err(|error| unreadable(&error.to_string()))?;
         if token.v != "meta.k8s.io/v1" {
             return Err(invalid(&format!("server does not recognize this encoded version {}", token.v)));
         }
@@ -261,7 +273,10 @@ mod tests {
         assert_eq!((token.rv, token.last()), (7, "default/web"));
         let json = |json: &str| BASE64_URL_SAFE_NO_PAD.encode(json);
         for (text, message) in [
-            ("abc".to_string(), "continue key is not valid: "),
+            (
+                "bad".to_string(),
+                "continue key is not valid: invalid character 'm' looking for beginning of value",
+            ),
             (json("{}"), "server does not recognize this encoded version "),
             (json(r#"{"v":"x","rv":1,"start":"a"}"#), "server does not recognize this encoded version x"),
             (

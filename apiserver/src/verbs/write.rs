@@ -32,6 +32,7 @@ const CREATED_BY_UPDATE: &[&str] = &[
     "rolebindings",
     "clusterroles",
     "clusterrolebindings",
+    "runtimeclasses",
 ];
 /// Built-in kinds that a PUT replaces only where it names the version it is based on, as upstream.
 const VERSION_NEEDED: &[(&str, &str)] = &[
@@ -132,12 +133,14 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let updated = updated.await;
     let creates = call.info.subresource.is_empty()
         && call.kind.custom.is_none()
-        && CREATED_BY_UPDATE.contains(&call.kind.plural)
-        && object.resource_version().is_empty()
-        && object.uid().is_empty();
+        && CREATED_BY_UPDATE.contains(&call.kind.plural);
     match updated {
         Err(status) if status.code == 404 && creates && object.name() == call.info.name => {
+            store_write::check_uid(call.kind, call.kind.plural, &object, &Object::default())?;
             may_create(call).await?;
+            // Whatever version it was based on is gone.
+            let mut object = object;
+            object.remove(&["metadata", "resourceVersion"]);
             let written = store_write::create(&Write { name: "", ..write }, object).await?;
             respond(call, StatusCode::CREATED, written, warnings).await
         }
@@ -217,11 +220,16 @@ pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>
     let write = Write { options: &object, ..call.write(options.dry_run) };
     let deleted = store_write::delete(&write, &options).await?;
     let Deleted { entry, is_gone, warnings } = deleted;
+    // Upstream says so only to those who ask in the old way.
+    let code = match object["orphanDependents"] == false && !is_gone {
+        true => StatusCode::ACCEPTED,
+        false => StatusCode::OK,
+    };
     let view = call.view()?;
     let entry = call.registry().shown_one(call.kind, entry).await?;
     let is_returned = call.kind.custom.is_none() && DELETED_ARE_RETURNED.contains(&call.kind.plural);
     if !is_gone || is_returned {
-        let mut response = answer::object(StatusCode::OK, &view, &entry)?;
+        let mut response = answer::object(code, &view, &entry)?;
         answer::warn(response.headers_mut(), &warnings);
         return Ok(response);
     }
@@ -255,17 +263,17 @@ pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Res
             let namespace = if call.kind.scope == Scope::Cluster { "" } else { entry.namespace() };
             let write = Write { namespace, name: entry.name(), ..write };
             match store_write::delete(&write, options).await {
-                Ok(deleted) => Ok(Some(deleted.entry)),
                 // Somebody else was faster: gone is gone.
-                Err(status) if status.code == 404 => Ok(None),
-                Err(status) => Err(status),
+                Err(status) if status.code == 404 => Ok(()),
+                deleted => deleted.map(drop),
             }
         }
     };
-    let deletions = stream::iter(page.entries).map(delete_one).buffered(DELETIONS_AT_ONCE);
-    let deleted: Vec<_> = deletions.try_filter_map(|entry| async { Ok(entry) }).try_collect().await?;
-    let deleted = call.registry().shown(call.kind, deleted).await?;
-    answer::list(&view, deleted, &page.meta).await
+    let deletions = stream::iter(page.entries.clone()).map(delete_one).buffered(DELETIONS_AT_ONCE);
+    deletions.try_collect::<()>().await?;
+    // The answer is what was found, as it was.
+    let found = call.registry().shown(call.kind, page.entries).await?;
+    answer::list(&view, found, &page.meta).await
 }
 
 /// What the client asks for, and the same as an object.

@@ -21,10 +21,13 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
         return Err(being_deleted());
     }
     metadata::set_namespace(write, &mut object)?;
-    if !object.resource_version().is_empty() {
+    // What is no version is not taken for one.
+    if !write.dry_run && object.resource_version().parse::<u64>().is_ok_and(|version| version != 0) {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
-    let mut warnings = write.mutate(Operation::Create, &mut object, None).await?;
+    let mut warnings = Vec::from_iter(metadata::name_owners_once(&mut object, ""));
+    warnings.extend(write.mutate(Operation::Create, &mut object, None).await?);
+    warnings.extend(metadata::name_owners_once(&mut object, metadata::AFTER_ADMISSION));
     metadata::set_namespace(write, &mut object)?;
     metadata::begin(kind, &mut object, now());
     let prefix = object.text(&["metadata", "generateName"]).to_string();

@@ -47,6 +47,37 @@ pub(super) fn begin(kind: &Kind, object: &mut Object, now: Timestamp) {
     }
 }
 
+/// What the warning of repeated owners adds when admission has repeated them.
+pub(super) const AFTER_ADMISSION: &str = " after mutating admission happens";
+
+/// Takes away owners that are named more than once, and says so.
+pub(super) fn name_owners_once(object: &mut Object, when: &str) -> Option<String> {
+    let owners = object.list(&["metadata", "ownerReferences"]);
+    let is_repeated = |(index, owner): (usize, &Value)| owners[..index].contains(owner);
+    let repeated: Vec<&str> = owners
+        .iter()
+        .enumerate()
+        .filter(|pair| is_repeated(*pair))
+        .map(|(_, owner)| owner["uid"].as_str().unwrap_or_default())
+        .collect();
+    if repeated.is_empty() {
+        return None;
+    }
+    let warning = format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and \
+         may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        repeated.join(", ")
+    );
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in owners {
+        if !kept.contains(owner) {
+            kept.push(owner.clone());
+        }
+    }
+    object.set(&["metadata", "ownerReferences"], kept);
+    Some(warning)
+}
+
 /// Gives back to a changed object what a client cannot change or may leave out.
 pub(super) fn carry_over(object: &mut Object, old: &Object) {
     object.0.insert("apiVersion".into(), old.api_version().into());

@@ -48,7 +48,9 @@ async fn attempt(
     let part = Part::of(write.subresource);
     let mut object = part.confine(kind, write.subresource, object, old);
     part.complete(kind, write.subresource, &mut object, old);
-    let mut warnings = write.mutate(Operation::Update, &mut object, Some(old)).await?;
+    let mut warnings = Vec::from_iter(metadata::name_owners_once(&mut object, ""));
+    warnings.extend(write.mutate(Operation::Update, &mut object, Some(old)).await?);
+    warnings.extend(metadata::name_owners_once(&mut object, metadata::AFTER_ADMISSION));
     // Nor may admission change more than the client.
     metadata::carry_over(&mut object, old);
     object = part.confine(kind, write.subresource, object, old);
@@ -112,6 +114,10 @@ fn check_identity(write: &Write<'_>, object: &Object, old: &Object) -> Result<()
     }
     // "0" is how old clients say "any".
     let version = object.resource_version();
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+        return Err(Status::new(500, "", why));
+    }
     if !matches!(version, "" | "0") && version != old.resource_version() {
         return Err(conflict(write, MODIFIED));
     }

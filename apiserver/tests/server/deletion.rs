@@ -118,3 +118,38 @@ async fn a_namespace_is_finalized_before_it_goes() {
     server.put(&format!("{path}/finalize"), &marked).await.ok();
     assert_eq!(server.get(&path).await.code, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn a_query_may_say_which_object_is_meant_and_the_old_way_is_answered_as_of_old() {
+    let server = Server::start().await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/x"]}});
+    server.post(CONFIG_MAPS, &held).await.ok();
+    let path = format!("{CONFIG_MAPS}/held");
+    for (query, what) in [("uid=other", "UID"), ("resourceVersion=1", "ResourceVersion")] {
+        let (code, reason, message) = server.delete(&format!("{path}?{query}")).await.failure();
+        assert_eq!((code, reason.as_str()), (409, "Conflict"));
+        assert!(message.contains(&format!("the {what} in the precondition")), "{message}");
+    }
+    let begun = server.delete(&format!("{path}?orphanDependents=false")).await;
+    assert_eq!(begun.code, StatusCode::ACCEPTED);
+    let again = server.delete_with(&path, &json!({"orphanDependents": false})).await;
+    assert_eq!(again.code, StatusCode::ACCEPTED);
+    assert_eq!(server.delete(&path).await.code, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_deleted_collection_is_shown_as_it_was_found() {
+    let server = Server::start().await;
+    server.config_map("a", json!({})).await;
+    let orphaned = server.delete(&format!("{CONFIG_MAPS}?propagationPolicy=Orphan")).await.ok();
+    let items = orphaned["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1);
+    assert_eq!(items[0]["metadata"]["finalizers"], json!(null));
+    let held = server.get(&format!("{CONFIG_MAPS}/a")).await.ok();
+    assert_eq!(held["metadata"]["finalizers"], json!(["orphan"]));
+    let mut freed = held.clone();
+    freed["metadata"]["finalizers"] = json!([]);
+    let freed = server.put(&format!("{CONFIG_MAPS}/a"), &freed).await.ok();
+    assert_eq!(freed["metadata"]["finalizers"], json!(null), "the client sees what it has made of it");
+    assert_eq!(server.get(&format!("{CONFIG_MAPS}/a")).await.code, StatusCode::NOT_FOUND);
+}

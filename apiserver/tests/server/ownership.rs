@@ -220,12 +220,6 @@ async fn what_cannot_be_applied_is_answered_as_upstream_does() {
         ),
         (
             named.clone(),
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "resourceVersion": "1"}}),
-            404,
-            "configmaps \"a\" not found",
-        ),
-        (
-            named.clone(),
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "managedFields": []}}),
             400,
             "metadata.managedFields must be nil",

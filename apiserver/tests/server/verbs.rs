@@ -193,3 +193,53 @@ async fn many_writers_at_once_lose_nothing() {
     futures::future::join_all(patches).await;
     assert_eq!(server.get(&path).await.ok()["data"].as_object().unwrap().len(), 51);
 }
+
+#[tokio::test]
+async fn what_is_no_version_or_names_an_owner_twice_is_taken_as_upstream_does() {
+    let server = Server::start().await;
+    let version = |text: &str| json!({"metadata": {"name": "a", "resourceVersion": text}});
+    assert_eq!(server.post(CONFIG_MAPS, &version("5")).await.failure().0, 500);
+    assert_eq!(server.post(CONFIG_MAPS, &version("0")).await.code, StatusCode::CREATED);
+    let path = format!("{CONFIG_MAPS}/a");
+    let (code, _, message) = server.put(&path, &version("x")).await.failure();
+    assert_eq!((code, message.as_str()), (500, "strconv.ParseUint: parsing \"x\": invalid syntax"));
+
+    // A version of what is gone does not hinder those who make it anew.
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    assert_eq!(server.put(&format!("{leases}/a"), &version("5")).await.code, StatusCode::CREATED);
+    let applied =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b", "resourceVersion": "5"}});
+    let path = format!("{CONFIG_MAPS}/b?fieldManager=me");
+    assert_eq!(server.patch(&path, "application/apply-patch+yaml", &applied).await.code, StatusCode::CREATED);
+    let gone = json!({"metadata": {"name": "c", "uid": "x"}});
+    let (code, _, message) = server.put(&format!("{leases}/c"), &gone).await.failure();
+    assert_eq!(code, 409, "{message}");
+
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"});
+    let owned = json!({"metadata": {"name": "d", "ownerReferences": [owner, owner]}});
+    let made = server.post(CONFIG_MAPS, &owned).await;
+    let warning = made.headers["warning"].to_str().unwrap().to_string();
+    assert!(
+        warning.contains(".metadata.ownerReferences contains duplicate entries; API server"),
+        "{warning}"
+    );
+    assert_eq!(made.ok()["metadata"]["ownerReferences"], json!([owner]));
+}
+
+#[tokio::test]
+async fn a_path_ends_where_the_resource_does_and_only_proxies_are_asked_for_heads() {
+    let server = Server::start().await;
+    server.post(PODS, &pod("a")).await.ok();
+    assert_eq!(server.get(&format!("{PODS}/a/status/more")).await.code, StatusCode::NOT_FOUND);
+    assert_eq!(server.get("/api/v1/bindings").await.code, StatusCode::NOT_FOUND);
+    for path in [PODS.to_string(), format!("{PODS}/a"), format!("{PODS}/a/log")] {
+        let answer = server.raw(Method::HEAD, &path, "", "").await;
+        assert_eq!(answer.code, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+    }
+    for document in ["/apis", "/apis/apps/v1", "/api/v1", "/version", "/openapi/v2"] {
+        let answer = server.raw(Method::POST, document, "", "").await;
+        assert_eq!(answer.code, StatusCode::METHOD_NOT_ALLOWED, "{document}");
+    }
+    let forwarded = server.raw(Method::PUT, &format!("{PODS}/a/portforward"), "", "").await;
+    assert_eq!(forwarded.code, StatusCode::METHOD_NOT_ALLOWED);
+}

@@ -245,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn pods_that_a_file_declares_are_changed_in_the_file() {
+        let mut old = pod(json!({"containers": [{"name": "main", "image": "a"}]}));
+        old.set(&["metadata", "annotations"], json!({MIRROR: "hash"}));
+        for (subresource, what) in [
+            ("resize", "[]: Forbidden: static pods cannot be resized"),
+            ("ephemeralcontainers", "[]: Forbidden: static pods do not support ephemeral containers"),
+        ] {
+            assert_eq!(messages(Strategy.validate_subresource(subresource, &old, &old)), [what]);
+        }
+    }
+
+    #[test]
     fn a_pod_hands_on_the_devices_that_it_claims() {
         let pod = pod(json!({
             "resourceClaims": [{"name": "gpu", "resourceClaimName": "mine"}, {"name": "nic"}],

@@ -156,6 +156,9 @@ fn changed_keys(new: &Map<String, Value>, old: &Map<String, Value>) -> String {
 
 /// Containers for debugging may be added, never changed or taken away.
 pub fn validate_ephemeral_containers(object: &Object, old: &Object, faults: &mut Faults) {
+    if old.annotation(MIRROR).is_some() {
+        return faults.forbidden(&nowhere(), "static pods do not support ephemeral containers");
+    }
     pod_spec::validate(&Field::at(object, &["spec"]), faults);
     let path = ["spec", "ephemeralContainers"];
     let (containers, before) = (Field::at(object, &path), Field::at(old, &path));
@@ -177,10 +180,17 @@ pub fn validate_ephemeral_containers(object: &Object, old: &Object, faults: &mut
 
 /// A resize may change CPU and memory of containers, and may not change the pod's class.
 pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
-    pod_spec::validate(&Field::at(object, &["spec"]), faults);
     let spec = Field::at(object, &["spec"]);
+    if old.annotation(MIRROR).is_some() {
+        return faults.forbidden(&nowhere(), "static pods cannot be resized");
+    }
+    if spec.get("os").get("name").text() == "windows" {
+        return faults.forbidden(&nowhere(), "windows pods cannot be resized");
+    }
+    pod_spec::validate(&spec, faults);
     if super::quality_of_service(object) != super::quality_of_service(old) {
-        faults.invalid(&spec, "Pod QOS Class may not change as a result of resizing");
+        let class = Field { path: spec.path.clone(), ..Field::at(object, &["status", "qosClass"]) };
+        faults.invalid(&class, "Pod QOS Class may not change as a result of resizing");
     }
     let others = |resources: &Field| {
         let mut map = resources.map().cloned().unwrap_or_default();
@@ -194,11 +204,6 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
         }
         map
     };
-    if old.annotation(MIRROR).is_some() {
-        // Upstream's path is empty, which prints so.
-        let nowhere = Field { path: "<nil>".into(), value: spec.value };
-        faults.forbidden(&nowhere, "static pods cannot be resized");
-    }
     let old_spec = Field::at(old, &["spec"]);
     for list in ["containers", "initContainers"] {
         if !has_same_containers(&spec.get(list), &old_spec.get(list), list, faults) {
@@ -227,6 +232,11 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
             }
         }
     }
+}
+
+/// The empty path, as upstream prints it.
+fn nowhere() -> Field<'static> {
+    Field { path: "[]".into(), ..Field::NOTHING }
 }
 
 /// A resize neither adds nor removes, renames nor moves containers.
