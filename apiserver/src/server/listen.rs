@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{ApiServer, State, prompt::Prompt};
+use super::{ApiServer, State, corked::Corked, prompt::Prompt};
 use crate::{hooks::PeerAddress, request::PeerCertificate};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -36,10 +36,13 @@ const HEADER_BYTES: u32 = 100 << 10;
 /// How much of an answer waits in a stream for a client that does not read.
 const SEND_BUFFER: usize = 128 << 10;
 
+/// How TLS names version 2.
+const HTTP2: &[u8] = b"h2";
+
 /// TLS that offers both versions of HTTP.
 pub(super) fn acceptor(config: Arc<rustls::ServerConfig>) -> TlsAcceptor {
     let mut config = (*config).clone();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -62,24 +65,28 @@ async fn connection(state: Arc<State>, stream: TcpStream, address: SocketAddr, s
         tracing::debug!(%error, %address, "cannot turn off delays");
     }
     let Some(acceptor) = state.tls.clone() else {
-        return serve_http(state, stream, address, None, stop).await;
+        return serve_http(state, stream, false, address, None, stop).await;
     };
     match timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
-            let chain = stream.get_ref().1.peer_certificates();
+            let session = stream.get_ref().1;
+            let is_http2 = session.alpn_protocol() == Some(HTTP2);
+            let chain = session.peer_certificates();
             let peer = chain.map(|chain| {
                 PeerCertificate::new(chain.iter().map(|one| one.clone().into_owned()).collect())
             });
-            serve_http(state, stream, address, peer, stop).await;
+            serve_http(state, stream, is_http2, address, peer, stop).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %address, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
     }
 }
 
+/// Serves a connection that speaks version 2 for certain (`is_http2`), or whatever its first bytes say.
 async fn serve_http(
     state: Arc<State>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    is_http2: bool,
     address: SocketAddr,
     peer: Option<PeerCertificate>,
     stop: CancellationToken,
@@ -106,14 +113,16 @@ async fn serve_http(
         .max_pending_accept_reset_streams(RESET_STREAMS)
         .max_header_list_size(HEADER_BYTES)
         .max_send_buf_size(SEND_BUFFER);
-    let io = TokioIo::new(Prompt::new(stream, HEADERS));
+    let builder = if is_http2 { builder.http2_only() } else { builder };
+    let stream = Corked::new(Prompt::new(stream, HEADERS), is_http2);
+    let io = TokioIo::new(stream.clone());
     let connection = builder.serve_connection_with_upgrades(io, service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = stream.turns(connection.as_mut()) => served,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+            timeout(FAREWELL, stream.turns(connection)).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = served {

@@ -1,5 +1,6 @@
 //! The server: from a request to its answer, whether it came over the network or from inside the process.
 
+mod corked;
 mod deadline;
 mod in_process;
 mod listen;

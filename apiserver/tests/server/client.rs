@@ -7,7 +7,7 @@ use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use daemon::health::Health;
 use futures::StreamExt;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use store::embedded::Embedded;
@@ -147,8 +147,7 @@ impl Server {
     pub async fn watch_as(&self, path: &str, accept: &str) -> Watch {
         let request = Request::get(path).header(header::ACCEPT, accept).body(Body::empty()).unwrap();
         let response = self.service.clone().oneshot(request).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        Watch { body: response.into_body().into_data_stream(), rest: BytesMut::new() }
+        Watch::of(response)
     }
 }
 
@@ -191,6 +190,12 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// What this answer carries.
+    pub fn of(response: Response<Body>) -> Watch {
+        assert_eq!(response.status(), StatusCode::OK);
+        Watch { body: response.into_body().into_data_stream(), rest: BytesMut::new() }
+    }
+
     /// The next event; `None` at the end.
     pub async fn event(&mut self) -> Option<Value> {
         loop {

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     client::*,
@@ -21,13 +21,13 @@ use crate::{
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
 /// A cluster on a socket.
-struct Served {
-    cluster: Cluster,
+pub struct Served {
+    pub cluster: Cluster,
     port: u16,
 }
 
 impl Served {
-    async fn start(setup: Setup) -> Served {
+    pub async fn start(setup: Setup) -> Served {
         let cluster = Cluster::start_as(Setup { tls: true, ..setup }).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -46,6 +46,19 @@ impl Served {
     }
 
     async fn send(&self, identity: Option<(String, String)>, request: Request<Body>) -> (StatusCode, Value) {
+        let stream = self.connect(identity, "http/1.1").await;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await.unwrap();
+        let code = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+        (code, object["status"]["userInfo"].clone())
+    }
+
+    /// A connection in which this protocol is spoken.
+    pub async fn connect(&self, identity: Option<(String, String)>, protocol: &str) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(self.cluster.pki.ca_certificate().as_bytes()).unwrap())
@@ -55,7 +68,7 @@ impl Served {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        let mut config = match identity {
             Some((certificate, key)) => {
                 let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
@@ -63,17 +76,10 @@ impl Served {
             }
             None => config.with_no_client_auth(),
         };
+        config.alpn_protocols = vec![protocol.into()];
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let answer = sender.send_request(request).await.unwrap();
-        let code = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        let object: Value = serde_json::from_slice(&body).unwrap_or_default();
-        (code, object["status"]["userInfo"].clone())
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
     }
 
     async fn who_with_token(&self, token: &str) -> (StatusCode, Value) {

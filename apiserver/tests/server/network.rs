@@ -5,13 +5,14 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tower::ServiceExt;
 
-use crate::{client::*, permissive};
+use crate::{client::*, cluster::Setup, credentials::Served, permissive};
 
 #[tokio::test]
 async fn both_versions_of_http_are_spoken_and_connections_end_with_the_server() {
@@ -45,6 +46,39 @@ async fn both_versions_of_http_are_spoken_and_connections_end_with_the_server() 
     server.server.stopped().await;
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn long_lists_and_watches_share_a_connection_of_version_2() {
+    let served = Served::start(Setup::default()).await;
+    let admin = served.cluster.admin();
+    let stored = 40;
+    for number in 0..stored {
+        let metadata = json!({"name": format!("long-{number}")});
+        let object = json!({"metadata": metadata, "data": {"text": "x".repeat(50_000)}});
+        admin.post(CONFIG_MAPS, &object).await.ok();
+    }
+    let identity = served.cluster.pki.issue_client("ann", &["system:masters"]).unwrap();
+    let stream = served.connect(Some(identity), "h2").await;
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let get = |query: &str| {
+        let uri = format!("https://localhost{CONFIG_MAPS}{query}");
+        let (mut sender, request) = (sender.clone(), Request::get(uri).body(Body::empty()).unwrap());
+        async move { sender.send_request(request).await.unwrap().map(Body::new) }
+    };
+    let mut watch = Watch::of(get("?watch=true&resourceVersion=0&fieldSelector=metadata.name%3Dlate").await);
+    let expected = admin.get(CONFIG_MAPS).await.bytes;
+    for _ in 0..3 {
+        let list = get("").await.into_body().collect().await.unwrap().to_bytes();
+        assert!(list == expected, "{} bytes are not the {} expected", list.len(), expected.len());
+    }
+    // Nothing else happens in the connection that could take the event along.
+    admin.config_map("late", json!({})).await;
+    assert_eq!(watch.event().await.unwrap()["object"]["metadata"]["name"], "late");
+    drop((watch, sender));
+    connection.await.unwrap().unwrap();
 }
 
 /// A server on a port of its own.
