@@ -1,11 +1,12 @@
 //! What rules a node out: upstream's filter plug-ins, in upstream's order.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::{
     model::{Neighbour, PodInfo, Spread, tolerates},
+    node_set::NodeSet,
     snapshot::{NodeState, Snapshot},
 };
 
@@ -13,17 +14,17 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unfit {
     /// Upstream's words, such as `Insufficient cpu`.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// Whether pushing other pods out could help.
     pub can_be_preempted: bool,
 }
 
 impl Unfit {
-    fn final_(reason: impl Into<String>) -> Unfit {
+    fn final_(reason: &'static str) -> Unfit {
         Unfit { reason: reason.into(), can_be_preempted: false }
     }
 
-    fn for_now(reason: impl Into<String>) -> Unfit {
+    fn for_now(reason: &'static str) -> Unfit {
         Unfit { reason: reason.into(), can_be_preempted: true }
     }
 }
@@ -31,6 +32,8 @@ impl Unfit {
 /// What has to be known of the whole cluster to judge one node, counted once for each pod to be placed.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
+    /// The nodes that the pod's selector and required node affinity pick; `None` for all.
+    picked: Option<NodeSet>,
     /// For each required affinity of the pod: how many matching pods each topology value holds.
     near: Vec<BTreeMap<String, i64>>,
     /// The same for its anti-affinities.
@@ -68,12 +71,23 @@ impl Surroundings {
     /// Counts what the filters will ask for about `pod`.
     pub fn of(pod: &PodInfo, snapshot: &Snapshot) -> Surroundings {
         let required = pod.spread.iter().filter(|spread| spread.is_required);
+        let picked = snapshot.index().picked_by(pod);
         Surroundings {
             near: pod.affinity.iter().map(|neighbour| count(neighbour, snapshot)).collect(),
             far: pod.anti_affinity.iter().map(|neighbour| count(neighbour, snapshot)).collect(),
             kept_away: kept_away(pod, snapshot),
-            spread: required.map(|spread| count_spread(spread, pod, snapshot)).collect(),
+            spread: required
+                .map(|spread| {
+                    count_spread(spread, pod, snapshot, picked.as_ref().unwrap_or(snapshot.index().all()))
+                })
+                .collect(),
+            picked,
         }
+    }
+
+    /// The nodes that the pod's selector and required node affinity pick; `None` for all.
+    pub fn picked(&self) -> Option<&NodeSet> {
+        self.picked.as_ref()
     }
 }
 
@@ -105,12 +119,9 @@ fn taint_toleration(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Un
     })
 }
 
-fn node_affinity(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
-    let has_labels = pod.node_selector.iter().all(|(key, value)| node.info.labels.get(key) == Some(value));
-    let is_selected = pod.node_affinity.as_ref().is_none_or(|selector| node.info.is_selected(selector));
-    only_if(!(has_labels && is_selected), || {
-        Unfit::final_("node(s) didn't match Pod's node affinity/selector")
-    })
+fn node_affinity(_: &PodInfo, node: &NodeState, around: &Surroundings) -> Vec<Unfit> {
+    let is_picked = around.picked.as_ref().is_none_or(|picked| picked.contains(node.number));
+    only_if(!is_picked, || Unfit::final_("node(s) didn't match Pod's node affinity/selector"))
 }
 
 fn node_ports(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
@@ -126,18 +137,22 @@ fn node_ports(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
 fn node_resources_fit(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
     let (all, used, wanted) = (&node.info.allocatable, &node.requested, &pod.requests);
     let mut reasons = Vec::new();
-    let mut check = |name: &str, all: i64, used: i64, wanted: i64| {
+    let mut check = |reason: &dyn Fn() -> Cow<'static, str>, all: i64, used: i64, wanted: i64| {
         if wanted > 0 && wanted > all - used {
-            let reason = format!("Insufficient {name}");
-            reasons.push(Unfit { reason, can_be_preempted: wanted <= all });
+            reasons.push(Unfit { reason: reason(), can_be_preempted: wanted <= all });
         }
     };
-    check("cpu", all.milli_cpu, used.milli_cpu, wanted.milli_cpu);
-    check("memory", all.memory, used.memory, wanted.memory);
-    check("ephemeral-storage", all.ephemeral_storage, used.ephemeral_storage, wanted.ephemeral_storage);
+    check(&|| "Insufficient cpu".into(), all.milli_cpu, used.milli_cpu, wanted.milli_cpu);
+    check(&|| "Insufficient memory".into(), all.memory, used.memory, wanted.memory);
+    check(
+        &|| "Insufficient ephemeral-storage".into(),
+        all.ephemeral_storage,
+        used.ephemeral_storage,
+        wanted.ephemeral_storage,
+    );
     for (name, wanted) in &wanted.extended {
         let of = |resources: &BTreeMap<String, i64>| resources.get(name).copied().unwrap_or_default();
-        check(name, of(&all.extended), of(&used.extended), *wanted);
+        check(&|| format!("Insufficient {name}").into(), of(&all.extended), of(&used.extended), *wanted);
     }
     if i64::try_from(node.pods.len()).unwrap_or(i64::MAX) >= node.info.max_pods {
         reasons.insert(0, Unfit::for_now("Too many pods"));
@@ -225,14 +240,16 @@ fn kept_away(pod: &PodInfo, snapshot: &Snapshot) -> Vec<(String, String)> {
 
 /// Matching pods of the pod's own namespace by topology value, over the nodes that the pod could go to by
 /// its node affinity.
-fn count_spread(spread: &Spread, pod: &PodInfo, snapshot: &Snapshot) -> BTreeMap<String, i64> {
+fn count_spread(
+    spread: &Spread,
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    picked: &NodeSet,
+) -> BTreeMap<String, i64> {
     let mut counts = BTreeMap::new();
-    for node in snapshot.nodes() {
+    for node in snapshot.round(picked, 0) {
         let Some(value) = node.info.labels.get(&spread.topology_key) else { continue };
-        if !node_affinity(pod, node, &Surroundings::default()).is_empty() {
-            continue;
-        }
-        let is_counted = |each: &&PodInfo| {
+        let is_counted = |each: &&Arc<PodInfo>| {
             each.namespace == pod.namespace
                 && each.pod.metadata.deletion_timestamp.is_none()
                 && spread.selector.matches(|key| each.labels.get(key).map(String::as_str))

@@ -8,8 +8,10 @@
 //! next decision need not wait; should the binding fail, it is taken back.
 
 pub mod filter;
+pub mod label_index;
 mod metrics;
 pub mod model;
+pub mod node_set;
 pub mod preempt;
 pub mod queue;
 pub mod resources;

@@ -18,7 +18,7 @@ use crate::resources::Resources;
 pub type Labels = BTreeMap<String, String>;
 
 /// What identifies a pod: two pods of one name at different times are different.
-pub type PodUid = String;
+pub type PodUid = Arc<str>;
 
 /// A pod, read.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct PodInfo {
     pub name: String,
     /// Its labels.
     pub labels: Labels,
+    /// The uid of the controller that made it.
+    pub owner: Option<String>,
     /// Higher goes first, and may push lower ones out.
     pub priority: i32,
     /// What it asks for.
@@ -137,7 +139,8 @@ impl PodInfo {
             .flatten()
             .map(|term| (-i64::from(term.weight), read(&term.pod_affinity_term)));
         PodInfo {
-            uid: meta.uid.clone().unwrap_or_default(),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            owner: owner(&pod),
             name: meta.name.clone().unwrap_or_default(),
             priority: spec.and_then(|spec| spec.priority).unwrap_or_default(),
             requests: Resources::of_pod(&pod),
@@ -177,7 +180,7 @@ impl PodInfo {
 }
 
 /// A node, read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeInfo {
     /// Name.
     pub name: String,
@@ -210,11 +213,6 @@ impl NodeInfo {
         }
     }
 
-    /// Whether a required node selector picks this node: one of its terms has to.
-    pub fn is_selected(&self, selector: &NodeSelector) -> bool {
-        selector.node_selector_terms.iter().any(|term| self.is_picked(term))
-    }
-
     /// Whether every requirement of a term holds; an empty term picks nothing.
     pub fn is_picked(&self, term: &NodeSelectorTerm) -> bool {
         let expressions = term.match_expressions.as_deref().unwrap_or_default();
@@ -244,7 +242,8 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         }
 }
 
-fn holds(operator: &str, value: Option<&str>, wanted: Option<&[String]>) -> bool {
+/// Whether a requirement holds for a label's or field's value, `None` where there is none.
+pub fn holds(operator: &str, value: Option<&str>, wanted: Option<&[String]>) -> bool {
     let wanted = wanted.unwrap_or_default();
     let is_among = || value.is_some_and(|value| wanted.iter().any(|each| each == value));
     let numbers = || Some((value?.parse::<i64>().ok()?, wanted.first()?.parse::<i64>().ok()?));
@@ -257,6 +256,11 @@ fn holds(operator: &str, value: Option<&str>, wanted: Option<&[String]>) -> bool
         "Lt" => numbers().is_some_and(|(value, bound)| value < bound),
         _ => false,
     }
+}
+
+fn owner(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {

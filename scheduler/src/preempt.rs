@@ -1,6 +1,6 @@
 //! Making room: which pods of lower priority have to go for one of higher priority.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use crate::{
     filter::{Surroundings, unfit},
@@ -15,7 +15,7 @@ pub struct Preemption {
     /// The node.
     pub node: String,
     /// The pods that have to go, as few and as unimportant as possible.
-    pub victims: Vec<PodInfo>,
+    pub victims: Vec<Arc<PodInfo>>,
 }
 
 /// The best room that can be made for a pod that `refused` says fits nowhere, or the sentence that says why
@@ -30,8 +30,10 @@ pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, refused: &Unschedulable) -> R
         return Err(words(refused.nodes, &[(refused.nodes, "Preemption is not helpful for scheduling")]));
     }
     let hopeful: Vec<&str> = refused.worth_preempting().collect();
+    // Copied once; what is thought away on one node is back before the next one's turn.
+    let mut trial = snapshot.clone();
     let mut found: Vec<Preemption> =
-        hopeful.iter().filter_map(|node| victims_on(node, pod, snapshot)).collect();
+        hopeful.iter().filter_map(|node| victims_on(node, pod, &mut trial)).collect();
     found.sort_by_key(|room| {
         let highest = room.victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
         (highest, room.victims.len(), room.node.clone())
@@ -47,33 +49,34 @@ pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, refused: &Unschedulable) -> R
     })
 }
 
-fn victims_on(node: &str, pod: &PodInfo, snapshot: &Snapshot) -> Option<Preemption> {
-    let mut without = snapshot.clone();
-    let mut lower: Vec<PodInfo> =
-        snapshot.node(node)?.pods.values().filter(|each| each.priority < pod.priority).cloned().collect();
+/// Who would have to leave a node; `trial` is the same afterwards as before.
+fn victims_on(node: &str, pod: &PodInfo, trial: &mut Snapshot) -> Option<Preemption> {
+    let mut lower: Vec<Arc<PodInfo>> =
+        trial.node(node)?.pods.values().filter(|each| each.priority < pod.priority).cloned().collect();
     if lower.is_empty() {
         return None;
     }
     for each in &lower {
-        without.remove_pod(&each.uid);
+        trial.remove_pod(&each.uid);
     }
-    let fits = |snapshot: &Snapshot| {
-        let around = Surroundings::of(pod, snapshot);
-        snapshot.node(node).is_some_and(|state| unfit(pod, state, &around).is_empty())
+    let fits = |trial: &Snapshot| {
+        let around = Surroundings::of(pod, trial);
+        trial.node(node).is_some_and(|state| unfit(pod, state, &around).is_empty())
     };
-    if !fits(&without) {
-        return None;
-    }
+    let helps = fits(trial);
     lower.sort_by_key(|each| (Reverse(each.priority), each.created()));
     let mut victims = Vec::new();
     for each in lower {
-        without.place(each.clone(), node);
-        if !fits(&without) {
-            without.remove_pod(&each.uid);
+        trial.place(each.clone(), node);
+        if helps && !fits(trial) {
+            trial.remove_pod(&each.uid);
             victims.push(each);
         }
     }
-    Some(Preemption { node: node.to_string(), victims })
+    for victim in &victims {
+        trial.place(victim.clone(), node);
+    }
+    helps.then(|| Preemption { node: node.to_string(), victims })
 }
 
 fn words(nodes: usize, counts: &[(usize, &str)]) -> String {

@@ -3,7 +3,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
+    mem,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,13 +21,16 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Queue {
     pods: HashMap<PodUid, Waiting>,
+    /// The pods of each state by themselves, so that nobody has to look through all.
     active: BTreeSet<Rank>,
+    backing_off: BTreeSet<(Timestamp, PodUid)>,
+    unschedulable: HashSet<PodUid>,
 }
 
 type Rank = (Reverse<i32>, Timestamp, PodUid);
 
 struct Waiting {
-    pod: PodInfo,
+    pod: Arc<PodInfo>,
     attempts: u32,
     state: State,
 }
@@ -44,84 +49,97 @@ enum State {
 
 impl Queue {
     /// Takes in a pod, or what it has become. One that waits for a change is tried again if it has changed itself.
-    pub fn put(&mut self, pod: PodInfo) {
-        let rank = rank(&pod);
-        match self.pods.get_mut(&pod.uid) {
-            None => {
-                self.active.insert(rank);
-                self.pods.insert(pod.uid.clone(), Waiting { pod, attempts: 0, state: State::Active });
+    pub fn put(&mut self, pod: Arc<PodInfo>) {
+        let (attempts, state) = match self.take(&pod.uid) {
+            None => (0, State::Active),
+            Some(known) => {
+                let is_same = known.pod.pod.spec == pod.pod.spec && known.pod.labels == pod.labels;
+                let stays = is_same || known.state == State::InFlight;
+                (known.attempts, if stays { known.state } else { State::Active })
             }
-            Some(waiting) => {
-                let was = waiting.pod.pod.spec == pod.pod.spec && waiting.pod.labels == pod.labels;
-                self.active.remove(&self::rank(&waiting.pod));
-                waiting.pod = pod;
-                if !was && !matches!(waiting.state, State::InFlight) {
-                    waiting.state = State::Active;
-                }
-                if waiting.state == State::Active {
-                    self.active.insert(rank);
-                }
-            }
-        }
+        };
+        self.add(Waiting { pod, attempts, state });
     }
 
     /// Forgets a pod: it is gone or has its node.
     pub fn remove(&mut self, uid: &str) {
-        if let Some(waiting) = self.pods.remove(uid) {
-            self.active.remove(&rank(&waiting.pod));
-        }
+        self.take(uid);
     }
 
     /// The next pod to try, if any.
-    pub fn pop(&mut self) -> Option<PodInfo> {
-        let (.., uid) = self.active.pop_first()?;
-        let waiting = self.pods.get_mut(&uid)?;
-        waiting.state = State::InFlight;
-        waiting.attempts += 1;
-        Some(waiting.pod.clone())
+    pub fn pop(&mut self) -> Option<Arc<PodInfo>> {
+        let (.., uid) = self.active.first()?.clone();
+        let mut next = self.take(&uid)?;
+        next.state = State::InFlight;
+        next.attempts += 1;
+        let pod = next.pod.clone();
+        self.add(next);
+        Some(pod)
     }
 
     /// Puts back a pod that fitted nowhere.
     pub fn unschedulable(&mut self, uid: &str, now: Timestamp) {
-        if let Some(waiting) = self.pods.get_mut(uid) {
-            waiting.state = State::Unschedulable { until: now + backoff(waiting.attempts) };
-        }
+        self.change(uid, |waiting| State::Unschedulable { until: now + backoff(waiting.attempts) });
     }
 
     /// Puts back a pod whose binding failed: tried again after its back-off, changes or no changes.
     pub fn failed(&mut self, uid: &str, now: Timestamp) {
-        if let Some(waiting) = self.pods.get_mut(uid) {
-            waiting.state = State::BackingOff { until: now + backoff(waiting.attempts) };
-        }
+        self.change(uid, |waiting| State::BackingOff { until: now + backoff(waiting.attempts) });
     }
 
     /// Something has changed that may help the pods that fitted nowhere.
     pub fn something_changed(&mut self) {
-        for waiting in self.pods.values_mut() {
-            if let State::Unschedulable { until } = waiting.state {
-                waiting.state = State::BackingOff { until };
-            }
+        for uid in mem::take(&mut self.unschedulable) {
+            self.change(&uid, |waiting| match waiting.state {
+                State::Unschedulable { until } => State::BackingOff { until },
+                state => state,
+            });
         }
     }
 
     /// Lets those back in whose back-off is over. Returns when the next one's will be.
     pub fn wake(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let mut next = None;
-        for waiting in self.pods.values_mut() {
-            let State::BackingOff { until } = waiting.state else { continue };
-            if until <= now {
-                waiting.state = State::Active;
-                self.active.insert(rank(&waiting.pod));
-            } else {
-                next = Some(next.map_or(until, |next: Timestamp| next.min(until)));
+        while let Some((until, uid)) = self.backing_off.first().cloned() {
+            if until > now {
+                return Some(until);
             }
+            self.change(&uid, |_| State::Active);
         }
-        next
+        None
     }
 
     /// How many may be tried now, and how many wait for something.
     pub fn depth(&self) -> (usize, usize) {
         (self.active.len(), self.pods.len() - self.active.len())
+    }
+
+    fn change(&mut self, uid: &str, state: impl FnOnce(&Waiting) -> State) {
+        if let Some(mut waiting) = self.take(uid) {
+            waiting.state = state(&waiting);
+            self.add(waiting);
+        }
+    }
+
+    fn add(&mut self, waiting: Waiting) {
+        let uid = waiting.pod.uid.clone();
+        match waiting.state {
+            State::Active => drop(self.active.insert(rank(&waiting.pod))),
+            State::InFlight => {}
+            State::BackingOff { until } => drop(self.backing_off.insert((until, uid.clone()))),
+            State::Unschedulable { .. } => drop(self.unschedulable.insert(uid.clone())),
+        }
+        self.pods.insert(uid, waiting);
+    }
+
+    fn take(&mut self, uid: &str) -> Option<Waiting> {
+        let waiting = self.pods.remove(uid)?;
+        match waiting.state {
+            State::Active => drop(self.active.remove(&rank(&waiting.pod))),
+            State::InFlight => {}
+            State::BackingOff { until } => drop(self.backing_off.remove(&(until, waiting.pod.uid.clone()))),
+            State::Unschedulable { .. } => drop(self.unschedulable.remove(uid)),
+        }
+        Some(waiting)
     }
 }
 

@@ -34,7 +34,7 @@ impl fmt::Display for Unschedulable {
         }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for reason in self.per_node.iter().flat_map(|(_, reasons)| reasons) {
-            *counts.entry(&reason.reason).or_default() += 1;
+            *counts.entry(&*reason.reason).or_default() += 1;
         }
         let mut texts: Vec<String> =
             counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -66,27 +66,24 @@ fn enough(nodes: usize) -> usize {
 /// When no node can take the pod, with each node's reasons.
 pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, cursor: &mut Cursor) -> Result<String, Unschedulable> {
     let around = Surroundings::of(pod, snapshot);
-    let all = snapshot.nodes().count();
-    let enough = enough(all);
-    let start = cursor.start % all.max(1);
+    let all = snapshot.index().all();
+    let enough = enough(all.len());
     let mut candidates: Vec<&NodeState> = Vec::new();
-    let mut refused = Unschedulable { nodes: 0, per_node: Vec::new() };
-    for node in snapshot.nodes().skip(start).chain(snapshot.nodes().take(start)) {
-        refused.nodes += 1;
-        let reasons = unfit(pod, node, &around);
-        if reasons.is_empty() {
+    // Nodes that the pod's own selector does not pick are not even looked at.
+    for node in snapshot.round(around.picked().unwrap_or(all), cursor.start) {
+        if unfit(pod, node, &around).is_empty() {
             candidates.push(node);
             if candidates.len() == enough {
                 break;
             }
-        } else {
-            refused.per_node.push((node.info.name.clone(), reasons));
         }
     }
-    cursor.start = start + refused.nodes;
     cursor.tie = cursor.tie.wrapping_add(1);
+    if let Some(last) = candidates.last() {
+        cursor.start = last.number + 1;
+    }
     match candidates.as_slice() {
-        [] => Err(refused),
+        [] => Err(refused(pod, snapshot, &around)),
         [only] => Ok(only.info.name.clone()),
         several => {
             let scores = score::scores(pod, several, snapshot);
@@ -100,4 +97,11 @@ pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, cursor: &mut Cursor) -> Resu
             Ok(winners[cursor.tie % winners.len()].info.name.clone())
         }
     }
+}
+
+/// What each node says against a pod.
+fn refused(pod: &PodInfo, snapshot: &Snapshot, around: &Surroundings) -> Unschedulable {
+    let per_node: Vec<_> =
+        snapshot.nodes().map(|node| (node.info.name.clone(), unfit(pod, node, around))).collect();
+    Unschedulable { nodes: per_node.len(), per_node }
 }

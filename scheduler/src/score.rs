@@ -1,5 +1,7 @@
 //! Which of the nodes that fit is best: upstream's score plug-ins, each 0 to 100, weighted and added.
 
+use std::sync::Arc;
+
 use crate::{
     model::{PodInfo, tolerates},
     snapshot::{NodeState, Snapshot},
@@ -61,28 +63,14 @@ fn preferred_node(pod: &PodInfo, node: &NodeState) -> i64 {
 /// Spreading: pods of the same owner, or those that the pod's own soft constraints count.
 fn like_pods(pod: &PodInfo, node: &NodeState) -> i64 {
     let mut soft = pod.spread.iter().filter(|spread| !spread.is_required).peekable();
-    let has_soft = soft.peek().is_some();
-    let own = owner(pod);
-    if !has_soft && own.is_none() {
-        // It is like nobody, and need not be compared with everybody.
-        return 0;
+    if soft.peek().is_none() {
+        return pod.owner.as_ref().and_then(|owner| node.by_owner.get(owner)).copied().unwrap_or_default();
     }
-    let is_like = |each: &&PodInfo| {
-        each.namespace == pod.namespace
-            && match has_soft {
-                true => soft
-                    .clone()
-                    .any(|spread| spread.selector.matches(|key| each.labels.get(key).map(String::as_str))),
-                false => owner(each) == own,
-            }
+    let is_like = |each: &&Arc<PodInfo>| {
+        let label = |key: &str| each.labels.get(key).map(String::as_str);
+        each.namespace == pod.namespace && soft.clone().any(|spread| spread.selector.matches(label))
     };
     i64::try_from(node.pods.values().filter(is_like).count()).unwrap_or(i64::MAX)
-}
-
-/// The uid of the controller that made a pod.
-fn owner(pod: &PodInfo) -> Option<&str> {
-    let owners = pod.pod.metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 /// InterPodAffinity: the weights of wished-for neighbours in the node's topology, the unwished subtracted.

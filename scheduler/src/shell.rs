@@ -1,6 +1,9 @@
 //! The shell: watches pods and nodes, asks for decisions, binds.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use client::{Change, FlightRecorder, Informers, events::Recorder, flight::Turn};
 use jiff::Timestamp;
@@ -35,8 +38,10 @@ impl Default for Config {
     }
 }
 
-/// How many bindings are on their way to the API at once.
+/// How many outcomes of bindings may wait for the scheduler.
 const BINDINGS: usize = 256;
+/// How long pods are placed before others of the process have their turn.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// Schedules until `stop`.
 pub async fn run(config: Config, client: Client, flight: FlightRecorder, stop: CancellationToken) {
@@ -73,7 +78,7 @@ struct Scheduler {
 
 /// What became of a binding.
 struct Outcome {
-    pod: PodInfo,
+    pod: Arc<PodInfo>,
     is_bound: bool,
 }
 
@@ -97,8 +102,9 @@ impl Scheduler {
             }
             let next_wake = self.queue.wake(Timestamp::now());
             self.measure();
-            if let Some(pod) = self.queue.pop() {
-                self.place(pod).await;
+            if self.place_some() {
+                // Long queues must not keep watch events and bindings from being served.
+                tokio::task::yield_now().await;
                 continue;
             }
             let until_wake = next_wake
@@ -139,9 +145,9 @@ impl Scheduler {
             }
         } else if !node.is_empty() {
             self.queue.remove(uid);
-            self.snapshot.place(PodInfo::new(pod.clone()), &node);
+            self.snapshot.place(Arc::new(PodInfo::new(pod.clone())), &node);
         } else if self.is_ours(pod) {
-            self.queue.put(PodInfo::new(pod.clone()));
+            self.queue.put(Arc::new(PodInfo::new(pod.clone())));
         } else {
             self.queue.remove(uid);
         }
@@ -155,7 +161,20 @@ impl Scheduler {
         scheduler == self.config.scheduler_name && !is_gated && pod.metadata.deletion_timestamp.is_none()
     }
 
-    async fn place(&mut self, pod: PodInfo) {
+    /// Places pods for a little while. Returns whether there was one.
+    fn place_some(&mut self) -> bool {
+        let began = Instant::now();
+        let mut placed = false;
+        while began.elapsed() < SLICE
+            && let Some(pod) = self.queue.pop()
+        {
+            self.place(pod);
+            placed = true;
+        }
+        placed
+    }
+
+    fn place(&mut self, pod: Arc<PodInfo>) {
         let started = Timestamp::now();
         let timer = metrics::DECISION_SECONDS.start_timer();
         let decision = schedule(&pod, &self.snapshot, &mut self.cursor);
@@ -193,8 +212,6 @@ impl Scheduler {
             at: started,
             error: None,
         });
-        // Long queues must not keep watch events and bindings from being served.
-        tokio::task::yield_now().await;
     }
 
     fn binding_ended(&mut self, Outcome { pod, is_bound }: Outcome) {
@@ -225,7 +242,7 @@ struct Binder {
 }
 
 impl Binder {
-    fn bind(&self, pod: PodInfo, node: String) {
+    fn bind(&self, pod: Arc<PodInfo>, node: String) {
         let binder = self.clone();
         tokio::spawn(async move {
             let is_bound = match binder.write_binding(&pod, &node).await {
@@ -261,7 +278,7 @@ impl Binder {
         let binding = json!({
             "apiVersion": "v1",
             "kind": "Binding",
-            "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": &*pod.uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
         let api = self.pods(&pod.namespace);
@@ -270,7 +287,7 @@ impl Binder {
     }
 
     /// Tells the user why a pod has no node, and makes room for it where that is possible.
-    fn report(&self, pod: PodInfo, refused: Unschedulable, room: Result<Preemption, String>) {
+    fn report(&self, pod: Arc<PodInfo>, refused: Unschedulable, room: Result<Preemption, String>) {
         let binder = self.clone();
         tokio::spawn(async move {
             let preemption = room.as_ref().err().map(String::as_str).unwrap_or_default();
@@ -332,7 +349,7 @@ impl Binder {
             "lastTransitionTime": api::time::format(Timestamp::now()),
         }]});
         self.patch_status(victim, condition).await?;
-        let same = Preconditions { uid: Some(victim.uid.clone()), resource_version: None };
+        let same = Preconditions { uid: Some(victim.uid.to_string()), resource_version: None };
         let params = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
         match self.pods(&victim.namespace).delete(&victim.name, &params).await {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return Ok(()),
@@ -345,7 +362,7 @@ impl Binder {
 
     async fn patch_status(&self, pod: &PodInfo, status: Value) -> Result<(), kube::Error> {
         // With the uid in it, the patch cannot reach a later pod of the same name.
-        let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
+        let patch = json!({"metadata": {"uid": &*pod.uid}, "status": status});
         let api = self.pods(&pod.namespace);
         let patched = api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
         match patched {

@@ -24,7 +24,7 @@ fn node(name: &str, change: impl FnOnce(&mut Value)) -> NodeInfo {
     NodeInfo::new(&serde_json::from_value::<Node>(node).unwrap())
 }
 
-fn pod(name: &str, spec: Value) -> PodInfo {
+fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
     let mut object = json!({
         "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": "web"},
             "creationTimestamp": "2026-01-01T00:00:00Z"},
@@ -33,11 +33,15 @@ fn pod(name: &str, spec: Value) -> PodInfo {
     for (key, value) in spec.as_object().unwrap() {
         object["spec"][key] = value.clone();
     }
-    PodInfo::new(Arc::new(serde_json::from_value::<Pod>(object).unwrap()))
+    Arc::new(PodInfo::new(Arc::new(serde_json::from_value::<Pod>(object).unwrap())))
 }
 
-fn asking(name: &str, cpu: &str) -> PodInfo {
+fn asking(name: &str, cpu: &str) -> Arc<PodInfo> {
     pod(name, json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}))
+}
+
+fn with_priority(name: &str, cpu: &str, priority: i32) -> Arc<PodInfo> {
+    Arc::new(PodInfo { priority, ..PodInfo::clone(&asking(name, cpu)) })
 }
 
 fn cluster(nodes: impl IntoIterator<Item = NodeInfo>) -> Snapshot {
@@ -199,11 +203,6 @@ fn required_spreading_keeps_the_difference_small() {
 
 #[test]
 fn only_as_many_pods_are_pushed_out_as_needed_and_the_least_important() {
-    let with_priority = |name, cpu, priority: i32| {
-        let mut info = asking(name, cpu);
-        info.priority = priority;
-        info
-    };
     let mut snapshot = cluster([node("a", |_| {})]);
     snapshot.place(with_priority("low", "1", 1), "a");
     snapshot.place(with_priority("middle", "1", 5), "a");
@@ -216,6 +215,50 @@ fn only_as_many_pods_are_pushed_out_as_needed_and_the_least_important() {
         preempt(&meek, &snapshot, &refusal(&meek, &snapshot)).unwrap_err(),
         "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
+}
+
+#[test]
+fn a_search_for_room_on_one_node_does_not_change_what_is_found_on_the_next() {
+    let mut snapshot = cluster([node("a", |_| {}), node("b", |_| {})]);
+    snapshot.place(with_priority("important", "2", 5), "a");
+    snapshot.place(with_priority("ordinary", "1", 1), "b");
+    snapshot.place(with_priority("another", "1", 1), "b");
+    let urgent = with_priority("urgent", "2", 10);
+    let room = preempt(&urgent, &snapshot, &refusal(&urgent, &snapshot)).unwrap();
+    assert_eq!((room.node.as_str(), room.victims.len()), ("b", 2));
+}
+
+#[test]
+fn pods_of_one_owner_lie_apart() {
+    let owned = |name: &str, owner: &str| {
+        Arc::new(PodInfo { owner: Some(owner.into()), ..PodInfo::clone(&asking(name, "100m")) })
+    };
+    let mut snapshot = two_nodes();
+    snapshot.place(owned("web-1", "web"), "a");
+    snapshot.place(owned("other-1", "other"), "b");
+    for _ in 0..3 {
+        assert_eq!(schedule(&owned("web-2", "web"), &snapshot, &mut Cursor::default()).unwrap(), "b");
+    }
+    assert!(snapshot.remove_pod("web-1") && snapshot.remove_pod("other-1"));
+    assert!(snapshot.nodes().all(|node| node.by_owner.is_empty()));
+}
+
+#[test]
+fn nodes_come_back_with_other_labels_and_their_pods() {
+    let with_disk = |disk: &'static str| node("a", |node| node["metadata"]["labels"]["disk"] = disk.into());
+    let on_disk = |disk: &str| pod("x", json!({"nodeSelector": {"disk": disk}}));
+    let mut snapshot = cluster([with_disk("ssd"), node("b", |_| {})]);
+    snapshot.place(asking("there", "2"), "a");
+    snapshot.remove_node("a");
+    assert!(schedule(&on_disk("ssd"), &snapshot, &mut Cursor::default()).is_err());
+    assert!(snapshot.set_node(with_disk("tape")));
+    assert!(!snapshot.set_node(with_disk("tape")), "nothing has changed");
+    assert_eq!(schedule(&on_disk("tape"), &snapshot, &mut Cursor::default()).unwrap(), "a");
+    assert_eq!(snapshot.node("a").unwrap().requested.milli_cpu, 2000);
+    snapshot.remove_node("a");
+    assert!(snapshot.remove_pod("there"));
+    snapshot.set_node(node("c", |_| {}));
+    assert_eq!(snapshot.nodes().map(|node| node.number).collect::<Vec<_>>(), [0, 1], "c has a's number");
 }
 
 #[test]
@@ -234,10 +277,8 @@ fn a_node_forgets_what_its_pods_took_when_they_are_gone() {
 #[test]
 fn important_pods_go_first_and_hopeless_ones_wait_for_a_change() {
     let (mut queue, now) = (Queue::default(), Timestamp::UNIX_EPOCH);
-    let mut urgent = asking("urgent", "1");
-    urgent.priority = 10;
     queue.put(asking("ordinary", "1"));
-    queue.put(urgent);
+    queue.put(with_priority("urgent", "1", 10));
     assert_eq!(queue.pop().unwrap().name, "urgent");
     assert_eq!(queue.pop().unwrap().name, "ordinary");
     queue.unschedulable("urgent", now);
@@ -247,6 +288,36 @@ fn important_pods_go_first_and_hopeless_ones_wait_for_a_change() {
     assert_eq!(queue.wake(now), Some(now + 1.second()), "not before its back-off");
     assert_eq!(queue.wake(now + 1.second()), None);
     assert_eq!(queue.pop().unwrap().name, "urgent");
+}
+
+#[test]
+fn a_pod_whose_binding_failed_is_tried_again_and_waits_longer_each_time() {
+    let (mut queue, now) = (Queue::default(), Timestamp::UNIX_EPOCH);
+    queue.put(asking("x", "1"));
+    for seconds in [1, 2, 4, 8, 10, 10] {
+        assert_eq!(queue.pop().unwrap().name, "x");
+        queue.failed("x", now);
+        assert_eq!(queue.wake(now), Some(now + seconds.seconds()));
+        assert_eq!(queue.depth(), (0, 1));
+        assert_eq!(queue.wake(now + seconds.seconds()), None);
+    }
+}
+
+#[test]
+fn a_pod_that_fitted_nowhere_is_tried_at_once_when_it_has_changed_itself() {
+    let mut queue = Queue::default();
+    queue.put(asking("x", "4"));
+    queue.pop().unwrap();
+    queue.unschedulable("x", Timestamp::UNIX_EPOCH);
+    queue.put(asking("x", "4"));
+    assert!(queue.pop().is_none(), "seen again, and the same");
+    queue.put(asking("x", "1"));
+    assert_eq!(queue.pop().unwrap().requests.milli_cpu, 1000);
+    queue.put(asking("x", "2"));
+    assert!(queue.pop().is_none(), "it is being tried");
+    queue.remove("x");
+    queue.something_changed();
+    assert_eq!((queue.depth(), queue.wake(Timestamp::MAX)), ((0, 0), None));
 }
 
 #[test]
