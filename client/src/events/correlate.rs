@@ -82,8 +82,9 @@ struct Budget {
 }
 
 impl Correlator {
-    /// What becomes of an event that happens now.
-    pub fn decide(&mut self, note: &Note, now: Timestamp) -> Verdict {
+    /// What becomes of an event; they come in the order in which they happened.
+    pub fn decide(&mut self, note: &Note) -> Verdict {
+        let now = note.at;
         let subject = Subject::of(&note.regarding);
         if !self.spend(subject.clone(), now) {
             return Verdict::Drop;
@@ -180,14 +181,15 @@ impl<K: Eq + Hash, V> Recent<K, V> {
 mod tests {
     use super::*;
 
-    fn note(message: &str) -> Note {
+    fn note(message: &str, second: i64) -> Note {
         let regarding = ObjectReference {
             kind: Some("Pod".into()),
             name: Some("web".into()),
             uid: Some("1".into()),
             ..ObjectReference::default()
         };
-        Note { regarding, kind: EventType::Warning, reason: "BackOff".into(), message: message.into() }
+        let (reason, at) = ("BackOff".into(), at(second));
+        Note { regarding, kind: EventType::Warning, reason, message: message.into(), at }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -197,10 +199,10 @@ mod tests {
     #[test]
     fn the_same_event_counts_up_the_first_one() {
         let mut correlator = Correlator::default();
-        let Verdict::Create { name, .. } = correlator.decide(&note("restarting"), at(10)) else {
+        let Verdict::Create { name, .. } = correlator.decide(&note("restarting", 10)) else {
             panic!("the first event is new")
         };
-        let again = correlator.decide(&note("restarting"), at(20));
+        let again = correlator.decide(&note("restarting", 20));
         assert_eq!(again, Verdict::CountUp { name, message: "restarting".into(), count: 2, first: at(10) });
     }
 
@@ -208,7 +210,7 @@ mod tests {
     fn many_messages_of_one_reason_are_combined() {
         let mut correlator = Correlator::default();
         let verdicts: Vec<Verdict> =
-            (0..12).map(|index| correlator.decide(&note(&format!("failure {index}")), at(index))).collect();
+            (0..12).map(|index| correlator.decide(&note(&format!("failure {index}"), index))).collect();
         assert!(matches!(&verdicts[8], Verdict::Create { message, .. } if message == "failure 8"));
         let combined = |message: &str| message.starts_with("(combined from similar events): ");
         assert!(
@@ -220,9 +222,9 @@ mod tests {
     #[test]
     fn a_flooding_object_is_cut_off_and_trickles_afterwards() {
         let mut correlator = Correlator::default();
-        let passed = (0..100).filter(|_| correlator.decide(&note("x"), at(0)) != Verdict::Drop).count();
+        let passed = (0..100).filter(|_| correlator.decide(&note("x", 0)) != Verdict::Drop).count();
         assert_eq!(passed, 25);
-        assert_eq!(correlator.decide(&note("x"), at(299)), Verdict::Drop);
-        assert_ne!(correlator.decide(&note("x"), at(600)), Verdict::Drop);
+        assert_eq!(correlator.decide(&note("x", 299)), Verdict::Drop);
+        assert_ne!(correlator.decide(&note("x", 600)), Verdict::Drop);
     }
 }

@@ -1,10 +1,12 @@
 //! Events: what users read in `kubectl describe`.
 //!
-//! [`Recorder`] takes events without ever blocking its caller and writes them from a task of its own. What is
-//! written is decided by [`Correlator`]: an event that repeats counts up the one that is there, many similar
-//! ones are combined, and an object that floods is cut off, all with upstream's numbers.
+//! [`Recorder`] takes events without ever blocking its caller and writes them from a task of its own, in a rush no
+//! faster than its pace allows: telling of things must not slow the things themselves. What is written is decided
+//! by [`Correlator`]: an event that repeats counts up the one that is there, many similar ones are combined, and an
+//! object that floods is cut off, all with upstream's numbers.
 
 mod correlate;
+mod pace;
 
 use std::{
     sync::{
@@ -27,12 +29,14 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use pace::Pace;
+
 pub use correlate::{Correlator, Verdict};
 
 use crate::{ClientError, is_not_found};
 
-/// Events that wait to be written; what comes on top is dropped.
-const WAITING: usize = 1000;
+/// Events that wait to be written; what comes on top is dropped. Half a kilobyte each.
+const WAITING: usize = 4096;
 const TRIES: u32 = 5;
 
 /// How an event is meant.
@@ -65,6 +69,8 @@ pub struct Note {
     pub reason: String,
     /// What happened, for people.
     pub message: String,
+    /// When it happened.
+    pub at: Timestamp,
 }
 
 /// Tells users what a component did to their objects. Clones share one writer.
@@ -115,7 +121,8 @@ impl Recorder {
         reason: &str,
         message: impl Into<String>,
     ) {
-        let note = Note { regarding, kind, reason: reason.into(), message: message.into() };
+        let at = Timestamp::now();
+        let note = Note { regarding, kind, reason: reason.into(), message: message.into(), at };
         if let Err(mpsc::error::TrySendError::Full(_)) = self.notes.try_send(note) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -132,19 +139,24 @@ struct EventWriter {
 impl EventWriter {
     async fn run(self, mut notes: mpsc::Receiver<Note>) {
         let mut correlator = Correlator::default();
+        let mut pace = Pace::default();
         while let Some(note) = notes.recv().await {
             if notes.is_empty() {
                 self.tell_of_dropped();
             }
-            let now = Timestamp::now();
-            let written = match correlator.decide(&note, now) {
-                Verdict::Drop => continue,
+            let verdict = correlator.decide(&note);
+            if verdict == Verdict::Drop {
+                continue;
+            }
+            pace.wait().await;
+            let written = match verdict {
+                Verdict::Drop => Ok(()),
                 Verdict::Create { name, message } => {
-                    let event = self.event(&note, name, message, 1, (now, now));
+                    let event = self.event(&note, name, message, 1, (note.at, note.at));
                     self.persist(|| self.create(&event)).await
                 }
                 Verdict::CountUp { name, message, count, first } => {
-                    let event = self.event(&note, name, message, count, (first, now));
+                    let event = self.event(&note, name, message, count, (first, note.at));
                     self.persist(|| self.count_up(&event)).await
                 }
             };
