@@ -25,16 +25,18 @@ async fn label(registry: &Registry, object: &mut Object, path: &[&str]) -> Resul
     if name.is_empty() {
         return Ok(());
     }
-    if let Some(node) = registry.find(kind("", "nodes"), "", &name).await? {
-        copy(&node, object);
+    match registry.entry(kind("", "nodes"), "", &name).await {
+        Ok(node) => copy(|label| node.label(label), object),
+        Err(status) if status.code == 404 => {}
+        Err(status) => return Err(status),
     }
     Ok(())
 }
 
 /// What somebody has said already stays.
-fn copy(node: &Object, object: &mut Object) {
+fn copy<'a>(of_node: impl Fn(&str) -> Option<&'a str>, object: &mut Object) {
     for label in LABELS {
-        if let Some(value) = node.at(&["metadata", "labels", label]).cloned() {
+        if let Some(value) = of_node(label) {
             object.set_if_absent(&["metadata", "labels", label], value);
         }
     }
@@ -49,9 +51,9 @@ mod tests {
     #[test]
     fn region_and_zone_are_copied_and_nothing_else() {
         let object = |labels| Object::from_value(json!({"metadata": {"labels": labels}})).unwrap();
-        let node = object(json!({LABELS[0]: "r", LABELS[1]: "z", "kubernetes.io/os": "linux"}));
+        let node = [(LABELS[0], "r"), (LABELS[1], "z"), ("kubernetes.io/os", "linux")];
         let mut pod = object(json!({LABELS[1]: "mine"}));
-        copy(&node, &mut pod);
+        copy(|label| node.iter().find(|(name, _)| *name == label).map(|(_, value)| *value), &mut pod);
         assert_eq!(pod, object(json!({LABELS[0]: "r", LABELS[1]: "mine"})));
     }
 }
