@@ -128,6 +128,8 @@ const LENGTH: usize = 4;
 pub struct ListParts {
     /// Before them.
     pub head: Vec<u8>,
+    /// The number of the field that they are.
+    pub item: u32,
     /// Behind them.
     pub tail: &'static [u8],
 }
@@ -143,12 +145,16 @@ pub fn list_parts(
         Message::of("meta/v1", "ListMeta").ok_or_else(|| EncodeError::new("no message of lists"))?;
     let mut list_meta = Vec::new();
     message.encode(metadata, &mut list_meta)?;
+    // The same in all lists but the older ones of metadata alone.
+    let list = Message::of(api_version, list_kind);
+    let number =
+        |field: &str, usual| list.and_then(|list| list.named(field)).map_or(usual, |field| field.number);
     let mut opening = Vec::new();
-    Writer::new(&mut opening).bytes(1, &list_meta);
+    Writer::new(&mut opening).bytes(number("metadata", 1), &list_meta);
     let mut head = Vec::new();
     open_document(&mut head, api_version, list_kind, opening.len() + items);
     head.extend_from_slice(&opening);
-    Ok(ListParts { head, tail: DOCUMENT_END })
+    Ok(ListParts { head, item: number("items", 2), tail: DOCUMENT_END })
 }
 
 /// How many bytes an item takes whose message has `length`.
@@ -156,7 +162,7 @@ pub fn item_length(length: usize) -> usize {
     1 + varint_length(length as u64) + length
 }
 
-/// Appends a list's item.
-pub fn write_item(message: &[u8], out: &mut Vec<u8>) {
-    Writer::new(out).bytes(2, message);
+/// Appends a list's item, which is the field `number`.
+pub fn write_item(number: u32, message: &[u8], out: &mut Vec<u8>) {
+    Writer::new(out).bytes(number, message);
 }

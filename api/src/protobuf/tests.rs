@@ -284,13 +284,25 @@ fn a_list_is_its_parts() {
     let length = pods.iter().map(|pod| item_length(pod.len())).sum();
     let parts = list_parts("v1", "PodList", br#"{"resourceVersion":"7"}"#, length).unwrap();
     let mut written = parts.head;
-    pods.iter().for_each(|pod| write_item(pod, &mut written));
+    pods.iter().for_each(|pod| write_item(parts.item, pod, &mut written));
     written.extend_from_slice(parts.tail);
     let list = [field(1, field(2, "7")), field(2, &pods[0]), field(2, &pods[1])].concat();
     assert_eq!(written, body("v1", "PodList", list));
     let read = decode(&written).unwrap();
     assert_eq!(read.list(&["items"]).len(), 2);
     assert_eq!(read.resource_version(), "7");
+}
+
+#[test]
+fn the_older_list_of_metadata_has_its_numbers_the_other_way_round() {
+    let item = field(1, field(1, "a"));
+    let (version, kind) = ("meta.k8s.io/v1beta1", "PartialObjectMetadataList");
+    let parts = list_parts(version, kind, br#"{"resourceVersion":"7"}"#, item_length(item.len())).unwrap();
+    let mut written = parts.head;
+    write_item(parts.item, &item, &mut written);
+    written.extend_from_slice(parts.tail);
+    assert_eq!(written, body(version, kind, [field(2, field(2, "7")), field(1, &item)].concat()));
+    assert_eq!(decode(&written).unwrap().list(&["items"])[0]["metadata"]["name"], "a");
 }
 
 #[test]

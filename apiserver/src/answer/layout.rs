@@ -12,6 +12,8 @@ pub(super) struct Layout {
     pub(super) head: Vec<u8>,
     pub(super) separator: &'static [u8],
     pub(super) tail: Vec<u8>,
+    /// The number of the field that items are in protobuf.
+    pub(super) item: u32,
 }
 
 impl Layout {
@@ -43,7 +45,7 @@ impl Layout {
             let head = format!(
                 r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata}{columns},"{list}":["#
             );
-            return Ok(Layout { head: head.into(), separator: b",", tail: b"]}\n".into() });
+            return Ok(Layout { head: head.into(), separator: b",", tail: b"]}\n".into(), item: 0 });
         }
         let pretty = |value: &Value| -> Result<String, Status> {
             let text = serde_json::to_string_pretty(value).map_err(Status::internal)?;
@@ -57,7 +59,7 @@ impl Layout {
             "{{\n  \"kind\": \"{kind}\",\n  \"apiVersion\": \"{api_version}\",\n  \"metadata\": {metadata}{columns},\n  \"{list}\": ["
         );
         let tail = if is_empty { "]\n}\n" } else { "\n  ]\n}\n" };
-        Ok(Layout { head: head.into(), separator: b",", tail: tail.into() })
+        Ok(Layout { head: head.into(), separator: b",", tail: tail.into(), item: 0 })
     }
 
     /// In alphabetical order, as upstream's.
@@ -79,48 +81,49 @@ impl Layout {
             false => serde_yaml::to_string(&map).map_err(Status::internal),
         };
         let opening = if is_empty { format!("{list}: []\n") } else { format!("{list}:\n") };
-        Ok(Layout { head: (text(before)? + &opening).into(), separator: b"", tail: text(after)?.into() })
+        let head = (text(before)? + &opening).into();
+        Ok(Layout { head, separator: b"", tail: text(after)?.into(), item: 0 })
     }
 
     fn protobuf(view: &View, metadata: Map<String, Value>, items: usize) -> Result<Layout, Status> {
         let (api_version, kind) = view.list_meta();
         let metadata = serde_json::to_vec(&metadata).map_err(Status::internal)?;
         let parts = protobuf::list_parts(&api_version, &kind, &metadata, items).map_err(Status::internal)?;
-        Ok(Layout { head: parts.head, separator: b"", tail: parts.tail.into() })
+        Ok(Layout { head: parts.head, separator: b"", tail: parts.tail.into(), item: parts.item })
+    }
+
+    /// Appends an item.
+    pub(super) fn write_item(&self, view: &View, entry: &Entry, out: &mut Vec<u8>) -> Result<(), Status> {
+        match view.wanted.encoding {
+            Encoding::Json if view.wanted.pretty => {
+                let item = pretty(&view.item(entry)?)?;
+                for line in item.trim_ascii_end().split(|byte| *byte == b'\n') {
+                    out.extend_from_slice(b"\n    ");
+                    out.extend_from_slice(line);
+                }
+            }
+            Encoding::Json => out.extend_from_slice(&view.item(entry)?),
+            Encoding::Yaml => {
+                let item = yaml(&view.item(entry)?)?;
+                for (index, line) in item.trim_ascii_end().split(|byte| *byte == b'\n').enumerate() {
+                    let indent: &[u8] = match (index, line) {
+                        (0, _) => b"- ",
+                        (_, b"") => b"",
+                        _ => b"  ",
+                    };
+                    out.extend_from_slice(indent);
+                    out.extend_from_slice(line);
+                    out.push(b'\n');
+                }
+            }
+            Encoding::Protobuf => protobuf::write_item(self.item, view.frame(entry)?.message(), out),
+        }
+        Ok(())
     }
 }
 
 fn items_name(form: Form) -> &'static str {
     if form == Form::Table { "rows" } else { "items" }
-}
-
-/// Appends an item.
-pub(super) fn write_item(view: &View, entry: &Entry, out: &mut Vec<u8>) -> Result<(), Status> {
-    match view.wanted.encoding {
-        Encoding::Json if view.wanted.pretty => {
-            let item = pretty(&view.item(entry)?)?;
-            for line in item.trim_ascii_end().split(|byte| *byte == b'\n') {
-                out.extend_from_slice(b"\n    ");
-                out.extend_from_slice(line);
-            }
-        }
-        Encoding::Json => out.extend_from_slice(&view.item(entry)?),
-        Encoding::Yaml => {
-            let item = yaml(&view.item(entry)?)?;
-            for (index, line) in item.trim_ascii_end().split(|byte| *byte == b'\n').enumerate() {
-                let indent: &[u8] = match (index, line) {
-                    (0, _) => b"- ",
-                    (_, b"") => b"",
-                    _ => b"  ",
-                };
-                out.extend_from_slice(indent);
-                out.extend_from_slice(line);
-                out.push(b'\n');
-            }
-        }
-        Encoding::Protobuf => protobuf::write_item(view.frame(entry)?.message(), out),
-    }
-    Ok(())
 }
 
 /// JSON with line breaks.

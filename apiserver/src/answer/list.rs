@@ -18,11 +18,7 @@ use http_body::{Frame, SizeHint};
 use serde_json::{Map, Value};
 use store::Revision;
 
-use super::{
-    Count, Encoding, Form, View, gzip,
-    layout::{Layout, write_item},
-    response,
-};
+use super::{Count, Encoding, Form, View, gzip, layout::Layout, response};
 use crate::registry::entry::Entry;
 
 /// How much is put together before it is sent: what TLS takes at once.
@@ -169,7 +165,7 @@ impl ListBody {
                 piece.extend_from_slice(self.layout.separator);
             }
             self.is_first = false;
-            write_item(&self.view, &entry, &mut piece)?;
+            self.layout.write_item(&self.view, &entry, &mut piece)?;
         }
         Ok(Some(piece.into()))
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::registry::entry::Entry;
 pub(crate) use list::{ListMeta, list};
-use negotiate::Count;
+use negotiate::{Count, MetaVersion};
 pub(crate) use negotiate::{Encoding, Form, Offer, Wanted, accepted, chosen};
 pub(crate) use view::View;
 

@@ -64,6 +64,33 @@ pub(crate) enum Count {
     List,
 }
 
+/// The version of a Table, or of an object's metadata alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MetaVersion {
+    #[default]
+    V1,
+    /// What clients from before 1.15 ask for; nothing else about it is different.
+    V1Beta1,
+}
+
+impl MetaVersion {
+    fn named(text: &str) -> Option<MetaVersion> {
+        match text {
+            "v1" => Some(MetaVersion::V1),
+            "v1beta1" => Some(MetaVersion::V1Beta1),
+            _ => None,
+        }
+    }
+
+    /// As objects have it.
+    pub(crate) fn api_version(self) -> &'static str {
+        match self {
+            MetaVersion::V1 => "meta.k8s.io/v1",
+            MetaVersion::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
+}
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -71,6 +98,8 @@ pub(crate) struct Wanted {
     pub(crate) form: Form,
     /// Whether that is of one object or of a list, where the client says so.
     pub(crate) count: Option<Count>,
+    /// Of a form that is not the object itself.
+    pub(crate) meta: MetaVersion,
     /// With line breaks, for people.
     pub(crate) pretty: bool,
     /// Whether the client can unpack.
@@ -125,7 +154,9 @@ impl Offer {
     /// What a range asks for, if the route has it.
     fn best(self, range: &MediaRange) -> Option<Wanted> {
         let stream = range.parameter("stream").unwrap_or_default();
-        let is_meta = range.parameter("g") == Some("meta.k8s.io") && range.parameter("v") == Some("v1");
+        let meta = range.parameter("v").and_then(MetaVersion::named);
+        let meta = meta.filter(|_| range.parameter("g") == Some("meta.k8s.io"));
+        let is_meta = meta.is_some();
         let is_plain = ["as", "g", "v"].iter().all(|name| range.parameter(name).is_none());
         let (form, count) = match range.parameter("as") {
             None if is_plain => (Form::Whole, None),
@@ -154,7 +185,7 @@ impl Offer {
                 && matches!(stream, "" | "watch")
         };
         let encoding = ENCODINGS.into_iter().find(fits)?;
-        Some(Wanted { encoding, form, count, ..Wanted::default() })
+        Some(Wanted { encoding, form, count, meta: meta.unwrap_or_default(), ..Wanted::default() })
     }
 
     /// What there is. Of a watch's own encodings only those hear who could have the objects otherwise.
@@ -252,7 +283,10 @@ mod tests {
     #[test]
     fn the_first_known_alternative_wins() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(wanted(kubectl).unwrap().form, Form::Table);
+        let table = wanted(kubectl).unwrap();
+        assert_eq!((table.form, table.meta), (Form::Table, MetaVersion::V1));
+        let older = wanted("application/json;as=Table;v=v1beta1;g=meta.k8s.io").unwrap();
+        assert_eq!((older.form, older.meta), (Form::Table, MetaVersion::V1Beta1));
         let client_go = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(wanted(client_go).unwrap().encoding, Encoding::Protobuf);
         assert_eq!(wanted("application/yaml").unwrap().encoding, Encoding::Yaml);
@@ -271,6 +305,7 @@ mod tests {
             "text/html",
             "application/cbor",
             "application/json;as=Picture;v=v1;g=x",
+            "application/json;as=Table;v=v2;g=meta.k8s.io",
             "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
             "application/json;stream=shouts",
             "application/json;as=Table",

@@ -9,7 +9,7 @@ use api::{
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Encoding, Form, Wanted, negotiate::Count};
+use super::{Encoding, Form, MetaVersion, Wanted, negotiate::Count};
 use crate::{
     registry::{
         convert,
@@ -87,7 +87,7 @@ impl View {
     pub(crate) fn object(&self, entry: &Entry) -> Result<Bytes, Status> {
         match self.wanted.form {
             Form::Whole if self.is_plain() => Ok(entry.bytes()),
-            Form::Metadata => Ok(partial(entry.metadata()?)),
+            Form::Metadata => Ok(self.partial(entry.metadata()?)),
             Form::Whole | Form::Table => encoded(&self.value_of(entry.decode_as(self.kind)?)),
         }
     }
@@ -96,7 +96,7 @@ impl View {
     pub(crate) fn value_of(&self, object: Object) -> Value {
         match self.wanted.form {
             Form::Whole => object.into_value(),
-            Form::Metadata => metadata_of(&object),
+            Form::Metadata => self.metadata_of(&object),
             Form::Table => {
                 let mut table = self.table_head(json!({"resourceVersion": object.resource_version()}));
                 table.insert("rows".into(), json!([self.row(&object)]));
@@ -129,6 +129,10 @@ impl View {
                 make(Happened::Modified, &json).map(Cow::Owned)
             }
             Form::Whole => entry.frame(|frames| &frames.whole, make).map(Cow::Borrowed),
+            // Kept in the version that clients have asked for in the last years.
+            _ if self.wanted.meta != MetaVersion::V1 => {
+                make(Happened::Modified, &self.object(entry)?).map(Cow::Owned)
+            }
             _ => entry.frame(|frames| &frames.metadata, make).map(Cow::Borrowed),
         }
     }
@@ -206,8 +210,8 @@ impl View {
     /// apiVersion and kind of one object.
     fn type_meta(&self) -> (String, &'static str) {
         match self.wanted.form {
-            Form::Metadata => (META.into(), "PartialObjectMetadata"),
-            Form::Table => (META.into(), "Table"),
+            Form::Metadata => (self.meta().into(), "PartialObjectMetadata"),
+            Form::Table => (self.meta().into(), "Table"),
             Form::Whole => (self.kind.api_version(), self.kind.kind),
         }
     }
@@ -215,8 +219,8 @@ impl View {
     /// apiVersion and kind of a list.
     pub(super) fn list_meta(&self) -> (String, String) {
         match self.wanted.form {
-            Form::Metadata => (META.into(), "PartialObjectMetadataList".into()),
-            Form::Table => (META.into(), "Table".into()),
+            Form::Metadata => (self.meta().into(), "PartialObjectMetadataList".into()),
+            Form::Table => (self.meta().into(), "Table".into()),
             Form::Whole => (self.kind.api_version(), self.kind.list_kind()),
         }
     }
@@ -235,7 +239,7 @@ impl View {
     pub(super) fn table_head(&self, metadata: Value) -> Map<String, Value> {
         let head = json!({
             "kind": "Table",
-            "apiVersion": META,
+            "apiVersion": self.meta(),
             "metadata": metadata,
             "columnDefinitions": api::table::definitions(self.kind),
         });
@@ -249,22 +253,28 @@ impl View {
         if let (Rows::Nothing, Some(row)) = (self.rows, row.as_object_mut()) {
             row.remove("object");
         }
+        if self.rows == Rows::Metadata {
+            row["object"]["apiVersion"] = self.meta().into();
+        }
         row
     }
-}
 
-/// The version of what can be said of all kinds.
-const META: &str = "meta.k8s.io/v1";
+    /// The version of what can be said of all kinds.
+    fn meta(&self) -> &'static str {
+        self.wanted.meta.api_version()
+    }
 
-/// The metadata of an object, whatever kind it is.
-fn partial(metadata: &[u8]) -> Bytes {
-    let head = br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
-    [head, metadata, b"}"].concat().into()
-}
+    /// The metadata of an object, whatever kind it is.
+    fn partial(&self, metadata: &[u8]) -> Bytes {
+        let head = format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"{}","metadata":"#, self.meta());
+        [head.as_bytes(), metadata, b"}"].concat().into()
+    }
 
-/// The same of an object that is in no store.
-fn metadata_of(object: &Object) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": object.0.get("metadata")})
+    /// The same of an object that is in no store.
+    fn metadata_of(&self, object: &Object) -> Value {
+        let metadata = object.0.get("metadata");
+        json!({"kind": "PartialObjectMetadata", "apiVersion": self.meta(), "metadata": metadata})
+    }
 }
 
 fn encoded(value: &Value) -> Result<Bytes, Status> {

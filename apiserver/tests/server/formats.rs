@@ -193,6 +193,44 @@ async fn metadata_of_every_kind_travels_in_protobuf() {
 }
 
 #[tokio::test]
+async fn the_older_version_of_tables_and_metadata_is_served_as_well() {
+    let server = Server::start().await;
+    server.post(PODS, &pod("a")).await.ok();
+    let one = format!("{PODS}/a");
+    for path in [PODS, &one] {
+        let table = server.get_as(path, "application/json;as=Table;v=v1beta1;g=meta.k8s.io").await.ok();
+        let mut newer = server.get_as(path, "application/json;as=Table;v=v1;g=meta.k8s.io").await.ok();
+        assert_eq!(newer["rows"][0]["object"]["apiVersion"], "meta.k8s.io/v1");
+        newer["apiVersion"] = "meta.k8s.io/v1beta1".into();
+        newer["rows"][0]["object"]["apiVersion"] = "meta.k8s.io/v1beta1".into();
+        assert_eq!(table, newer);
+    }
+    let mut watch = server
+        .watch_as(&format!("{PODS}?watch=true"), "application/json;as=Table;v=v1beta1;g=meta.k8s.io")
+        .await;
+    assert_eq!(watch.event().await.unwrap()["object"]["apiVersion"], "meta.k8s.io/v1beta1");
+    for encoding in ["json", "vnd.kubernetes.protobuf"] {
+        let accept =
+            |form: &str, version: &str| format!("application/{encoding};as={form};v={version};g=meta.k8s.io");
+        let read = async |path: &str, form: &str, version: &str| {
+            let answer = server.get_as(path, &accept(form, version)).await;
+            if encoding == "json" { answer.ok() } else { decoded(&answer) }
+        };
+        let (form, version) = ("PartialObjectMetadata", "meta.k8s.io/v1beta1");
+        let mut newer = read(&one, form, "v1").await;
+        newer["apiVersion"] = version.into();
+        assert_eq!(read(&one, form, "v1beta1").await, newer);
+        let list = read(PODS, "PartialObjectMetadataList", "v1beta1").await;
+        assert_eq!(
+            (&list["kind"], &list["apiVersion"]),
+            (&json!("PartialObjectMetadataList"), &json!(version))
+        );
+        assert_eq!(list["items"][0]["metadata"], newer["metadata"]);
+        assert!(!list["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn lists_look_the_same_in_every_text_form() {
     let server = Server::start().await;
     for path in [format!("{CONFIG_MAPS}?pretty=true"), format!("{CONFIG_MAPS}?pretty=false")] {
