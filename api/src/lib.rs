@@ -5,7 +5,7 @@
 //!
 //! A write passes through the modules in this order: [`decode`] reads the body against the [`schema`],
 //! [`patch`] makes the new object out of the old one, the kind's [`Strategy`] sets defaults, [`meta`] and the
-//! strategy validate, in terms of [`name`], [`quantity`] and [`selector`]. What is wrong is a [`FieldError`]
+//! strategy validate, in terms of [`name`], [`network`], [`quantity`] and [`selector`]. What is wrong is a [`FieldError`]
 //! or a [`Status`]. [`table`] and [`openapi`] tell people and clients what there is.
 
 pub mod cel;
@@ -19,6 +19,7 @@ pub mod kind;
 pub mod kinds;
 pub mod meta;
 pub mod name;
+pub mod network;
 pub mod object;
 pub mod openapi;
 pub mod patch;

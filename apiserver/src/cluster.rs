@@ -7,7 +7,7 @@ use axum::Router;
 
 use crate::{
     admission::Admission,
-    alloc::{Allocator, Ranges},
+    alloc::{Allocator, PortRange},
     authn::{
         Authenticator, TokenAuthority, Trust, discovery,
         front_proxy::FrontProxies,
@@ -26,8 +26,8 @@ use crate::{
 pub struct ClusterConfig {
     /// Who issues service-account tokens, and for whom.
     pub tokens: TokenAuthority,
-    /// The addresses and ports of Services.
-    pub ranges: Ranges,
+    /// The node ports of Services; their addresses come out of the ServiceCIDRs.
+    pub node_ports: PortRange,
     /// Where clients reach this server, such as `https://192.0.2.7:6443`.
     pub server_url: String,
     /// Who may speak for others; nobody, where this is none.
@@ -70,7 +70,7 @@ pub fn hooks(
         authenticator: Box::new(authenticator),
         authorizer: Box::new(authorizer.clone()),
         admission: Box::new(Admission::new(authorizer)),
-        allocator: Box::new(Allocator::new(registry.clone(), config.ranges)),
+        allocator: Box::new(Allocator::new(registry.clone(), config.node_ports)),
         answers: Box::new(answers),
     };
     Ok((hooks, discovery::router(&config.tokens, key, &config.server_url)))

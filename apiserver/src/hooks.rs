@@ -116,22 +116,28 @@ pub trait Admit: Send + Sync + 'static {
 #[async_trait]
 pub trait Allocate: Send + Sync + 'static {
     /// Fills in what `object` needs and reserves it, after defaults and before validation. `None` when
-    /// this kind needs nothing. Dropping the reservation gives back what it took anew.
+    /// this kind needs nothing. A `dry_run` stores nothing.
     async fn allocate(
         &self,
         kind: &'static Kind,
         object: &mut Object,
         old: Option<&Object>,
+        dry_run: bool,
     ) -> Result<Option<Box<dyn Reservation>>, Status>;
 
     /// Gives back what an object held that is gone from the store.
-    fn release(&self, kind: &'static Kind, object: &Object);
+    async fn release(&self, kind: &'static Kind, object: &Object);
 }
 
-/// Something reserved for a write that is under way.
+/// Something reserved for a write that is under way. One that is dropped is left to the repair: nobody knows whether
+/// the write has happened.
+#[async_trait]
 pub trait Reservation: Send {
     /// The write is durable: what was reserved stays, what the old object alone held is free again.
-    fn commit(self: Box<Self>);
+    async fn commit(self: Box<Self>);
+
+    /// The write has not happened: what was reserved is free again.
+    async fn revert(self: Box<Self>);
 }
 
 /// Requests about resources that are answered, not stored: reviews, tokens, and everything that is

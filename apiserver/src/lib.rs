@@ -17,6 +17,7 @@ pub mod cluster;
 mod crd;
 mod discovery;
 pub mod encryption;
+mod events;
 mod fairness;
 mod follow;
 pub mod hooks;

@@ -29,6 +29,7 @@ mod replica_set;
 mod resources;
 mod revisions;
 mod service_account;
+mod service_cidr;
 mod service_pods;
 mod stateful_set;
 mod storage_protection;
@@ -75,6 +76,7 @@ pub async fn run(
     storage_protection::start(&mut context);
     endpoint_slice::start(&mut context);
     endpoints::start(&mut context);
+    service_cidr::start(&mut context);
     namespace::start(&mut context);
     garbage_collector::start(&mut context);
     node_ipam::start(&mut context, pool);

@@ -137,10 +137,7 @@ impl Cluster {
         let (first, last) = (settings.node_ports.start(), settings.node_ports.end());
         let config = cluster::ClusterConfig {
             tokens: apiserver::authn::TokenAuthority::of_cluster(&settings.cluster_domain),
-            ranges: apiserver::alloc::Ranges {
-                addresses: settings.service_cidr.to_string().parse()?,
-                ports: format!("{first}-{last}").parse()?,
-            },
+            node_ports: format!("{first}-{last}").parse()?,
             server_url: settings.server_url(),
             front_proxies: Some(front_proxies.clone()),
             token_file: settings.token_file.clone(),
@@ -177,6 +174,10 @@ impl Cluster {
         bootstrap::run(&registry, &first_objects)
             .await
             .context("cannot create what every cluster starts with")?;
+        bootstrap::keep_range(&registry, &first_objects.service_range);
+        apiserver::alloc::repair::start(&registry)
+            .await
+            .context("cannot compare the addresses of Services with IPAddresses")?;
         tokio::spawn(apiserver::admission::quota::status::run(registry, stop.clone()));
         let address = ("0.0.0.0", settings.secure_port);
         let listener = TcpListener::bind(address)

@@ -2,11 +2,11 @@
 
 use crate::kind::Plain;
 use crate::strategies::{
-    admission_policy, api_service, certificate_signing_request, certificates, config_map, coordination,
-    cron_job, custom_resource_definition, daemon_set, deployment, device, endpoints, event, flow_control,
-    horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job, limits, namespace, network_policy,
-    node, persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set, service,
-    stateful_set, storage, webhook_configuration,
+    address, admission_policy, api_service, certificate_signing_request, certificates, config_map,
+    coordination, cron_job, custom_resource_definition, daemon_set, deployment, device, endpoints, event,
+    flow_control, horizontal_pod_autoscaler, horizontal_pod_autoscaler_v1, ingress, job, limits, namespace,
+    network_policy, node, persistent_volume, persistent_volume_claim, plain, pod, policy, rbac, replica_set,
+    service, stateful_set, storage, webhook_configuration,
 };
 use crate::{Kind, Scale, Scope, Verbs, table};
 
@@ -325,7 +325,7 @@ pub(super) const ROWS: &[Kind] = &[
     Kind {
         plural: "ipaddresses",
         short: &["ip"],
-        strategy: &plain::IpAddress,
+        strategy: &address::IpAddress,
         columns: table::network::IP_ADDRESS,
         ..cluster("networking.k8s.io", "v1", "IPAddress")
     },
@@ -339,7 +339,7 @@ pub(super) const ROWS: &[Kind] = &[
     Kind {
         plural: "servicecidrs",
         status: true,
-        strategy: &plain::ServiceCidr,
+        strategy: &address::ServiceCidr,
         columns: table::network::SERVICE_CIDR,
         ..cluster("networking.k8s.io", "v1", "ServiceCIDR")
     },

@@ -3,6 +3,7 @@
 //!
 //! Field paths, messages and the choice of reason are upstream's.
 
+pub mod address;
 pub mod admission_policy;
 pub mod admission_rules;
 pub mod api_service;

@@ -2,7 +2,7 @@
 
 use super::check::{Faults, Field};
 use super::pod_template;
-use crate::{FieldError, Object, name};
+use crate::{FieldError, Object};
 
 /// Kinds about which nothing is special but that upstream counts no generations for them:
 /// CSINodes, VolumeAttachments, ...
@@ -73,56 +73,6 @@ impl crate::Strategy for PodTemplate {
         let mut found = Vec::new();
         pod_template::warnings(object, old, &["template"], &mut found);
         found
-    }
-}
-
-/// Rules of IPAddresses: each is named by the address it stands for.
-pub struct IpAddress;
-
-impl crate::Strategy for IpAddress {
-    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        let parent = Field::at(object, &["spec", "parentRef"]);
-        if !parent.is_set() {
-            faults.required(&parent, "");
-        } else {
-            faults.must_be_given(&parent.get("resource"));
-            faults.must_be_given(&parent.get("name"));
-        }
-        if let Some(old) = old {
-            faults.immutable(&parent, &Field::at(old, &["spec", "parentRef"]));
-        }
-        faults.0
-    }
-
-    fn validate_name(&self, name: &str) -> Result<(), String> {
-        name::ip_address(name)
-    }
-
-    fn has_generation(&self) -> bool {
-        false
-    }
-}
-
-/// Rules of ServiceCIDRs.
-pub struct ServiceCidr;
-
-impl crate::Strategy for ServiceCidr {
-    fn status_is_apart(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        let ranges = Field::at(object, &["spec", "cidrs"]);
-        if ranges.is_empty() {
-            faults.required(&ranges, "at least one CIDR required");
-        }
-        ranges.items().for_each(|range| super::ports::validate_cidr(&range, &mut faults));
-        if let Some(old) = old {
-            faults.immutable(&ranges, &Field::at(old, &["spec", "cidrs"]));
-        }
-        faults.0
     }
 }
 

@@ -1,19 +1,25 @@
 //! Addresses and node ports of Services: each belongs to one Service at a time.
 //!
 //! The Services themselves are the record of what is taken: a [`Follow`] over them, plus what is reserved for
-//! writes that are under way. There is nothing to persist beside them and nothing to repair after a crash. A
-//! reservation ends when its Service is stored, which the view has seen before the next question is answered.
+//! writes that are under way. A reservation ends when its Service is stored, which the view has seen before the next
+//! question is answered. Addresses come out of every ServiceCIDR that is ready ([`ranges`]), and each is claimed by an
+//! IPAddress ([`claim`]) before its Service is stored: the creation of that object is what settles who has it, should
+//! others than this server write to the store. Where the two do not fit together, after a crash or because somebody
+//! changed one of them, [`repair`] mends it.
 
-mod range;
+mod claim;
+mod numbers;
+mod ranges;
+pub mod repair;
 mod service;
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use api::{Kind, Object, Status, kinds};
+use api::{Kind, Object, Status, kinds, network::Network};
 use async_trait::async_trait;
 
 use crate::{
@@ -21,31 +27,56 @@ use crate::{
     hooks::{Allocate, Reservation},
     registry::Registry,
 };
-pub use range::{AddressRange, NotARange, PortRange};
-use service::{Held, Taken, fill};
-
-/// What there is to hand out.
-#[derive(Clone, Copy, Debug)]
-pub struct Ranges {
-    /// Service addresses.
-    pub addresses: AddressRange,
-    /// Node ports.
-    pub ports: PortRange,
-}
+use claim::{Claimed, Owner, claim, give_back};
+pub use numbers::{NotARange, PortRange};
+use ranges::ServiceCidrs;
+pub(crate) use ranges::{DEFAULT as DEFAULT_CIDR, kind as service_cidrs};
+use service::{Held, Ranges, Taken, fill};
 
 /// Hands out Service addresses and node ports.
 pub struct Allocator {
     registry: Arc<Registry>,
-    ranges: Ranges,
+    ports: PortRange,
+    cidrs: Follow<ServiceCidrs>,
     services: Follow<InUse>,
     pending: Arc<Pending>,
 }
 
 impl Allocator {
     /// An allocator for the Services in `registry`.
-    pub fn new(registry: Arc<Registry>, ranges: Ranges) -> Allocator {
-        let services = kinds::find("", "v1", "services").expect("Services are built in");
-        Allocator { registry, ranges, services: Follow::new(services), pending: Arc::default() }
+    pub fn new(registry: Arc<Registry>, ports: PortRange) -> Allocator {
+        let (cidrs, services) = (Follow::new(ranges::kind()), Follow::new(services()));
+        Allocator { registry, ports, cidrs, services, pending: Arc::default() }
+    }
+
+    /// Chooses and reserves what the Service needs. `lost` are addresses that somebody else was given just now.
+    async fn reserve(
+        &self,
+        service: &mut Object,
+        old: Option<&Object>,
+        ranges: &Ranges,
+        lost: &HashSet<IpAddr>,
+    ) -> Result<Reserved, Status> {
+        let claimed = Claimed::of(&self.registry).await?;
+        loop {
+            let ended = self.pending.lock().ended;
+            let reserved = self.services.ask(&self.registry, |in_use| {
+                // Choosing and reserving are one step, under the view's lock and this one.
+                let mut pending = self.pending.lock();
+                if pending.ended != ended {
+                    // What a write held that has ended just now may be neither in the view nor here.
+                    return Ok(None);
+                }
+                let taken = Either { in_use, pending: &pending, claimed: &claimed, lost };
+                let wanted = fill(service, old, ranges, &taken)?;
+                pending.add(&wanted);
+                Ok(Some(Reserved::new(self, service, old, wanted)))
+            });
+            let reserved: Result<Option<Reserved>, Status> = reserved.await?;
+            if let Some(reserved) = reserved? {
+                return Ok(reserved);
+            }
+        }
     }
 }
 
@@ -56,33 +87,52 @@ impl Allocate for Allocator {
         kind: &'static Kind,
         object: &mut Object,
         old: Option<&Object>,
+        dry_run: bool,
     ) -> Result<Option<Box<dyn Reservation>>, Status> {
-        if kind.kind != "Service" || !kind.group.is_empty() {
+        if !std::ptr::eq(kind, services()) {
             return Ok(None);
         }
+        let networks = self.cidrs.ask(&self.registry, |cidrs| cidrs.ready()).await?;
+        let ranges = Ranges { networks, ports: self.ports };
+        let asked = object.clone();
+        let mut lost = HashSet::new();
         loop {
-            let ended = self.pending.lock().ended;
-            let reserved = self.services.ask(&self.registry, |in_use| {
-                // Choosing and reserving are one step, under the view's lock and this one.
-                let mut pending = self.pending.lock();
-                if pending.ended != ended {
-                    // What a write held that has ended just now may be neither in the view nor here.
-                    return Ok(None);
-                }
-                let taken = Either { in_use, pending: &pending };
-                let wanted = fill(object, old, &self.ranges, &taken)?;
-                pending.add(&wanted);
-                Ok(Some(Reserved { wanted, pending: self.pending.clone() }))
-            });
-            let reserved: Result<Option<Reserved>, Status> = reserved.await?;
-            if let Some(reserved) = reserved? {
+            let mut reserved = self.reserve(object, old, &ranges, &lost).await?;
+            if dry_run {
                 return Ok(Some(Box::new(reserved)));
+            }
+            match reserved.claim().await {
+                Ok(None) => return Ok(Some(Box::new(reserved))),
+                Ok(Some(address)) => {
+                    lost.insert(address);
+                    *object = asked.clone();
+                    Box::new(reserved).revert().await;
+                }
+                Err(status) => {
+                    Box::new(reserved).revert().await;
+                    return Err(status);
+                }
             }
         }
     }
 
-    /// Nothing to do: what a Service held is free when the Service is gone from the cache.
-    fn release(&self, _kind: &'static Kind, _object: &Object) {}
+    async fn release(&self, kind: &'static Kind, object: &Object) {
+        if std::ptr::eq(kind, services()) {
+            give_back(&self.registry, &Held::by(object).addresses, &Owner::of(object)).await;
+        }
+    }
+}
+
+/// Claims what a Service has that was stored without asking an allocator.
+pub(crate) async fn claim_of(registry: &Registry, service: &Object) -> Result<(), Status> {
+    for address in Held::by(service).addresses {
+        claim(registry, address, &Owner::of(service)).await?;
+    }
+    Ok(())
+}
+
+fn services() -> &'static Kind {
+    kinds::built_in("", "services")
 }
 
 /// What Services hold, with the number of Services that hold it: old data may have one twice.
@@ -146,23 +196,28 @@ impl Holdings {
     }
 }
 
-/// Taken is what a Service holds and what is reserved.
+/// Taken is what a Service holds, what is reserved, and what has an IPAddress, whoever made it.
 struct Either<'a> {
     in_use: &'a InUse,
     pending: &'a Holdings,
+    claimed: &'a Claimed,
+    lost: &'a HashSet<IpAddr>,
 }
 
 impl Taken for Either<'_> {
     fn has_address(&self, address: IpAddr) -> bool {
-        self.in_use.addresses.contains_key(&address) || self.pending.addresses.contains(&address)
+        self.in_use.addresses.contains_key(&address)
+            || self.pending.addresses.contains(&address)
+            || self.lost.contains(&address)
+            || self.claimed.has(address)
     }
 
     fn has_port(&self, port: u16) -> bool {
         self.in_use.ports.contains_key(&port) || self.pending.ports.contains(&port)
     }
 
-    fn choose_address(&self, range: &AddressRange) -> Option<Ipv4Addr> {
-        range.free(|address| !self.has_address(address.into()), |count| fastrand::u64(..count))
+    fn choose_address(&self, network: &Network) -> Option<IpAddr> {
+        numbers::free_address(network, |address| !self.has_address(address), |count| fastrand::u64(..count))
     }
 
     fn choose_port(&self, range: &PortRange, also_taken: &[u16]) -> Option<u16> {
@@ -173,13 +228,51 @@ impl Taken for Either<'_> {
 
 /// Holds what is new to a Service until its write has ended, one way or the other.
 struct Reserved {
+    registry: Arc<Registry>,
+    owner: Owner,
     wanted: Held,
+    /// Whose IPAddresses have been made.
+    claimed: Vec<IpAddr>,
+    /// What the Service has no more once it is stored.
+    freed: Vec<IpAddr>,
     pending: Arc<Pending>,
 }
 
+impl Reserved {
+    fn new(allocator: &Allocator, service: &Object, old: Option<&Object>, wanted: Held) -> Reserved {
+        let held = Held::by(service);
+        let before = old.map(Held::by).unwrap_or_default();
+        let freed = before.addresses.into_iter().filter(|address| !held.addresses.contains(address));
+        Reserved {
+            registry: allocator.registry.clone(),
+            owner: Owner::of(service),
+            wanted,
+            claimed: Vec::new(),
+            freed: freed.collect(),
+            pending: allocator.pending.clone(),
+        }
+    }
+
+    /// Makes the IPAddresses; returns the one that somebody else has made meanwhile.
+    async fn claim(&mut self) -> Result<Option<IpAddr>, Status> {
+        for address in &self.wanted.addresses {
+            if !claim(&self.registry, *address, &self.owner).await? {
+                return Ok(Some(*address));
+            }
+            self.claimed.push(*address);
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait]
 impl Reservation for Reserved {
-    fn commit(self: Box<Self>) {
-        // The stored Service holds it now; dropping the reservation is all there is to do.
+    async fn commit(self: Box<Self>) {
+        give_back(&self.registry, &self.freed, &self.owner).await;
+    }
+
+    async fn revert(self: Box<Self>) {
+        give_back(&self.registry, &self.claimed, &self.owner).await;
     }
 }
 

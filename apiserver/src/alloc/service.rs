@@ -1,11 +1,19 @@
 //! What one Service needs: pure, given what is taken.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use api::{FieldError, FieldErrorKind, Object, Status};
+use api::{FieldError, FieldErrorKind, Object, Status, network::Network};
 use serde_json::{Value, json};
 
-use super::{AddressRange, PortRange, Ranges};
+use super::PortRange;
+
+/// What there is to hand out.
+pub(super) struct Ranges {
+    /// Service addresses, in the order in which they are used up.
+    pub(super) networks: Vec<Network>,
+    /// Node ports.
+    pub(super) ports: PortRange,
+}
 
 /// Addresses and ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +26,7 @@ pub(super) struct Held {
 pub(super) trait Taken {
     fn has_address(&self, address: IpAddr) -> bool;
     fn has_port(&self, port: u16) -> bool;
-    fn choose_address(&self, range: &AddressRange) -> Option<Ipv4Addr>;
+    fn choose_address(&self, network: &Network) -> Option<IpAddr>;
     fn choose_port(&self, range: &PortRange, also_taken: &[u16]) -> Option<u16>;
 }
 
@@ -86,10 +94,10 @@ impl<T: Taken> Filling<'_, T> {
             given => given,
         };
         let address = match given {
-            "" => match self.taken.choose_address(&self.ranges.addresses) {
-                Some(address) => IpAddr::from(address),
-                None => return Err(Status::internal("failed to allocate a serviceIP: range is full")),
-            },
+            "" => {
+                let found = self.networks().find_map(|network| self.taken.choose_address(network));
+                found.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?
+            }
             given => {
                 let parsed: Option<IpAddr> = given.parse().ok();
                 let address = parsed.ok_or_else(|| self.refuse_address(given, "invalid IP"))?;
@@ -97,12 +105,9 @@ impl<T: Taken> Filling<'_, T> {
                     self.set_address(address);
                     return Ok(());
                 }
-                if !self.ranges.addresses.has(address) {
-                    let range = self.ranges.addresses;
-                    let why = format!(
-                        "the provided IP ({given}) is not in the valid range. The range of valid IPs is {range}"
-                    );
-                    return Err(self.refuse_address(given, &why));
+                if !self.networks().any(|network| network.has_host(address)) {
+                    let why = "the provided network does not match the current range";
+                    return Err(self.refuse_address(given, why));
                 }
                 if self.taken.has_address(address) {
                     return Err(self.refuse_address(given, "provided IP is already allocated"));
@@ -113,6 +118,11 @@ impl<T: Taken> Filling<'_, T> {
         self.wanted.addresses.push(address);
         self.set_address(address);
         Ok(())
+    }
+
+    /// The ranges of the family that Services have here.
+    fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.ranges.networks.iter().filter(|network| network.is_ipv4())
     }
 
     fn set_address(&mut self, address: IpAddr) {
@@ -265,7 +275,7 @@ fn health_check_port(service: &Object) -> Option<u16> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::*;
+    use super::{super::numbers::free_address, *};
 
     #[derive(Default)]
     struct Table {
@@ -282,8 +292,8 @@ mod tests {
             self.ports.contains(&port)
         }
 
-        fn choose_address(&self, range: &AddressRange) -> Option<Ipv4Addr> {
-            range.free(|address| !self.has_address(address.into()), |_| 0)
+        fn choose_address(&self, network: &Network) -> Option<IpAddr> {
+            free_address(network, |address| !self.has_address(address), |_| 0)
         }
 
         fn choose_port(&self, range: &PortRange, also_taken: &[u16]) -> Option<u16> {
@@ -292,7 +302,12 @@ mod tests {
     }
 
     fn ranges() -> Ranges {
-        Ranges { addresses: "10.96.0.0/12".parse().unwrap(), ports: "30000-32767".parse().unwrap() }
+        ranges_of(&["10.96.0.0/12"])
+    }
+
+    fn ranges_of(networks: &[&str]) -> Ranges {
+        let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Ranges { networks, ports: "30000-32767".parse().unwrap() }
     }
 
     fn service(spec: Value) -> Object {
@@ -314,6 +329,30 @@ mod tests {
     }
 
     #[test]
+    fn a_second_range_is_used_when_the_first_is_full_or_an_address_of_it_is_wanted() {
+        let ranges = ranges_of(&["fd00::/112", "10.0.0.0/30", "192.0.2.0/24"]);
+        let mut table = Table::default();
+        let mut given = Vec::new();
+        for _ in 0..3 {
+            let mut object = service(json!({}));
+            let wanted = fill(&mut object, None, &ranges, &table).unwrap();
+            table.addresses.extend(&wanted.addresses);
+            given.extend(wanted.addresses);
+        }
+        let expected: Vec<IpAddr> =
+            ["10.0.0.1", "10.0.0.2", "192.0.2.17"].map(|address| address.parse().unwrap()).into();
+        assert_eq!(given, expected);
+        let mut object = service(json!({"clusterIP": "192.0.2.7"}));
+        fill(&mut object, None, &ranges, &Table::default()).unwrap();
+        assert_eq!(object.text(&["spec", "clusterIP"]), "192.0.2.7");
+        let none = fill(&mut service(json!({})), None, &ranges_of(&["fd00::/112"]), &table).unwrap_err();
+        assert_eq!(
+            (none.code, none.message.ends_with("failed to allocate a serviceIP: range is full")),
+            (500, true)
+        );
+    }
+
+    #[test]
     fn what_another_service_holds_is_refused_in_upstreams_words() {
         let fault = |spec| fill(&mut service(spec), None, &ranges(), &taken()).unwrap_err().message;
         assert_eq!(
@@ -322,7 +361,7 @@ mod tests {
         );
         assert_eq!(
             fault(json!({"clusterIP": "10.0.0.1"})),
-            r#"Service "x" is invalid: spec.clusterIPs: Invalid value: ["10.0.0.1"]: failed to allocate IP 10.0.0.1: the provided IP (10.0.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12"#
+            r#"Service "x" is invalid: spec.clusterIPs: Invalid value: ["10.0.0.1"]: failed to allocate IP 10.0.0.1: the provided network does not match the current range"#
         );
         assert_eq!(
             fault(json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]})),

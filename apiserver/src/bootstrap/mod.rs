@@ -7,17 +7,18 @@
 mod controllers;
 mod objects;
 mod plan;
+mod range;
 mod roles;
 
 use std::{collections::HashMap, net::IpAddr};
 
-use api::{Object, Status};
+use api::{Object, Status, kinds};
 use futures::{StreamExt, stream};
-use serde_json::json;
 
-use crate::{authz::Rule, fairness, registry::Registry, request::DeleteOptions};
+use crate::{alloc, authz::Rule, fairness, registry::Registry, request::DeleteOptions};
 use objects::Desired;
 use plan::{Action, plan};
+pub use range::keep as keep_range;
 
 /// What depends on the machine and its configuration.
 #[derive(Clone, Debug)]
@@ -56,31 +57,10 @@ pub async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
         result?;
     }
     fairness::set_conditions(registry).await?;
-    serve_range(registry, config).await
-}
-
-/// Says of the default ServiceCIDR that Services get addresses from it, as long as it is the range that they do get.
-async fn serve_range(registry: &Registry, config: &Config) -> Result<(), Status> {
-    let kind = objects::service_range_kind();
-    let is_served = |range: &Object| range.list(&["spec", "cidrs"]) == [json!(config.service_range)];
-    let is_told = |range: &Object| {
-        range.list(&["status", "conditions"]).iter().any(|condition| condition["type"] == "Ready")
-    };
-    let present = registry.get(kind, "", objects::SERVICE_RANGE).await?;
-    if !is_served(&present) || is_told(&present) {
-        return Ok(());
-    }
-    let tell = |mut range: Object| {
-        if is_served(&range) && !is_told(&range) {
-            let condition = json!({
-                "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
-                "lastTransitionTime": api::time::format(jiff::Timestamp::now()),
-            });
-            range.set(&["status", "conditions"], json!([condition]));
-        }
-        Ok(range)
-    };
-    registry.update_subresource(kind, "status", "", objects::SERVICE_RANGE, tell).await.map(drop)
+    range::serve(registry, &config.service_range).await?;
+    // The one Service that is made without asking the allocator.
+    let service = registry.get(kinds::built_in("", "services"), "default", "kubernetes").await?;
+    alloc::claim_of(registry, &service).await
 }
 
 /// What the Node authorizer allows beyond its own decisions: the rules of `system:node`.

@@ -10,18 +10,15 @@ use serde_json::{Value, json};
 use super::{
     Config,
     controllers::CONTROLLERS,
+    range,
     roles::{
         AGGREGATED, AGGREGATED_METRICS, CLUSTER_BINDINGS, CLUSTER_ROLES, Grant, NAMESPACED_BINDINGS,
         NAMESPACED_ROLES, Role, Subject,
     },
 };
-use crate::{authz::Rule, fairness};
+use crate::{alloc, authz::Rule, fairness};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
-const NETWORKING: &str = "networking.k8s.io";
-const SERVICE_RANGES: &str = "servicecidrs";
-/// The name of the default ServiceCIDR.
-pub(super) const SERVICE_RANGE: &str = "kubernetes";
 
 /// An object that should be there.
 pub(super) struct Desired {
@@ -282,13 +279,11 @@ fn cluster_info(config: &Config) -> Desired {
 }
 
 fn service_range(config: &Config) -> Desired {
-    let object = json!({"metadata": {"name": SERVICE_RANGE}, "spec": {"cidrs": [config.service_range]}});
-    desired(NETWORKING, SERVICE_RANGES, object, Keep::AsItIs)
-}
-
-/// ServiceCIDRs.
-pub(super) fn service_range_kind() -> &'static Kind {
-    kind(NETWORKING, SERVICE_RANGES)
+    Desired {
+        kind: alloc::service_cidrs(),
+        object: range::service_cidr(&config.service_range),
+        keep: Keep::AsItIs,
+    }
 }
 
 fn desired(group: &str, plural: &str, object: Value, keep: Keep) -> Desired {

@@ -86,6 +86,11 @@ impl Registry {
         &self.kinds
     }
 
+    /// Whether others write to the store, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// The way to the users' webhooks.
     pub(crate) fn remotes(&self) -> &Remotes {
         &self.remotes

@@ -30,9 +30,12 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
     warnings.extend(metadata::name_owners_once(&mut object, metadata::AFTER_ADMISSION));
     metadata::set_namespace(write, &mut object)?;
     metadata::begin(kind, &mut object, now());
-    let prefix = object.text(&["metadata", "generateName"]).to_string();
-    let is_generated = object.name().is_empty() && !prefix.is_empty();
-    if is_generated {
+    // Empty where the client has chosen the name.
+    let prefix = match object.name() {
+        "" => object.text(&["metadata", "generateName"]).to_string(),
+        _ => String::new(),
+    };
+    if !prefix.is_empty() {
         object.set(&["metadata", "name"], generated_name(&prefix));
     }
     if object.name().is_empty() && kind.strategy.has_random_name() {
@@ -43,19 +46,30 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
     // What is wrong already needs no address.
     validate(write, &object)?;
     let reservation = write.allocate(&mut object, None).await?;
-    if reservation.is_some() {
-        validate(write, &object)?;
-    }
-    warnings.extend(kind.strategy.warnings(&object, None));
-    warnings.extend(write.validate_admission(Operation::Create, Some(&object), None).await?);
+    let was_filled = reservation.is_some();
+    let stored = store(write, &mut object, &prefix, was_filled, &mut warnings).await;
+    write.settle(reservation, stored.as_deref().ok()).await?;
+    Ok(Written { entry: stored?, warnings })
+}
 
-    let entry = match write.dry_run {
-        true => dry_run(write, &object).await?,
-        false if is_generated => insert_generated(write, &mut object, &prefix).await?,
-        false => write.registry.insert(kind, write.namespace, object.name(), &object).await?,
-    };
-    write.commit(reservation, &entry).await?;
-    Ok(Written { entry, warnings })
+/// The rest, once the object has what it needs: what holds whole objects is behind it.
+async fn store(
+    write: &Write<'_>,
+    object: &mut Object,
+    generated_from: &str,
+    was_filled: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<Entry>, Status> {
+    if was_filled {
+        validate(write, object)?;
+    }
+    warnings.extend(write.kind.strategy.warnings(object, None));
+    warnings.extend(write.validate_admission(Operation::Create, Some(object), None).await?);
+    match write.dry_run {
+        true => dry_run(write, object).await,
+        false if !generated_from.is_empty() => insert_generated(write, object, generated_from).await,
+        false => write.registry.insert(write.kind, write.namespace, object.name(), object).await,
+    }
 }
 
 fn validate(write: &Write<'_>, object: &Object) -> Result<(), Status> {

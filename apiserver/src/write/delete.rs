@@ -61,7 +61,7 @@ async fn attempt(
     };
     let Some(entry) = entry else { return Ok(None) };
     if is_gone && !options.dry_run && !write.dry_run {
-        write.release(&old);
+        write.release(&old).await;
     }
     Ok(Some(Deleted { entry, is_gone, warnings }))
 }

@@ -176,20 +176,35 @@ impl<'a> Write<'a> {
         old: Option<&Object>,
     ) -> Result<Option<Box<dyn Reservation>>, Status> {
         match self.hooks {
-            Some(hooks) => hooks.allocator.allocate(self.kind, object, old).await,
+            Some(hooks) => hooks.allocator.allocate(self.kind, object, old, self.dry_run).await,
             None => Ok(None),
         }
     }
 
-    /// The write is durable: what was reserved for it is kept. Whoever looks for what is free looks at
-    /// the cache, so the cache must have the object before the reservation goes.
-    async fn commit(&self, reservation: Option<Box<dyn Reservation>>, entry: &Entry) -> Result<(), Status> {
+    /// Ends what was reserved for a write as the write has ended: with an entry, or with nothing. Whoever looks for
+    /// what is free looks at the cache, so the cache must have the object before the reservation goes.
+    async fn settle(
+        &self,
+        reservation: Option<Box<dyn Reservation>>,
+        written: Option<&Entry>,
+    ) -> Result<(), Status> {
         let Some(reservation) = reservation.filter(|_| !self.dry_run) else { return Ok(()) };
+        let Some(entry) = written else {
+            reservation.revert().await;
+            return Ok(());
+        };
         if let Err(status) = self.registry.cache(self.kind).await?.reach(entry.revision()).await {
             tracing::warn!(%status, "the cache has not seen a write yet whose addresses are reserved");
         }
-        reservation.commit();
+        reservation.commit().await;
         Ok(())
+    }
+
+    /// Gives back the addresses of an object that is gone.
+    async fn release(&self, object: &Object) {
+        if let Some(hooks) = self.hooks {
+            hooks.allocator.release(self.kind, object).await;
+        }
     }
 
     fn refuse(&self, object: &Object, errors: Vec<FieldError>) -> Result<(), Status> {

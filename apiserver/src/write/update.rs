@@ -71,28 +71,39 @@ async fn attempt(
         Part::Whole => write.allocate(&mut object, Some(old)).await?,
         _ => None,
     };
+    let stored = store(write, entry, old, object, &mut warnings).await;
+    let written = stored.as_ref().ok().and_then(Option::as_deref);
+    write.settle(reservation, written).await?;
+    Ok(stored?.map(|entry| Written { entry, warnings }))
+}
+
+/// The rest, once the object has what it needs; `None` when somebody else was faster.
+async fn store(
+    write: &Write<'_>,
+    entry: &Arc<Entry>,
+    old: &Object,
+    mut object: Object,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Arc<Entry>>, Status> {
+    let kind = write.kind;
     warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
     managed::keep_times_of_idle_writes(&mut object, old);
 
     let is_idle = object == *old && !write.registry.is_outdated(entry).await?;
-    let entry = match object {
-        _ if is_idle => entry.clone(),
-        _ if write.dry_run => unstored(kind, write.namespace, write.name, &object, entry.revision())?,
-        _ if deletion::is_due(kind, &object) => match write.registry.remove(kind, entry).await? {
-            Some(removed) => {
-                write.release(old);
-                // The client sees what it has made of the object; watches see it go as it was stored.
-                unstored(kind, write.namespace, write.name, &object, removed.revision())?
-            }
-            None => return Ok(None),
-        },
-        _ => match write.registry.replace(kind, entry, &object).await? {
-            Some(written) => written,
-            None => return Ok(None),
-        },
-    };
-    write.commit(reservation, &entry).await?;
-    Ok(Some(Written { entry, warnings }))
+    if is_idle {
+        return Ok(Some(entry.clone()));
+    }
+    if write.dry_run {
+        let unstored = unstored(kind, write.namespace, write.name, &object, entry.revision())?;
+        return Ok(Some(unstored));
+    }
+    if !deletion::is_due(kind, &object) {
+        return write.registry.replace(kind, entry, &object).await;
+    }
+    let Some(removed) = write.registry.remove(kind, entry).await? else { return Ok(None) };
+    write.release(old).await;
+    // The client sees what it has made of the object; watches see it go as it was stored.
+    unstored(kind, write.namespace, write.name, &object, removed.revision()).map(Some)
 }
 
 /// Name and resourceVersion must be those of the object that is there.
@@ -137,13 +148,4 @@ pub(crate) fn check_uid(kind: &Kind, resource: &str, sent: &Object, old: &Object
 
 fn conflict(write: &Write<'_>, why: &str) -> Status {
     Status::conflict(write.kind.group, write.kind.plural, write.name, why)
-}
-
-impl Write<'_> {
-    /// Gives back the addresses of an object that is gone.
-    pub(super) fn release(&self, object: &Object) {
-        if let Some(hooks) = self.hooks {
-            hooks.allocator.release(self.kind, object);
-        }
-    }
 }

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::*;
 
-const SERVICES: &str = "/api/v1/namespaces/default/services";
+pub const SERVICES: &str = "/api/v1/namespaces/default/services";
+const SERVICE_RANGE: &str = "10.96.0.0/12";
 
 /// What is special about a cluster.
 #[derive(Default)]
@@ -35,6 +36,10 @@ pub struct Setup {
     pub tls: bool,
     /// An EncryptionConfiguration.
     pub encryption: Option<String>,
+    /// Where Services have their addresses from; 10.96.0.0/12 where nothing is said.
+    pub service_range: Option<&'static str>,
+    /// A store that others write to as well.
+    pub shared_store: Option<Arc<dyn Store>>,
 }
 
 /// A cluster without nodes.
@@ -54,16 +59,14 @@ impl Cluster {
 
     pub async fn start_as(setup: Setup) -> Cluster {
         let stop = CancellationToken::new();
-        let store: Arc<dyn Store> = Arc::new(Embedded::in_memory().unwrap());
-        let registry = ApiServer::registry(encrypted(&store, &setup), false, &stop);
+        let is_shared = setup.shared_store.is_some();
+        let store = setup.shared_store.clone().unwrap_or_else(|| Arc::new(Embedded::in_memory().unwrap()));
+        let registry = ApiServer::registry(encrypted(&store, &setup), is_shared, &stop);
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::load_or_create(dir.path(), &Names::default()).unwrap();
         let config = ClusterConfig {
             tokens: TokenAuthority::of_cluster("cluster.local"),
-            ranges: apiserver::alloc::Ranges {
-                addresses: "10.96.0.0/12".parse().unwrap(),
-                ports: "30000-32767".parse().unwrap(),
-            },
+            node_ports: "30000-32767".parse().unwrap(),
             server_url: "https://192.0.2.7:6443".into(),
             front_proxies: Some(FrontProxies::new(
                 ClientAuthority::from_pem(pki.front_proxy_ca_certificate()).unwrap(),
@@ -72,7 +75,8 @@ impl Cluster {
             has_anonymous: !setup.refuses_anonymous,
         };
         let (hooks, extra) = cluster::hooks(&registry, &pki, &config).unwrap();
-        bootstrap::run(&registry, &bootstrap_config(&pki)).await.unwrap();
+        let first_objects = bootstrap_config(&pki, setup.service_range.unwrap_or(SERVICE_RANGE));
+        bootstrap::run(&registry, &first_objects).await.unwrap();
         let clients = ClientAuthority::from_pem(pki.ca_certificate()).unwrap();
         let tls = setup.tls.then(|| Arc::new(pki.server_config(&[clients]).unwrap()));
         let config = Config {
@@ -87,7 +91,9 @@ impl Cluster {
         };
         let server = ApiServer::new(registry.clone(), hooks, config);
         let cluster = Cluster { server, registry, store, pki, stop, dir };
-        cluster.service_account("default", "default").await;
+        if !is_shared {
+            cluster.service_account("default", "default").await;
+        }
         cluster
     }
 
@@ -120,10 +126,11 @@ fn encrypted(store: &Arc<dyn Store>, setup: &Setup) -> Arc<dyn Store> {
     }
 }
 
-fn bootstrap_config(pki: &Pki) -> bootstrap::Config {
+pub fn bootstrap_config(pki: &Pki, service_range: &str) -> bootstrap::Config {
+    let network: api::network::Network = service_range.parse().unwrap();
     bootstrap::Config {
-        service_address: "10.96.0.1".parse().unwrap(),
-        service_range: "10.96.0.0/12".into(),
+        service_address: network.host(0).unwrap(),
+        service_range: service_range.into(),
         advertise: "192.0.2.7".parse().unwrap(),
         port: 6443,
         client_ca: pki.ca_certificate().into(),
@@ -152,7 +159,7 @@ async fn a_second_start_finds_everything_and_writes_nothing() {
     let ready = &range["status"]["conditions"][0];
     assert_eq!((&ready["type"], &ready["status"]), (&json!("Ready"), &json!("True")));
     let before = cluster.store.revision().await.unwrap();
-    bootstrap::run(&cluster.registry, &bootstrap_config(&cluster.pki)).await.unwrap();
+    bootstrap::run(&cluster.registry, &bootstrap_config(&cluster.pki, SERVICE_RANGE)).await.unwrap();
     assert_eq!(cluster.store.revision().await.unwrap(), before);
 }
 
@@ -162,7 +169,7 @@ async fn rules_that_were_taken_away_come_back_at_the_next_start() {
     let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:basic-user";
     let patch = json!({"rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
     cluster.admin().patch(path, MERGE, &patch).await.ok();
-    bootstrap::run(&cluster.registry, &bootstrap_config(&cluster.pki)).await.unwrap();
+    bootstrap::run(&cluster.registry, &bootstrap_config(&cluster.pki, SERVICE_RANGE)).await.unwrap();
     let rules = cluster.admin().get(path).await.ok()["rules"].clone();
     // What was missing comes in the smallest pieces.
     let resources: Vec<&Value> = rules.as_array().unwrap().iter().map(|rule| &rule["resources"]).collect();

@@ -1,6 +1,7 @@
 //! A real API server on an in-memory store, asked by plain HTTP requests without sockets.
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod aggregation;
 mod at_rest;
 mod audit;

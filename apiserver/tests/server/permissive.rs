@@ -73,11 +73,12 @@ impl Allocate for Permissive {
         _kind: &'static Kind,
         _object: &mut Object,
         _old: Option<&Object>,
+        _dry_run: bool,
     ) -> Result<Option<Box<dyn Reservation>>, Status> {
         Ok(None)
     }
 
-    fn release(&self, _kind: &'static Kind, _object: &Object) {}
+    async fn release(&self, _kind: &'static Kind, _object: &Object) {}
 }
 
 #[async_trait]
