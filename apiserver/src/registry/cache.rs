@@ -51,6 +51,18 @@ pub(crate) enum Update {
     Delete(Arc<str>, Revision),
 }
 
+/// A piece of what is there, for somebody who has been told the rest up to its first key.
+pub(crate) struct Page {
+    /// What has happened since the last piece; where there is more of it than fits, there are no entries.
+    pub(crate) changes: Vec<Arc<Change>>,
+    /// The objects that follow, in key order.
+    pub(crate) entries: Vec<Arc<Entry>>,
+    /// What both stand for.
+    pub(crate) revision: Revision,
+    /// Whether nothing follows.
+    pub(crate) is_last: bool,
+}
+
 /// A watcher has fallen behind what is remembered.
 #[derive(Debug)]
 pub(crate) struct TooOld {
@@ -89,6 +101,29 @@ impl Cache {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let found = state.items.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix));
         (found.map(|(_, entry)| entry.clone()).collect(), state.revision)
+    }
+
+    /// The first at most `limit` objects whose keys start with `prefix`.
+    pub(crate) fn first_page(&self, prefix: &str, limit: usize) -> Page {
+        self.read().page(prefix, None, limit)
+    }
+
+    /// The next at most `limit` objects whose keys start with `prefix` and follow `after`, together with the changes
+    /// since `position`: both are read in one moment, so that nothing falls between them.
+    pub(crate) fn next_page(
+        &self,
+        prefix: &str,
+        after: &str,
+        position: Revision,
+        limit: usize,
+    ) -> Result<Page, TooOld> {
+        let state = self.read();
+        let changes = state.ring.after(position, limit).ok_or(TooOld { oldest: state.ring.start() })?;
+        if changes.len() >= limit {
+            let revision = changes.last().map_or(position, |last| last.entry.revision());
+            return Ok(Page { changes, entries: Vec::new(), revision, is_last: false });
+        }
+        Ok(Page { changes, ..state.page(prefix, Some(after), limit) })
     }
 
     /// The next changes after `position`, and the position to go on from.
@@ -189,6 +224,18 @@ impl State {
     fn of(entries: Vec<Arc<Entry>>, revision: Revision) -> State {
         let items = entries.into_iter().map(|entry| (entry.key().clone(), entry)).collect();
         State { items, ring: Ring::new(revision), revision }
+    }
+
+    fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Page {
+        let from = match after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(prefix),
+        };
+        let keys = self.items.range::<str, _>((from, Bound::Unbounded));
+        let mut found = keys.take_while(|(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry.clone());
+        let entries: Vec<_> = found.by_ref().take(limit).collect();
+        let is_last = found.next().is_none();
+        Page { changes: Vec::new(), entries, revision: self.revision, is_last }
     }
 
     fn apply(&mut self, update: Update, at: Instant) {

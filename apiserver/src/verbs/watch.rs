@@ -2,6 +2,8 @@
 //!
 //! A watcher is a position in the cache's ring of changes. It holds no more than one batch of lines, so
 //! a client that reads slowly costs nothing; one that falls behind the ring gets 410 and lists again.
+//! What is there at the start is no exception: it is walked through key by key, a batch at a time, and before each
+//! batch the client is told what has happened to the objects that it knows already.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -19,7 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::View,
-    registry::{Registry, cache::Cache, encode::Happened, entry::Entry, ring::Change, selection::Selection},
+    registry::{
+        Registry,
+        cache::{Cache, Page, TooOld},
+        encode::Happened,
+        entry::Entry,
+        ring::Change,
+        selection::Selection,
+    },
     request::ListOptions,
 };
 
@@ -62,8 +71,8 @@ struct Watcher {
     /// Every change up to here has been turned into lines.
     position: Revision,
     progress: Receiver<Revision>,
-    /// What was there at the start, not sent yet.
-    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// How far the walk through what is there is, until all of it has been told.
+    walk: Option<Walk>,
     /// Whether a bookmark is due behind it.
     marks_initial_end: bool,
     lines: VecDeque<Bytes>,
@@ -71,6 +80,24 @@ struct Watcher {
     bookmarks: Option<Interval>,
     stop: CancellationToken,
     is_over: bool,
+}
+
+/// A walk through the objects that are there, in the order of their keys.
+struct Walk {
+    /// Those of the last batch that are yet to be told, as they were at the watcher's position.
+    batch: std::vec::IntoIter<Arc<Entry>>,
+    /// The last key of the last batch: of objects up to here the client knows what they were at that position, of
+    /// others nothing.
+    passed: Arc<str>,
+    is_last: bool,
+}
+
+impl Walk {
+    /// Goes on with a batch.
+    fn new(page: Page, passed: Arc<str>) -> Walk {
+        let passed = page.entries.last().map_or(passed, |last| last.key().clone());
+        Walk { batch: page.entries.into_iter(), passed, is_last: page.is_last }
+    }
 }
 
 impl Watcher {
@@ -84,7 +111,7 @@ impl Watcher {
             progress: target.cache.progress(),
             position: Revision(options.resource_version.unwrap_or_default()),
             target,
-            initial: Vec::new().into_iter(),
+            walk: None,
             marks_initial_end: options.send_initial_events == Some(true) && options.bookmarks,
             lines: VecDeque::new(),
             ends_at: now + lifetime,
@@ -94,9 +121,9 @@ impl Watcher {
         };
         if options.has_initial_events() {
             // Everything that is there, as if it had just been created.
-            let (entries, revision) = watcher.target.cache.list(&watcher.target.prefix);
-            watcher.initial = entries.into_iter();
-            watcher.position = revision;
+            let page = watcher.target.cache.first_page(&watcher.target.prefix, BATCH);
+            watcher.position = page.revision;
+            watcher.walk = Some(Walk::new(page, "".into()));
         } else if watcher.position == Revision(0) {
             watcher.position = watcher.target.cache.revision();
         }
@@ -112,8 +139,10 @@ impl Watcher {
             if self.is_over {
                 return None;
             }
-            if let Some(line) = self.initial_line().await {
-                self.lines.push_back(line);
+            if let Some(walk) = self.walk.take() {
+                if let Err(status) = self.walk_on(walk).await {
+                    self.fail(&status);
+                }
                 continue;
             }
             // Seen before the ring is read: what comes after wakes us.
@@ -132,35 +161,32 @@ impl Watcher {
         }
     }
 
-    async fn initial_line(&mut self) -> Option<Bytes> {
-        let line = match self.next_initial().await {
-            Ok(Some(entry)) => self.target.event(Happened::Added, &entry).await,
-            Ok(None) if std::mem::take(&mut self.marks_initial_end) => {
-                self.target.view.bookmark(self.position, true)
-            }
-            Ok(None) => return None,
-            Err(status) => Err(status),
-        };
-        match line {
-            Ok(line) => Some(line),
-            Err(status) => {
-                self.fail(&status);
-                self.lines.pop_back()
-            }
+    /// Tells the next object that is there; at the end of a batch, what has become of those before, and takes the
+    /// next.
+    async fn walk_on(&mut self, mut walk: Walk) -> Result<(), Status> {
+        if let Some(entry) = walk.batch.next() {
+            self.lines.extend(self.target.initial_line(&entry).await?);
+            self.walk = Some(walk);
+            return Ok(());
         }
-    }
-
-    async fn next_initial(&mut self) -> Result<Option<Arc<Entry>>, Status> {
-        if !self.target.selection.needs_conversion() {
-            return Ok(self.initial.find(|entry| self.target.selection.matches(entry)));
+        if walk.is_last {
+            if std::mem::take(&mut self.marks_initial_end) {
+                self.lines.push_back(self.target.view.bookmark(self.position, true)?);
+            }
+            return Ok(());
         }
-        while let Some(entry) = self.initial.find(|entry| self.target.selection.may_match(entry)) {
-            let shown = self.target.shown(&entry).await?;
-            if self.target.selection.matches(&shown) {
-                return Ok(Some(shown));
+        let Target { cache, prefix, .. } = &self.target;
+        let mut page = cache
+            .next_page(prefix, &walk.passed, self.position, BATCH)
+            .map_err(|too_old| self.fell_behind(&too_old))?;
+        for change in std::mem::take(&mut page.changes) {
+            if **change.entry.key() <= *walk.passed {
+                self.lines.extend(self.target.line(&change).await?);
             }
         }
-        Ok(None)
+        self.position = page.revision;
+        self.walk = Some(Walk::new(page, walk.passed));
+        Ok(())
     }
 
     /// Turns the next changes into lines; whether there may be more at once.
@@ -177,11 +203,12 @@ impl Watcher {
                 self.position = position;
                 !changes.is_empty()
             }
-            Err(too_old) => {
-                let message = format!("too old resource version: {} ({})", self.position, too_old.oldest);
-                self.fail(&Status::expired(message))
-            }
+            Err(too_old) => self.fail(&self.fell_behind(&too_old)),
         }
+    }
+
+    fn fell_behind(&self, too_old: &TooOld) -> Status {
+        Status::expired(format!("too old resource version: {} ({})", self.position, too_old.oldest))
     }
 
     fn fail(&mut self, status: &Status) -> bool {
@@ -201,6 +228,25 @@ impl Watcher {
 }
 
 impl Target {
+    /// What an object looks like that was there before, if it is any of this watcher's business.
+    async fn initial_line(&self, entry: &Arc<Entry>) -> Result<Option<Bytes>, Status> {
+        if !self.selection.needs_conversion() {
+            return match self.selection.matches(entry) {
+                true => self.event(Happened::Added, entry).await.map(Some),
+                false => Ok(None),
+            };
+        }
+        // Who cannot be meant is not converted.
+        if !self.selection.may_match(entry) {
+            return Ok(None);
+        }
+        let shown = self.shown(entry).await?;
+        match self.selection.matches(&shown) {
+            true => self.event(Happened::Added, &shown).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// What a change looks like to this watcher, if it is any of its business.
     async fn line(&self, change: &Change) -> Result<Option<Bytes>, Status> {
         let Change { entry, previous, is_deletion, at: _ } = change;
@@ -262,5 +308,68 @@ async fn tick(interval: &mut Option<Interval>) {
             interval.tick().await;
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Object, kinds};
+    use serde_json::json;
+    use store::embedded::Embedded;
+
+    use super::*;
+    use crate::{answer::Wanted, registry::key, request::Query};
+
+    /// Three batches and a little more.
+    const MANY: usize = 3 * BATCH + 10;
+
+    async fn filled() -> Arc<Registry> {
+        let store = Arc::new(Embedded::in_memory().unwrap());
+        let registry = Registry::new(store, false, CancellationToken::new());
+        let kind = kinds::built_in("", "configmaps");
+        let object = |number: usize| {
+            let metadata = json!({"name": format!("c{number:04}"), "namespace": "default"});
+            Object::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}))
+                .unwrap()
+        };
+        let writes = (0..MANY).map(|number| registry.create(kind, object(number)));
+        futures::future::try_join_all(writes).await.unwrap();
+        registry
+    }
+
+    async fn watcher(registry: &Arc<Registry>) -> Watcher {
+        let kind = kinds::built_in("", "configmaps");
+        let uri =
+            "/?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+        let query = Query::of(&uri.parse().unwrap()).unwrap();
+        let options = ListOptions::read(&query, true).unwrap();
+        let target = Target {
+            registry: registry.clone(),
+            cache: registry.fresh_cache(kind).await.unwrap(),
+            view: View::new(kind, Wanted::default(), &Query::default()).unwrap(),
+            prefix: key::prefix(kind, ""),
+            selection: Selection::new(kind, options.labels.clone(), options.fields.clone()).unwrap(),
+        };
+        Watcher::new(target, &options, CancellationToken::new())
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_does_not_read_holds_a_batch_of_what_was_there_and_no_more() {
+        let registry = filled().await;
+        let cache = registry.fresh_cache(kinds::built_in("", "configmaps")).await.unwrap();
+        let references = || {
+            // One is the cache's, one the ring's, one this list's own.
+            cache.list("").0.iter().map(Arc::strong_count).sum::<usize>()
+        };
+        let alone = references();
+        let mut watcher = watcher(&registry).await;
+        assert!(references() <= alone + BATCH, "{} and {alone}", references());
+        let mut told = 0;
+        while watcher.marks_initial_end {
+            watcher.next().await.unwrap();
+            assert!(references() <= alone + BATCH && watcher.lines.len() <= BATCH);
+            told += 1;
+        }
+        assert_eq!(told, MANY + 1, "each object once, and the bookmark");
     }
 }

@@ -23,6 +23,52 @@ async fn a_watch_begins_with_what_is_there() {
 }
 
 #[tokio::test]
+async fn what_changes_while_the_beginning_is_told_is_told_as_well() {
+    let server = Server::start().await;
+    let name = |number: usize| format!("c{number:04}");
+    // More than the server takes at once, and more than it takes twice.
+    for number in 0..600 {
+        server.config_map(&name(number), json!({})).await;
+    }
+    let options = "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let mut watch = server.watch(&format!("{CONFIG_MAPS}?watch=true&{options}")).await;
+    let mut known = std::collections::BTreeMap::new();
+    for turn in 0.. {
+        // Known ones and those to come, the same ones again and again among them.
+        if turn % 50 == 20 && turn < 400 {
+            let change = json!({"data": {"a": turn.to_string()}});
+            for number in [3, turn / 2, 300, 599] {
+                server.patch(&format!("{CONFIG_MAPS}/{}", name(number)), MERGE, &change).await;
+            }
+            server.delete(&format!("{CONFIG_MAPS}/{}", name(turn / 3))).await;
+            server.delete(&format!("{CONFIG_MAPS}/{}", name(590 - turn / 3))).await;
+            server.config_map(&format!("{}-new", name(turn / 4)), json!({})).await;
+            server.config_map(&format!("{}-new", name(580 - turn / 4)), json!({})).await;
+            // What is listed has been seen by the cache, which the watch reads.
+            server.get(CONFIG_MAPS).await.ok();
+        }
+        let event = watch.event().await.unwrap();
+        let (word, object) = (event["type"].as_str().unwrap(), event["object"].clone());
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_string();
+        match word {
+            "ADDED" => assert_eq!(known.insert(name, object), None, "watch_never_repeats"),
+            "MODIFIED" => assert!(known.insert(name, object).is_some(), "watch_never_skips"),
+            "DELETED" => assert!(known.remove(&name).is_some(), "nobody has heard of {name}"),
+            _ => {
+                let annotations = &event["object"]["metadata"]["annotations"];
+                assert_eq!(annotations["k8s.io/initial-events-end"], "true");
+                break;
+            }
+        }
+    }
+    let list = server.get(CONFIG_MAPS).await.ok();
+    let listed: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|item| (&item["metadata"], &item["data"])).collect();
+    let told: Vec<_> = known.values().map(|object| (&object["metadata"], &object["data"])).collect();
+    assert_eq!(told, listed);
+}
+
+#[tokio::test]
 async fn watch_resumes_and_never_skips_nor_repeats() {
     let server = Server::start().await;
     let first = server.config_map("c0", json!({})).await;
