@@ -199,6 +199,10 @@ pub(crate) struct ServerArgs {
     /// What to encrypt in the store, and with which keys: an apiserver.config.k8s.io/v1 EncryptionConfiguration.
     #[arg(long, value_name = "FILE")]
     pub(crate) encryption_provider_config: Option<PathBuf>,
+    /// Take changes of that file over without a restart; it is looked at once a minute.
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", requires = "encryption_provider_config")]
+    pub(crate) encryption_provider_config_automatic_reload: bool,
     /// Whether requests without credentials are system:anonymous's, who may ask for health and version unless a role
     /// binding says more; otherwise they are refused.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
@@ -305,7 +309,8 @@ mod tests {
                     --eviction-soft=memory.available<10Mi --eviction-soft-grace-period=memory.available=1m30s \
                     --audit-policy-file /p.yaml --audit-log-path=/a.log --audit-log-maxage 1 --audit-log-maxbackup 2 \
                     --audit-log-maxsize 3 --max-requests-inflight 7 --max-mutating-requests-inflight=5 \
-                    --encryption-provider-config /e.yaml --token-auth-file=/t.csv --anonymous-auth=false \
+                    --encryption-provider-config /e.yaml --encryption-provider-config-automatic-reload \
+                    --token-auth-file=/t.csv --anonymous-auth=false \
                     --requestheader-client-ca-file /f.pem --requestheader-allowed-names=a,b \
                     --requestheader-username-headers X-User --requestheader-uid-headers X-Uid \
                     --requestheader-group-headers X-Group --requestheader-extra-headers-prefix X-Extra-";

@@ -20,7 +20,10 @@ use apiserver::{
     ApiServer,
     authn::front_proxy::FrontProxies,
     bootstrap, cluster,
-    encryption::{Encrypted, config::Providers},
+    encryption::{
+        Encrypted,
+        reload::{self, ConfigFile},
+    },
     pki::{ClientAuthority, Names, Pki},
     request::User,
 };
@@ -128,7 +131,14 @@ impl Cluster {
         let pki = Pki::load_or_create(&place.data_dir.join("pki"), &names)?;
         let (store, is_shared) = open_store(settings).await?;
         let store: Arc<dyn Store> = match &settings.encryption_config {
-            Some(path) => Arc::new(Encrypted::new(store, Providers::read(path)?)),
+            Some(path) => {
+                let (file, providers) = ConfigFile::open(path)?;
+                let encrypted = Arc::new(Encrypted::new(store, providers));
+                if settings.reloads_encryption_config {
+                    tokio::spawn(reload::follow(encrypted.clone(), file, stop.clone()));
+                }
+                encrypted
+            }
             None => store,
         };
         let registry = ApiServer::registry(store, is_shared, stop);

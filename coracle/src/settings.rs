@@ -116,6 +116,7 @@ pub(crate) struct Settings {
     /// How many requests are answered at once: those of upstream's two flags together.
     pub(crate) requests_in_flight: [u16; 2],
     pub(crate) encryption_config: Option<PathBuf>,
+    pub(crate) reloads_encryption_config: bool,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) has_anonymous: bool,
     /// Proxies that name users, where they are not the cluster's own.
@@ -234,6 +235,7 @@ impl Settings {
             audit: audit_settings(args)?,
             requests_in_flight: [args.max_requests_inflight, args.max_mutating_requests_inflight],
             encryption_config: absolute(&args.encryption_provider_config)?,
+            reloads_encryption_config: args.encryption_provider_config_automatic_reload,
             token_file: absolute(&args.token_auth_file)?,
             has_anonymous: args.anonymous_auth,
             request_headers: RequestHeaders::new(args)?,
@@ -287,6 +289,8 @@ impl Settings {
         }
         if let Some(path) = &self.encryption_config {
             add("encryption-provider-config", path.display().to_string());
+            let reloads = self.reloads_encryption_config.to_string();
+            add("encryption-provider-config-automatic-reload", reloads);
         }
         if let Some(path) = &self.token_file {
             add("token-auth-file", path.display().to_string());

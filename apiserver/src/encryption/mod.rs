@@ -2,13 +2,17 @@
 //!
 //! [`config`] says which resources are encrypted and how (`--encryption-provider-config`), [`cipher`] does it. The
 //! first provider writes, all of them read, so that keys can be changed: put the new key first, write every object
-//! again, take the old key out. Ciphertexts are bound to the key path that they are stored under. Everything behind this
+//! again, take the old key out; [`reload`] follows the file for that. Ciphertexts are bound to the key path that they are stored under. Everything behind this
 //! store, files and etcd, holds ciphertext; everything before it, caches and watches, never sees any.
 
 mod cipher;
 pub mod config;
+pub mod reload;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,17 +24,32 @@ use config::Providers;
 /// A store whose values are encrypted as a configuration says.
 pub struct Encrypted {
     inner: Arc<dyn Store>,
-    providers: Arc<Providers>,
+    providers: Current,
+}
+
+/// The providers that are in force.
+#[derive(Clone)]
+struct Current(Arc<RwLock<Arc<Providers>>>);
+
+impl Current {
+    fn get(&self) -> Arc<Providers> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Encrypted {
     /// Encrypts what goes into `inner`.
     pub fn new(inner: Arc<dyn Store>, providers: Providers) -> Encrypted {
-        Encrypted { inner, providers: Arc::new(providers) }
+        Encrypted { inner, providers: Current(Arc::new(RwLock::new(Arc::new(providers)))) }
+    }
+
+    /// Goes on with other keys: whatever is read or written from now on, also by watches that run.
+    pub fn take_over(&self, providers: Providers) {
+        *self.providers.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(providers);
     }
 
     fn sealed(&self, key: &str, value: Bytes) -> Result<Bytes, WriteError> {
-        self.providers.of(key).map_or(Ok(value.clone()), |provider| {
+        self.providers.get().of(key).map_or(Ok(value.clone()), |provider| {
             provider
                 .seal(key, &value)
                 .map_err(|error| WriteError::Unavailable { key: key.to_string(), source: Box::new(error) })
@@ -46,7 +65,7 @@ impl Store for Encrypted {
 
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<KeyValue>, ReadError> {
         let found = self.inner.get(key, at).await?;
-        found.map(|found| opened(&self.providers, found)).transpose()
+        found.map(|found| opened(&self.providers.get(), found)).transpose()
     }
 
     async fn range(
@@ -58,7 +77,8 @@ impl Store for Encrypted {
     ) -> Result<RangeResult, ReadError> {
         let mut range = self.inner.range(prefix, after, at, limit).await?;
         let items = std::mem::take(&mut range.items).into_iter();
-        range.items = items.map(|item| opened(&self.providers, item)).collect::<Result<_, _>>()?;
+        let providers = self.providers.get();
+        range.items = items.map(|item| opened(&providers, item)).collect::<Result<_, _>>()?;
         Ok(range)
     }
 
@@ -82,7 +102,7 @@ impl Store for Encrypted {
         expected: Option<Revision>,
     ) -> Result<(KeyValue, Revision), WriteError> {
         let (deleted, revision) = self.inner.delete(key, expected).await?;
-        let opened = opened(&self.providers, deleted)
+        let opened = opened(&self.providers.get(), deleted)
             .map_err(|error| WriteError::Unavailable { key: key.to_string(), source: Box::new(error) })?;
         Ok((opened, revision))
     }
@@ -101,7 +121,8 @@ impl Store for Encrypted {
     }
 
     async fn is_outdated(&self, key: &str) -> Result<bool, ReadError> {
-        let Some(provider) = self.providers.of(key) else { return Ok(false) };
+        let providers = self.providers.get();
+        let Some(provider) = providers.of(key) else { return Ok(false) };
         let found = self.inner.get(key, None).await?;
         Ok(found.is_some_and(|found| !provider.is_current(&found.value)))
     }
@@ -110,14 +131,15 @@ impl Store for Encrypted {
 /// A watch that decrypts.
 struct Opening {
     inner: Box<dyn Watch>,
-    providers: Arc<Providers>,
+    providers: Current,
 }
 
 #[async_trait]
 impl Watch for Opening {
     async fn next(&mut self) -> Result<(Vec<WatchEvent>, Revision), ReadError> {
         let (events, revision) = self.inner.next().await?;
-        let open = |stored| opened(&self.providers, stored);
+        let providers = self.providers.get();
+        let open = |stored| opened(&providers, stored);
         let events = events.into_iter().map(|event| {
             Ok(match event {
                 WatchEvent::Put { current, previous } => {

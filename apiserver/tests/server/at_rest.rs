@@ -1,5 +1,6 @@
 //! Encryption at rest, seen from outside and from the store.
 
+use apiserver::encryption::config::Providers;
 use serde_json::json;
 use store::Revision;
 
@@ -70,4 +71,61 @@ async fn writing_an_old_secret_again_encrypts_it() {
         stored.mod_revision.to_string(),
         "idle writes stay idle"
     );
+}
+
+#[tokio::test]
+async fn keys_are_changed_while_the_server_runs() {
+    let old = "aesgcm: {keys: [{name: key1, secret: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=}]}";
+    let new = "secretbox: {keys: [{name: key2, secret: ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=}]}";
+    let config = |providers: &[&str]| {
+        let providers: String = providers.iter().map(|one| format!("\n  - {one}")).collect();
+        format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:{providers}\n"
+        )
+    };
+    let cluster = Cluster::start_as(Setup { encryption: Some(config(&[old])), ..Setup::default() }).await;
+    let (admin, encrypted) = (cluster.admin(), cluster.encrypted.clone().unwrap());
+    let take_over = |providers: &[&str]| encrypted.take_over(Providers::parse(&config(providers)).unwrap());
+    let secret = |name: &str| json!({"metadata": {"name": name}, "stringData": {"password": name}});
+    let mut watch = admin.watch(&format!("{SECRETS}?watch=true")).await;
+    let written_with = async |name: &str| {
+        let key = format!("/registry/secrets/default/{name}");
+        let stored = cluster.store.get(&key, None).await.unwrap().unwrap().value;
+        String::from_utf8_lossy(&stored).split(':').take(5).collect::<Vec<_>>().join(":")
+    };
+    for name in ["a", "b"] {
+        admin.post(SECRETS, &secret(name)).await.ok();
+        assert_eq!(watch.next().await, ("ADDED".into(), name.into()));
+    }
+    assert_eq!(written_with("a").await, "k8s:enc:aesgcm:v1:key1");
+
+    // The new key comes first and writes, the old one still reads.
+    take_over(&[new, old]);
+    admin.post(SECRETS, &secret("c")).await.ok();
+    assert_eq!(watch.next().await, ("ADDED".into(), "c".into()));
+    assert_eq!(written_with("c").await, "k8s:enc:secretbox:v1:key2");
+    assert_eq!(written_with("a").await, "k8s:enc:aesgcm:v1:key1");
+    for item in admin.get(SECRETS).await.ok()["items"].as_array().unwrap() {
+        let name = item["metadata"]["name"].as_str().unwrap();
+        admin.put(&format!("{SECRETS}/{name}"), item).await.ok();
+        assert_eq!(written_with(name).await, "k8s:enc:secretbox:v1:key2", "{name}");
+    }
+    for name in ["a", "b"] {
+        assert_eq!(watch.next().await, ("MODIFIED".into(), name.into()));
+    }
+
+    // Nothing needs the old one any more: not this server, nor one that reads everything anew.
+    take_over(&[new]);
+    admin.delete(&format!("{SECRETS}/b")).await.ok();
+    assert_eq!(watch.next().await, ("DELETED".into(), "b".into()));
+    let anew = Setup {
+        encryption: Some(config(&[new])),
+        shared_store: Some(cluster.store.clone()),
+        ..Setup::default()
+    };
+    let other = Cluster::start_as(anew).await;
+    let list = other.admin().get(SECRETS).await.ok();
+    let read: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|item| &item["data"]["password"]).collect();
+    assert_eq!(read, ["YQ==", "Yw=="]);
 }

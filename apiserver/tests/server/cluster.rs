@@ -47,6 +47,8 @@ pub struct Cluster {
     pub server: ApiServer,
     pub registry: Arc<Registry>,
     pub store: Arc<dyn Store>,
+    /// What encrypts on the way there.
+    pub encrypted: Option<Arc<Encrypted>>,
     pub pki: Pki,
     stop: CancellationToken,
     pub dir: TempDir,
@@ -61,7 +63,15 @@ impl Cluster {
         let stop = CancellationToken::new();
         let is_shared = setup.shared_store.is_some();
         let store = setup.shared_store.clone().unwrap_or_else(|| Arc::new(Embedded::in_memory().unwrap()));
-        let registry = ApiServer::registry(encrypted(&store, &setup), is_shared, &stop);
+        let encrypted = setup
+            .encryption
+            .as_ref()
+            .map(|text| Arc::new(Encrypted::new(store.clone(), Providers::parse(text).unwrap())));
+        let behind: Arc<dyn Store> = match &encrypted {
+            Some(encrypted) => encrypted.clone(),
+            None => store.clone(),
+        };
+        let registry = ApiServer::registry(behind, is_shared, &stop);
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::load_or_create(dir.path(), &Names::default()).unwrap();
         let config = ClusterConfig {
@@ -90,7 +100,7 @@ impl Cluster {
             limits: Limits::default(),
         };
         let server = ApiServer::new(registry.clone(), hooks, config);
-        let cluster = Cluster { server, registry, store, pki, stop, dir };
+        let cluster = Cluster { server, registry, store, encrypted, pki, stop, dir };
         if !is_shared {
             cluster.service_account("default", "default").await;
         }
@@ -116,13 +126,6 @@ impl Cluster {
     pub async fn service_account(&self, namespace: &str, name: &str) -> Value {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         self.admin().post(&path, &json!({"metadata": {"name": name}})).await.ok()
-    }
-}
-
-fn encrypted(store: &Arc<dyn Store>, setup: &Setup) -> Arc<dyn Store> {
-    match &setup.encryption {
-        Some(text) => Arc::new(Encrypted::new(store.clone(), Providers::parse(text).unwrap())),
-        None => store.clone(),
     }
 }
 
