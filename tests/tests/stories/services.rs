@@ -53,6 +53,27 @@ fn the_guestbook_answers_by_address_by_node_port_and_by_name() {
 }
 
 #[test]
+fn a_service_on_an_added_range_is_reached_and_holds_the_range() {
+    let cluster = Cluster::start();
+    cluster.apply(
+        "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [203.0.113.0/24]}\n",
+    );
+    cluster.kubectl("wait --for=condition=Ready servicecidr/more --timeout=60s").ok();
+    cluster.apply(&web("web", 1));
+    cluster.kubectl("expose deployment web --port=80 --target-port=http --cluster-ip=203.0.113.10").ok();
+    ready_client(&cluster);
+    assert!(!from_pod(&cluster, "wget -q -O - http://203.0.113.10/").is_empty());
+    assert_eq!(cluster.get("ipaddress 203.0.113.10")["spec"]["parentRef"]["name"], "web");
+
+    cluster.kubectl("delete servicecidr more --wait=false").ok();
+    cluster.wait_for("servicecidr/more", "{.status.conditions[0].reason}", "Terminating");
+    cluster.kubectl("delete service web").ok();
+    cluster.kubectl("wait --for=delete servicecidr/more --timeout=60s").ok();
+    let left = cluster.get("ipaddresses");
+    assert!(!left.to_string().contains("203.0.113."), "{left}");
+}
+
+#[test]
 fn connections_are_shared_out_stick_when_asked_to_and_come_back_to_the_pod_itself() {
     let cluster = Cluster::start();
     cluster.apply(&web("web", 3));
