@@ -114,7 +114,8 @@ impl Cluster {
         self.client_child(&kubectl(), args)
     }
 
-    fn client_child(&self, program: &str, args: &[&str]) -> Child {
+    /// Starts a client that finds the cluster as kubectl does.
+    pub fn client_child(&self, program: &str, args: &[&str]) -> Child {
         self.machine
             .command(program)
             .args(args)

@@ -1,20 +1,23 @@
 //! kubectl of two releases, an old one and the current one: both find what they find at upstream's server.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Child, Command},
+};
 
 use e2e::{Cluster, Said, eventually};
 
 const OLD: &str = "29";
-const CURRENT: &str = "37";
+pub const CURRENT: &str = "37";
 
 /// A kubectl of a certain release, whatever the machine has.
-struct Kubectl<'a> {
+pub struct Kubectl<'a> {
     cluster: &'a Cluster,
     program: String,
 }
 
 impl<'a> Kubectl<'a> {
-    fn new(cluster: &'a Cluster, release: &str) -> Kubectl<'a> {
+    pub fn new(cluster: &'a Cluster, release: &str) -> Kubectl<'a> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kubectl");
         let found = Command::new(script).args(["kubectl", release]).output().unwrap();
         assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
@@ -22,12 +25,18 @@ impl<'a> Kubectl<'a> {
         Kubectl { cluster, program }
     }
 
-    fn run(&self, words: &str) -> Said {
+    pub fn run(&self, words: &str) -> Said {
         self.with(words, "")
     }
 
-    fn with(&self, words: &str, input: &str) -> Said {
+    pub fn with(&self, words: &str, input: &str) -> Said {
         self.cluster.client_with(&self.program, &words.split_whitespace().collect::<Vec<_>>(), input)
+    }
+
+    /// The same, left running.
+    pub fn child(&self, words: &str) -> Child {
+        let args: Vec<&str> = words.split_whitespace().collect();
+        self.cluster.client_child(&self.program, &args)
     }
 
     /// Everything that can be listed, in one table each.

@@ -16,6 +16,7 @@ mod kube_rs;
 mod kubectl_releases;
 mod kubelet_api;
 mod node_pressure;
+mod operations;
 mod other_runtime;
 mod own_servers;
 mod own_users;
