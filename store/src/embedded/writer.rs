@@ -174,7 +174,8 @@ impl Writer {
             if expired.is_empty() || self.has_failed() {
                 return;
             }
-            let (_, sleepers) = self.commit(expired.into_iter().map(|key| Write::Expire { key, now }).collect());
+            let (_, sleepers) =
+                self.commit(expired.into_iter().map(|key| Write::Expire { key, now }).collect());
             sleepers.wake();
         }
     }
