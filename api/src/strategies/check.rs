@@ -219,6 +219,15 @@ impl Faults {
         }
     }
 
+    /// Those that were not there before: what was accepted once may stay. Asks what was there only if it matters.
+    pub fn new_since(mut self, before: impl FnOnce() -> Faults) -> Faults {
+        if !self.0.is_empty() {
+            let before = before();
+            self.0.retain(|fault| !before.0.contains(fault));
+        }
+        self
+    }
+
     /// What may not change. An absent value and an empty one are the same.
     pub fn immutable(&mut self, new: &Field, old: &Field) {
         if !same(new.value, old.value) {
@@ -237,4 +246,18 @@ pub fn same(one: &Value, other: &Value) -> bool {
         _ => false,
     };
     one == other || (is_nothing(one) && is_nothing(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_new_at_another_place_or_with_another_value() {
+        let fault = |path: &str, value: &str| FieldError::invalid(path, &value.into(), "is wrong");
+        let now = Faults(vec![fault("a", "1"), fault("b", "1"), fault("a", "2")]);
+        let new = now.new_since(|| Faults(vec![fault("a", "1")]));
+        assert_eq!(new.0, [fault("b", "1"), fault("a", "2")]);
+        assert_eq!(Faults::new().new_since(|| unreachable!("nobody needs to know")).0, []);
+    }
 }

@@ -44,14 +44,12 @@ impl crate::Strategy for Strategy {
     fn validate(&self, object: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
-        // What has not changed was valid once.
-        if old.is_none_or(|old| old.at(&["spec"]) != object.at(&["spec"])) {
-            pod_spec::validate(&spec, &mut faults);
-        }
         if let Some(old) = old {
+            update::validate_spec(&spec, &Field::at(old, &["spec"]), &mut faults);
             update::validate(object, old, &mut faults);
             return faults.0;
         }
+        pod_spec::validate(&spec, &mut faults);
         let ephemeral = spec.get("ephemeralContainers");
         if !ephemeral.is_empty() {
             faults.forbidden(&ephemeral, "cannot be set on create");
@@ -336,6 +334,36 @@ mod tests {
              `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
         ));
         assert!(faults[0].contains("hostNetwork"));
+    }
+
+    #[test]
+    fn what_was_stored_once_does_not_stand_in_the_way() {
+        let old =
+            pod(json!({"containers": [{"name": "web", "image": "web:1", "imagePullPolicy": "Perhaps"}]}));
+        assert_eq!(Strategy.validate(&old, None).len(), 1);
+        let with = |key: &str, value: &str| {
+            let mut new = old.clone();
+            new.map_mut(&["spec"]).maps_at("containers").for_each(|it| {
+                it.insert(key.into(), value.into());
+            });
+            new
+        };
+        assert_eq!(Strategy.validate(&with("image", "web:2"), Some(&old)), []);
+        let faults = |new: &Object| messages(Strategy.validate(new, Some(&old)));
+        assert_eq!(
+            faults(&with("image", " web")),
+            [
+                "spec.containers[0].image: Invalid value: \" web\": must not have leading or trailing whitespace"
+            ]
+        );
+        // Another wrong value is a fault of its own.
+        assert!(
+            faults(&with("imagePullPolicy", "Maybe"))[0]
+                .starts_with("spec.containers[0].imagePullPolicy: Unsupported value: \"Maybe\"")
+        );
+        for subresource in ["resize", "ephemeralcontainers"] {
+            assert_eq!(Strategy.validate_subresource(subresource, &old, &old), []);
+        }
     }
 
     #[test]

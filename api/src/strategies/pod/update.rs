@@ -28,6 +28,19 @@ pub fn validate(object: &Object, old: &Object, faults: &mut Faults) {
     validate_rest(&spec, &old_spec, faults);
 }
 
+/// The faults of a spec that came with the change: what was stored once may stay.
+pub fn validate_spec(spec: &Field, old: &Field, faults: &mut Faults) {
+    if spec.value == old.value {
+        return;
+    }
+    let all = |spec: &Field| {
+        let mut faults = Faults::new();
+        pod_spec::validate(spec, &mut faults);
+        faults
+    };
+    faults.0.extend(all(spec).new_since(|| all(old)).0);
+}
+
 /// What a pod is in the hands of its node it stays: a mirror of a static pod, or confined by a profile.
 fn validate_annotations(object: &Object, old: &Object, faults: &mut Faults) {
     const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -159,7 +172,7 @@ pub fn validate_ephemeral_containers(object: &Object, old: &Object, faults: &mut
     if old.annotation(MIRROR).is_some() {
         return faults.forbidden(&nowhere(), "static pods do not support ephemeral containers");
     }
-    pod_spec::validate(&Field::at(object, &["spec"]), faults);
+    validate_spec(&Field::at(object, &["spec"]), &Field::at(old, &["spec"]), faults);
     let path = ["spec", "ephemeralContainers"];
     let (containers, before) = (Field::at(object, &path), Field::at(old, &path));
     for old_container in before.items() {
@@ -180,14 +193,14 @@ pub fn validate_ephemeral_containers(object: &Object, old: &Object, faults: &mut
 
 /// A resize may change CPU and memory of containers, and may not change the pod's class.
 pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
-    let spec = Field::at(object, &["spec"]);
+    let (spec, old_spec) = (Field::at(object, &["spec"]), Field::at(old, &["spec"]));
     if old.annotation(MIRROR).is_some() {
         return faults.forbidden(&nowhere(), "static pods cannot be resized");
     }
     if spec.get("os").get("name").text() == "windows" {
         return faults.forbidden(&nowhere(), "windows pods cannot be resized");
     }
-    pod_spec::validate(&spec, faults);
+    validate_spec(&spec, &old_spec, faults);
     if super::quality_of_service(object) != super::quality_of_service(old) {
         let class = Field { path: spec.path.clone(), ..Field::at(object, &["status", "qosClass"]) };
         faults.invalid(&class, "Pod QOS Class may not change as a result of resizing");
@@ -204,7 +217,6 @@ pub fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
         }
         map
     };
-    let old_spec = Field::at(old, &["spec"]);
     for list in ["containers", "initContainers"] {
         if !has_same_containers(&spec.get(list), &old_spec.get(list), list, faults) {
             continue;
