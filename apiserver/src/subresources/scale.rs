@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     answer::{self, View},
     request::WriteOptions,
-    verbs::{AnyPatch, Call, Configuration, check_name, checked},
+    verbs::{AnyPatch, Call, Configuration, check_name, patched},
     write::{self, Manager, Write},
 };
 
@@ -41,14 +41,13 @@ pub(crate) async fn serve(
             }
             AnyPatch::Plain(patch) => {
                 options.check_patch(false)?;
-                let patched = |scale| {
-                    let patched = patch.apply(&kinds::SCALE, scale)?;
-                    let (scale, faults) = checked(&kinds::SCALE, &patch, patched, options.validation)?;
+                let change = |scale| {
+                    let (scale, faults) = patched(&kinds::SCALE, &patch, scale, options.validation)?;
                     check_name(call, &scale)?;
                     warnings = faults;
                     Ok(scale)
                 };
-                set(call, options.dry_run, paths, patched).await?
+                set(call, options.dry_run, paths, change).await?
             }
         },
         _ => return Err(Status::method_not_allowed()),

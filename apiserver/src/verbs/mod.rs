@@ -12,7 +12,7 @@ mod watch;
 mod write;
 
 pub(crate) use apply::Configuration;
-pub(crate) use write::{AnyPatch, check_name, checked};
+pub(crate) use write::{AnyPatch, check_name, patched};
 
 use api::{Kind, Scope, Status, Verbs, kinds};
 use axum::body::Body;

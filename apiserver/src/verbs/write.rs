@@ -194,8 +194,7 @@ pub(super) async fn patch(call: &Call<'_>, body: Body) -> Result<Response<Body>,
     let mut warnings = Vec::new();
     let write = call.write(options.dry_run);
     let written = store_write::update(&write, |old| {
-        let patched = patch.apply(call.kind, old)?;
-        let (object, faults) = checked(call.kind, &patch, patched, options.validation)?;
+        let (object, faults) = patched(call.kind, &patch, old, options.validation)?;
         check_name(call, &object)?;
         warnings = faults;
         Ok(object)
@@ -314,20 +313,17 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-/// A patched object without what its kind does not know.
-pub(crate) fn checked(
+/// An object with a patch applied to it, without what its kind does not know.
+pub(crate) fn patched(
     kind: &Kind,
     patch: &Patch,
-    patched: Object,
+    old: Object,
     validation: FieldValidation,
 ) -> Result<(Object, Vec<String>), Status> {
-    // A strategic merge never was text.
-    let shown = match patch.sort {
-        Sort::Strategic => patch.value.to_string(),
-        Sort::Json | Sort::Merge => Value::Object(patched.0.clone()).to_string(),
-    };
+    let original = old.into_value();
+    let patched = patch.apply(kind, &original)?;
     let unfit = |why: String| {
-        let value = format!("{shown:?}");
+        let value = format!("{:?}", patch.shown(kind, &original));
         Status::invalid("", "", "", &[FieldError::new(FieldErrorKind::Invalid, "patch", value, why)])
     };
     if !is_known(&patched, kind) {
@@ -431,19 +427,29 @@ enum Sort {
 
 impl Patch {
     /// The patched object.
-    pub(crate) fn apply(&self, kind: &api::Kind, old: Object) -> Result<Object, Status> {
-        let original = old.into_value();
+    fn apply(&self, kind: &Kind, original: &Value) -> Result<Object, Status> {
         // A custom resource has no merge keys that a strategic merge could go by.
         let typed = schema::of(kind).filter(|schema| schema.custom.is_none());
         let patched = match (self.sort, typed) {
-            (Sort::Json, _) => patch::json_patch(&original, &self.value)?,
-            (Sort::Strategic, Some(schema)) => patch::strategic_merge(schema, &original, &self.value)?,
+            (Sort::Json, _) => patch::json_patch(original, &self.value)?,
+            (Sort::Strategic, Some(schema)) => patch::strategic_merge(schema, original, &self.value)?,
             (Sort::Strategic, None) => {
                 return Err(decode::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH]));
             }
-            (Sort::Merge, _) => patch::merge_patch(&original, &self.value)?,
+            (Sort::Merge, _) => patch::merge_patch(original, &self.value)?,
         };
         Object::from_value(patched).ok_or_else(not_an_object)
+    }
+
+    /// What is shown of a patch that leaves no good object: a strategic merge itself, as it never was text; of the
+    /// others what came of them.
+    fn shown(&self, kind: &Kind, original: &Value) -> String {
+        match self.sort {
+            Sort::Strategic => self.value.to_string(),
+            Sort::Json | Sort::Merge => {
+                self.apply(kind, original).map(|patched| patched.into_value().to_string()).unwrap_or_default()
+            }
+        }
     }
 }
 

@@ -77,6 +77,8 @@ impl Repair {
         loop {
             let Err(status) = self.follow().await;
             tracing::warn!(%status, "cannot compare the addresses of Services with IPAddresses, will retry");
+            // What was to be looked at may be lost: all is looked at again.
+            self.networks.clear();
             sleep(RETRY).await;
         }
     }
