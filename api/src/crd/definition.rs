@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{CustomColumn, Path, Props, rules::Rules, strategy::CustomResource, tree};
+use super::{CustomColumn, Props, rules::Rules, strategy::CustomResource, tree};
 use crate::{Kind, Object, Scale, Scope, Verbs, fields::Versions, schema::Schema, table::Column};
 
 /// How objects get from one version to another.
@@ -275,10 +275,12 @@ fn deprecation(crd: &Object, source: &Value) -> &'static str {
     }
 }
 
+/// Where a scale finds its numbers. Upstream takes the paths apart at their dots, whatever stands between them.
 fn scale(source: &Value) -> Option<&'static Scale> {
     let path = |name: &str| -> Option<&'static [&'static str]> {
-        let names = Path::parse(source[name].as_str()?).ok()?.fields()?;
-        Some(Box::leak(names.iter().map(|name| leak(name)).collect::<Vec<_>>().into_boxed_slice()))
+        let text = source[name].as_str().filter(|text| !text.is_empty())?;
+        let names = text.strip_prefix('.').unwrap_or(text).split('.');
+        Some(Box::leak(names.map(leak).collect::<Vec<_>>().into_boxed_slice()))
     };
     Some(Box::leak(Box::new(Scale {
         spec_replicas: path("specReplicasPath")?,
@@ -295,4 +297,25 @@ fn leak(text: &str) -> &'static str {
 fn fingerprint(text: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_scale_is_found_at_whatever_stands_between_dots() {
+        let scale = |selector: &str| {
+            scale(&json!({
+                "specReplicasPath": ".spec.list[0].n", "statusReplicasPath": ".status.replicas", "labelSelectorPath": selector,
+            }))
+        };
+        let odd = scale(".status['selector']").unwrap();
+        assert_eq!(odd.spec_replicas, ["spec", "list[0]", "n"]);
+        assert_eq!(odd.status_replicas, ["status", "replicas"]);
+        assert_eq!(odd.selector, ["status['selector']"]);
+        assert!(scale("").unwrap().selector.is_empty());
+    }
 }

@@ -27,7 +27,7 @@ pub use names::{Conditions, conditions, set_condition};
 pub use props::{Additional, Items, Pattern, Props, Rule};
 pub use publish::definition as published;
 pub use rules::validate_schema_rules;
-pub use structural::{validate_definition_schema, validate_pattern};
+pub use structural::{Exemptions, validate_definition_schema, validate_pattern};
 pub use versions::by_priority;
 
 /// The finalizer that holds a definition until its objects are gone.

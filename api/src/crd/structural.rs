@@ -1,8 +1,12 @@
 //! Whether a schema is structural: every field has a type, and what merely validates adds no structure.
 
+mod exemptions;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+
+pub use exemptions::Exemptions;
 
 use super::{Additional, Items, Props, prune, validate};
 use crate::FieldError;
@@ -10,8 +14,8 @@ use crate::FieldError;
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 
 /// Every fault of a version's schema, rules in CEL not included. `path` is that of `openAPIV3Schema`.
-pub fn validate_definition_schema(props: &Props, path: &str) -> Vec<FieldError> {
-    let mut check = Check { faults: Vec::new() };
+pub fn validate_definition_schema(props: &Props, path: &str, exempt: Exemptions) -> Vec<FieldError> {
+    let mut check = Check { exempt, ..Check::default() };
     if props.nullable {
         check.forbidden(path, "nullable", "nullable cannot be true at the root");
     }
@@ -56,7 +60,9 @@ struct Meta {
     no_default: Option<&'static str>,
 }
 
+#[derive(Default)]
 struct Check {
+    exempt: Exemptions,
     faults: Vec<FieldError>,
 }
 
@@ -179,8 +185,13 @@ impl Check {
         };
         if props.kind != "array" {
             self.wrong_type(&props.kind, path, "must be array if x-kubernetes-list-type is specified");
-        } else if kind == "set" {
-            self.check_set(props, path);
+        } else if !self.exempt.sets
+            && let Some(field) = exemptions::loose_item(props)
+        {
+            // Upstream tells the list type of the item either way.
+            let found = props.item().and_then(|item| item.list_type.as_deref());
+            let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
+            self.invalid(path, field, &found.map_or(Value::Null, Value::from), detail);
         }
         let lists = ["atomic", "set", "map"];
         if !lists.contains(&kind) {
@@ -193,26 +204,8 @@ impl Check {
         if kind == "map" {
             self.check_map(props, path);
         }
-        if matches!(kind, "map" | "set") && props.item().is_some_and(|item| item.nullable) {
-            let detail = format!("cannot be nullable when x-kubernetes-list-type is {kind}");
-            self.forbidden(path, "items.nullable", &detail);
-        }
-    }
-
-    /// The items of a set are told apart as wholes.
-    fn check_set(&mut self, props: &Props, path: &str) {
-        let Some(item) = props.item() else { return };
-        let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-        // Upstream tells the list type of the item either way.
-        let found = item.list_type.as_deref().map_or(Value::Null, Value::from);
-        match item.kind.as_str() {
-            "array" if item.list_type.as_deref().is_some_and(|kind| kind != "atomic") => {
-                self.invalid(path, "items.x-kubernetes-list-type", &found, detail);
-            }
-            "object" if item.map_type.as_deref() != Some("atomic") => {
-                self.invalid(path, "items.x-kubernetes-map-type", &found, detail);
-            }
-            _ => {}
+        if !self.exempt.keys {
+            self.check_keys(props, path);
         }
     }
 
@@ -228,25 +221,37 @@ impl Check {
         let Some(item) = props.item() else { return };
         if item.kind != "object" {
             let detail = "must be object if parent array's x-kubernetes-list-type is map";
-            self.invalid(path, "items.type", &item.kind.as_str().into(), detail);
+            return self.invalid(path, "items.type", &item.kind.as_str().into(), detail);
         }
         let all = Value::from(props.list_keys.clone());
         let mut seen = BTreeSet::new();
         for key in &props.list_keys {
-            let is_object = item.kind == "object";
-            let field = item.properties.get(key);
-            if is_object && field.is_none() {
-                self.invalid(path, keys, &all, "entries must all be names of item properties");
+            match item.properties.get(key).map(|field| field.kind.as_str()) {
+                None => self.invalid(path, keys, &all, "entries must all be names of item properties"),
+                Some("array" | "object") => {
+                    let field = format!("items.properties[{key}].type");
+                    let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                    self.invalid(path, &field, &item.kind.as_str().into(), detail);
+                }
+                Some(_) => {}
             }
-            if is_object && !seen.insert(key) {
+            if !seen.insert(key) {
                 self.invalid(path, keys, &all, "must not contain duplicate entries");
             }
-            let Some(field) = field else { continue };
+        }
+    }
+
+    /// No item of a set or map is null, and every item of a map has its keys.
+    fn check_keys(&mut self, props: &Props, path: &str) {
+        let Some(item) = props.item() else { return };
+        let Some(kind @ ("map" | "set")) = props.list_type.as_deref() else { return };
+        if item.nullable {
+            let detail = format!("cannot be nullable when x-kubernetes-list-type is {kind}");
+            self.forbidden(path, "items.nullable", &detail);
+        }
+        for key in props.list_keys.iter().filter(|_| kind == "map") {
+            let Some(field) = item.properties.get(key) else { continue };
             let place = format!("items.properties[{key}]");
-            if is_object && matches!(field.kind.as_str(), "object" | "array") {
-                let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
-                self.invalid(path, &format!("{place}.type"), &item.kind.as_str().into(), detail);
-            }
             if field.default.is_none() && !item.required.contains(key) {
                 let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
                 self.required(path, &format!("{place}.default"), detail);
@@ -329,8 +334,7 @@ impl Check {
             return self.forbidden(path, "default", &format!("must not be set {reason}"));
         }
         let path = below(path, "default");
-        let unknown = prune::unknown_fields(default, props, "", false);
-        if !unknown.is_empty() {
+        if !self.exempt.defaults && exemptions::has_unknown_fields(props) {
             let detail = "must not have unknown fields";
             self.faults.push(FieldError::invalid(&path, default, detail));
         }

@@ -105,9 +105,10 @@ impl crate::Strategy for Strategy {
     /// The signer issues the certificate, once; it does not decide.
     fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
         let mut faults = Faults::new();
-        validate_conditions(object, &mut faults);
+        validate_conditions(object, old, &mut faults);
         let certificate = Field::at(object, &["status", "certificate"]);
-        validate_certificate(&certificate, &mut faults);
+        let issued = old.text(&["status", "certificate"]);
+        validate_certificate(&certificate, issued, &mut faults);
         validate_removals(object, old, &mut faults);
         let conditions = Field::at(object, &["status", "conditions"]);
         for kind in DECISIONS {
@@ -115,7 +116,6 @@ impl crate::Strategy for Strategy {
                 faults.forbidden(&conditions, format!("updates may not add a condition of type \"{kind}\""));
             }
         }
-        let issued = old.text(&["status", "certificate"]);
         if !issued.is_empty() && issued != certificate.text() {
             faults.forbidden(&certificate, "updates may not modify existing certificate content");
         }
@@ -124,7 +124,7 @@ impl crate::Strategy for Strategy {
 
     fn validate_subresource(&self, _subresource: &str, object: &Object, old: &Object) -> Vec<FieldError> {
         let mut faults = Faults::new();
-        validate_conditions(object, &mut faults);
+        validate_conditions(object, old, &mut faults);
         validate_removals(object, old, &mut faults);
         faults.0
     }
@@ -197,22 +197,34 @@ fn set_times(condition: &mut Value, old: &Object, now: Timestamp) {
     }
 }
 
-fn validate_conditions(object: &Object, faults: &mut Faults) {
+/// The types of all conditions, empty ones too.
+fn types(object: &Object) -> impl Iterator<Item = &str> {
+    let conditions = object.list(&["status", "conditions"]).iter();
+    conditions.map(|condition| condition["type"].as_str().unwrap_or_default())
+}
+
+/// What is wrong with the types of the stored conditions may stay so, and is then not looked for at all.
+fn validate_conditions(object: &Object, old: &Object, faults: &mut Faults) {
+    let stored: HashSet<&str> = types(old).collect();
+    let may_repeat = stored.len() < types(old).count();
+    let may_be_empty = stored.contains("");
+    let may_contradict = DECISIONS.iter().all(|kind| stored.contains(kind));
     let mut seen = HashSet::new();
     for condition in Field::at(object, &["status", "conditions"]).items() {
         let (kind, status) = (condition.get("type"), condition.get("status"));
-        if kind.text().is_empty() {
+        if kind.text().is_empty() && !may_be_empty {
             faults.required(&kind, "");
         }
         let allowed: &[&str] =
             if DECIDED.contains(&kind.text()) { &["True"] } else { &["False", "True", "Unknown"] };
         faults.must_be_one_of(&status, allowed);
-        if DECISIONS.contains(&kind.text())
+        if !may_contradict
+            && DECISIONS.contains(&kind.text())
             && DECISIONS.iter().any(|it| *it != kind.text() && seen.contains(it))
         {
             faults.invalid(&kind, "Approved and Denied conditions are mutually exclusive");
         }
-        if !seen.insert(kind.text()) {
+        if !seen.insert(kind.text()) && !may_repeat {
             faults.0.push(FieldError::duplicate(&kind.path, &kind.text().into()));
         }
     }
@@ -227,13 +239,20 @@ fn validate_removals(object: &Object, old: &Object, faults: &mut Faults) {
     }
 }
 
-fn validate_certificate(certificate: &Field, faults: &mut Faults) {
-    let pem = STANDARD.decode(certificate.text()).unwrap_or_default();
-    let pem = String::from_utf8_lossy(&pem);
-    if let Some(fault) = certificates::fault_of_chain(&pem).filter(|_| !certificate.text().is_empty()) {
+/// A certificate that stays as it was is not looked at, nor one in the place of what was none.
+fn validate_certificate(certificate: &Field, issued: &str, faults: &mut Faults) {
+    if certificate.text() == issued || fault_of_certificate(issued).is_some() {
+        return;
+    }
+    if let Some(fault) = fault_of_certificate(certificate.text()) {
         let value = Value::from("<certificate data>");
         faults.0.push(FieldError::invalid(&certificate.path, &value, fault));
     }
+}
+
+fn fault_of_certificate(encoded: &str) -> Option<String> {
+    let pem = STANDARD.decode(encoded).unwrap_or_default();
+    certificates::fault_of_chain(&String::from_utf8_lossy(&pem)).filter(|_| !encoded.is_empty())
 }
 
 fn carry_over(object: &mut Object, old: &Object, key: &str) {
@@ -317,6 +336,46 @@ mod tests {
         }
         assert_eq!(
             refused(&none, &with("old")),
+            ["status.certificate: Forbidden: updates may not modify existing certificate content"]
+        );
+    }
+
+    #[test]
+    fn what_is_stored_already_is_not_held_against_an_update() {
+        let condition = |kind: &str| json!({"type": kind, "status": "True"});
+        let with = |kinds: &[&str], pem: &str| {
+            let conditions: Vec<Value> = kinds.iter().map(|kind| condition(kind)).collect();
+            request(json!({"conditions": conditions, "certificate": STANDARD.encode(pem)}))
+        };
+        let undecided = request(json!({}));
+        let cases: [(&[&str], usize); 4] = [
+            (&["", "Ready"], 1),
+            (&["Ready", "Ready"], 1),
+            (&["Approved", "Denied"], 1),
+            (&["Ready", "Ready", "", "Approved", "Denied"], 3),
+        ];
+        for (kinds, faults) in cases {
+            let (bad, worse) = (with(kinds, "nothing"), with(&[kinds, &["Failed"]].concat(), "nothing"));
+            assert_eq!(told(Strategy.validate_status(&worse, &bad)), [""; 0], "{kinds:?}");
+            assert_eq!(told(Strategy.validate_subresource("approval", &worse, &bad)), [""; 0], "{kinds:?}");
+            assert_eq!(
+                told(Strategy.validate_subresource("approval", &worse, &undecided)).len(),
+                faults,
+                "{kinds:?}"
+            );
+        }
+        // Each fault is tolerated for itself.
+        let (empty, both) = (with(&[""], ""), with(&["", "", "Approved", "Denied"], ""));
+        assert_eq!(
+            told(Strategy.validate_subresource("approval", &both, &empty)),
+            [
+                "status.conditions[1].type: Duplicate value: \"\"",
+                "status.conditions[3].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
+            ]
+        );
+        // What was no certificate is not replaced by another, whatever that is.
+        assert_eq!(
+            told(Strategy.validate_status(&with(&[], "other"), &with(&[], "nothing"))),
             ["status.certificate: Forbidden: updates may not modify existing certificate content"]
         );
     }

@@ -45,8 +45,16 @@ impl crate::Strategy for Strategy {
             api_version_fault(&metric.get("object").get("describedObject").get("apiVersion"), true).is_some()
         };
         let tolerates_versions = before.get("metrics").items().any(has_bad_version);
-        for metric in spec.get("metrics").items() {
+        let metrics = spec.get("metrics");
+        for metric in metrics.items() {
             validate_metric(&metric, tolerates_versions, &mut faults);
+        }
+        // Without pods there is nothing to measure but what lies outside of them.
+        let is_outside = |metric: Field| matches!(metric.get("type").text(), "Object" | "External");
+        if spec.get("minReplicas").number() == Some(0) && !metrics.items().any(is_outside) {
+            let detail =
+                "must specify at least one Object or External metric to support scaling to zero replicas";
+            faults.forbidden(&metrics, detail);
         }
         for direction in ["scaleUp", "scaleDown"] {
             let rules = spec.get("behavior").get(direction);
@@ -412,11 +420,16 @@ mod tests {
         assert_eq!(told(&bare, Some(&scaler("v1", "StatefulSet", 1))), [fault]);
         assert_eq!(told(&scaler("v1", "ReplicationController", 1), None), [""; 0]);
         let nothing = scaler("apps/v1", "Deployment", 0);
+        let unmeasured = "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas";
         assert_eq!(
             told(&nothing, None),
-            ["spec.minReplicas: Invalid value: 0: must be greater than or equal to 1"]
+            ["spec.minReplicas: Invalid value: 0: must be greater than or equal to 1", unmeasured]
         );
-        assert_eq!(told(&nothing, Some(&nothing)), [""; 0]);
+        assert_eq!(told(&nothing, Some(&nothing)), [unmeasured]);
+        let external = json!({"metric": {"name": "queue"}, "target": {"type": "Value", "value": "30"}});
+        let mut measured = nothing.clone();
+        measured.set(&["spec", "metrics"], json!([{"type": "External", "external": external}]));
+        assert_eq!(told(&measured, Some(&nothing)), [""; 0]);
     }
 
     #[test]

@@ -158,6 +158,25 @@ fn what_versions_have_alike_is_told_once() {
 }
 
 #[test]
+fn what_an_old_version_broke_is_asked_of_no_version() {
+    let version = |name: &str, description: &str| {
+        let flaw = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "object"}});
+        json!({"name": name, "served": true, "storage": name == "v1", "schema": {"openAPIV3Schema": {
+            "type": "object", "description": description, "properties": {"spec": flaw}}}})
+    };
+    let with = |versions: Value| {
+        let mut object = definition();
+        object.set(&["spec", "versions"], versions);
+        object
+    };
+    let old = with(json!([version("v1", "old")]));
+    let new = with(json!([version("v1", "new"), version("v2", "other")]));
+    assert_eq!(Strategy.validate(&new, Some(&old)), []);
+    assert_eq!(Strategy.validate(&new, Some(&definition())).len(), 2);
+    assert_eq!(Strategy.validate(&new, None).len(), 2);
+}
+
+#[test]
 fn a_status_may_forget_versions() {
     let old = definition();
     let mut new = old.clone();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     Object,
-    crd::{self, Path, Props},
+    crd::{self, Exemptions, Path, Props},
     name,
     strategies::check::{Faults, Field},
 };
@@ -77,7 +77,7 @@ pub(super) fn validate_parts(spec: &Field, old: Option<&Object>, faults: &mut Fa
             validate_selectable(&part.field, &part.version.get("schema").get("openAPIV3Schema"), faults);
         }),
     ];
-    let old_versions = old.map(|old| old.list(&["spec", "versions"]).to_vec()).unwrap_or_default();
+    let old_versions = old.map_or(&[][..], |old| old.list(&["spec", "versions"]));
     for (own, common, validate) in parts {
         let is_given = |version: &Field| version.get(own).is_set() && !is_empty_list(version.get(own).value);
         let is_common =
@@ -85,10 +85,9 @@ pub(super) fn validate_parts(spec: &Field, old: Option<&Object>, faults: &mut Fa
         for version in versions.iter().take(if is_common { 1 } else { usize::MAX }) {
             let field = version.get(own);
             let path = if is_common { format!("spec.{common}") } else { field.path.clone() };
-            let before = old_versions.iter().find(|old| old["name"] == *version.get("name").value);
             let has_status = |version: &Field| version.get("subresources").get("status").is_set();
             let has_status = if is_common { versions.iter().any(has_status) } else { has_status(version) };
-            validate(&Part { field: Field { path, ..field }, version, before, has_status }, faults);
+            validate(&Part { field: Field { path, ..field }, version, old_versions, has_status }, faults);
         }
     }
 }
@@ -101,8 +100,8 @@ fn is_empty_list(value: &Value) -> bool {
 struct Part<'a> {
     field: Field<'a>,
     version: &'a Field<'a>,
-    /// The version as it was.
-    before: Option<&'a Value>,
+    /// All versions as they were.
+    old_versions: &'a [Value],
     /// Whether the status of objects is written apart.
     has_status: bool,
 }
@@ -110,14 +109,21 @@ struct Part<'a> {
 fn validate_version_schema(part: &Part, faults: &mut Faults) {
     let schema = part.field.get("openAPIV3Schema");
     // A schema that is stored already is not held to what was not asked of it then.
-    let before = part.before.and_then(|before| before.pointer("/schema/openAPIV3Schema"));
+    let name = part.version.get("name");
+    let before = part.old_versions.iter().find(|old| old["name"] == *name.value).and_then(schema_of);
     if !schema.is_set() || before == Some(schema.value) {
         return;
     }
     if part.has_status {
         validate_root(&schema, faults);
     }
-    validate_schema(&schema, faults);
+    let old: Vec<Props> =
+        part.old_versions.iter().filter_map(|version| Props::read(schema_of(version)?).ok()).collect();
+    validate_schema(&schema, Exemptions::of(&old), faults);
+}
+
+fn schema_of(version: &Value) -> Option<&Value> {
+    version.pointer("/schema/openAPIV3Schema")
 }
 
 /// Of a schema whose part for the status is used alone, the root may not say what would be lost then.
@@ -161,10 +167,10 @@ fn validate_root(schema: &Field, faults: &mut Faults) {
     }
 }
 
-fn validate_schema(schema: &Field, faults: &mut Faults) {
+fn validate_schema(schema: &Field, exempt: Exemptions, faults: &mut Faults) {
     match Props::read(schema.value) {
         Ok(props) => {
-            let found = crd::validate_definition_schema(&props, &schema.path);
+            let found = crd::validate_definition_schema(&props, &schema.path, exempt);
             let is_structural = found.is_empty();
             faults.0.extend(found);
             if is_structural {
