@@ -6,7 +6,8 @@
 //! A write passes through the modules in this order: [`decode`] reads the body against the [`schema`],
 //! [`patch`] makes the new object out of the old one, the kind's [`Strategy`] sets defaults, [`meta`] and the
 //! strategy validate, in terms of [`name`], [`network`], [`quantity`] and [`selector`]. What is wrong is a [`FieldError`]
-//! or a [`Status`]. [`table`] and [`openapi`] tell people and clients what there is.
+//! or a [`Status`]. [`table`] and [`openapi`] tell people and clients what there is. [`scan`] looks at
+//! JSON that nobody needs to build.
 
 pub mod cel;
 pub mod crd;
@@ -26,6 +27,7 @@ pub mod patch;
 pub mod policy;
 pub mod protobuf;
 pub mod quantity;
+pub mod scan;
 pub mod schema;
 pub mod selector;
 pub mod status;

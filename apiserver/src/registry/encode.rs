@@ -5,7 +5,7 @@
 //! `{"type":"MODIFIED","object":{...}}\n`; the object is a slice of it. So a get, a list item and
 //! a watch event are all the same allocation.
 
-use api::{Kind, Object, Status};
+use api::{Kind, Object, Status, scan};
 use bytes::Bytes;
 use serde_json::Value;
 use store::Revision;
@@ -168,67 +168,14 @@ fn write_member(bytes: &mut Vec<u8>, comma: bool, key: &str, value: &Value) -> s
 
 /// Just behind the opening brace of the top-level `metadata`.
 fn metadata_start(json: &[u8]) -> Option<usize> {
-    let mut depth = 0usize;
-    let mut at = 0;
-    let mut is_key = true;
-    while at < json.len() {
-        match json[at] {
-            b'"' => {
-                let end = string_end(json, at)?;
-                if depth == 1 && is_key && &json[at..end] == b"\"metadata\"" {
-                    let colon = skip_space(json, end);
-                    let open = skip_space(json, colon + 1);
-                    return (json.get(open) == Some(&b'{')).then_some(open + 1);
-                }
-                at = end;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.checked_sub(1)?,
-            b':' if depth == 1 => is_key = false,
-            b',' if depth == 1 => is_key = true,
-            _ => {}
-        }
-        at += 1;
-    }
-    None
+    let start = scan::find(json, &["metadata"])?;
+    (json.get(start) == Some(&b'{')).then_some(start + 1)
 }
 
 /// The top-level `metadata` as it stands.
 pub(crate) fn metadata(json: &[u8]) -> Option<&[u8]> {
     let start = metadata_start(json)? - 1;
-    let (mut at, mut depth) = (start, 0usize);
-    loop {
-        match json.get(at)? {
-            b'"' => at = string_end(json, at)? - 1,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            _ => {}
-        }
-        at += 1;
-        if depth == 0 {
-            return json.get(start..at);
-        }
-    }
-}
-
-/// Behind the closing quote of the string that starts at `start`.
-fn string_end(json: &[u8], start: usize) -> Option<usize> {
-    let mut at = start + 1;
-    loop {
-        match json.get(at)? {
-            b'\\' => at += 2,
-            b'"' => return Some(at + 1),
-            _ => at += 1,
-        }
-    }
-}
-
-fn skip_space(json: &[u8], mut at: usize) -> usize {
-    while json.get(at).is_some_and(u8::is_ascii_whitespace) {
-        at += 1;
-    }
-    at
+    json.get(start..scan::value_end(json, start)?)
 }
 
 #[cfg(test)]
