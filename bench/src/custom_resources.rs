@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    api_load::{JSON, Load},
-    cluster::Cluster,
+    api_load::Load,
+    cluster::{Cluster, JSON},
     report::{Samples, Table},
     server::{Server, megabytes},
 };

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api_load::{self, Load},
-    cluster::{Cluster, in_namespace},
+    cluster::{Cluster, JSON, in_namespace},
     report::Table,
     server::Server,
 };
@@ -69,10 +69,10 @@ async fn measure(cluster: &Cluster, args: &Args, schemas: &str) -> Result<Table>
     cluster
         .until("the exemption to be in force", || async {
             let schema = cluster.get(&format!("{schemas}/{SCHEMA}")).await?;
-            let answer = exempt.response(pods, api_load::JSON).await;
+            let answer = exempt.response(pods, JSON).await;
             let used = answer
                 .ok()
-                .and_then(|answer| answer.headers().get("x-kubernetes-pf-flowschema-uid").cloned());
+                .and_then(|answer| answer.response.headers().get("x-kubernetes-pf-flowschema-uid").cloned());
             Ok(used.is_some_and(|used| schema["metadata"]["uid"] == used.to_str().unwrap_or_default()))
         })
         .await?;

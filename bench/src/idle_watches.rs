@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use http::Response;
-use kube::client::Body;
 
 use crate::{
-    api_load::JSON,
-    cluster::Cluster,
+    cluster::{Cluster, JSON},
+    connection::Answer,
     report::{Table, time},
     server::{Server, megabytes},
 };
@@ -52,7 +50,7 @@ pub async fn run(cluster: &Cluster, args: Args) -> Result<Table> {
     let before = server.memory()?;
     let begin = Instant::now();
     let open = |number: usize| clients[number % clients.len()].response(path, JSON);
-    let open: Vec<Response<Body>> =
+    let open: Vec<Answer> =
         stream::iter(0..watches).map(open).buffer_unordered(AT_ONCE).try_collect().await?;
     let took = begin.elapsed();
     tokio::time::sleep(REST).await;

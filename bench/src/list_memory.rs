@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 
 use crate::{
-    api_load::{self, JSON},
-    cluster::{Cluster, in_namespace},
+    api_load,
+    cluster::{Cluster, JSON, in_namespace},
     report::{Table, time},
     server::{Server, megabytes},
 };
