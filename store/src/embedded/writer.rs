@@ -34,6 +34,8 @@ pub(super) enum Request {
 
 /// How much is written at once, beyond which a batch is closed.
 const BATCH_SIZE: usize = 1 << 20;
+/// A batch that follows another so soon is one of many.
+const SOON: Duration = Duration::from_micros(500);
 /// How many keys expire at once.
 const EXPIRE_STEP: usize = 1024;
 /// How many events are forgotten while the state is locked.
@@ -45,6 +47,8 @@ pub(super) struct Writer {
     pub hub: Arc<Hub>,
     pub marks: Marks,
     pub requests: Receiver<Request>,
+    /// When the last batch was done.
+    pub served_at: Option<Instant>,
     /// None keeps everything in memory only. After a failure it is gone, and the store read-only.
     pub medium: Medium,
 }
@@ -93,6 +97,11 @@ impl Writer {
     }
 
     fn serve(&mut self, first: Request) {
+        if self.served_at.is_some_and(|at| at.elapsed() < SOON) {
+            // Others are about to write. Where processors are short they go first, and share one write to the disk; the
+            // kernel would rather run the one that has just slept. A writer alone is not that quick.
+            std::thread::yield_now();
+        }
         let (mut writes, mut replies, mut size) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
         while let Some(request) = next {
@@ -116,6 +125,7 @@ impl Writer {
         }
         // Those who wrote wait for an answer; they go first.
         sleepers.wake();
+        self.served_at = Some(Instant::now());
     }
 
     /// Decides a batch, makes it durable, and shows it to the world; the watches that sleep are still to be woken.
