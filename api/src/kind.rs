@@ -183,6 +183,12 @@ pub trait Strategy: Sync {
         true
     }
 
+    /// Whether finalizers may be any qualified names. Upstream asks for a domain, too, where metadata goes through the
+    /// rules of its core group; that of some kinds does not.
+    fn has_free_finalizers(&self) -> bool {
+        false
+    }
+
     /// How long to wait between a graceful deletion and the removal, in seconds; `None`: remove at once.
     /// `requested` is the client's `gracePeriodSeconds`.
     fn grace_period(&self, _object: &Object, _requested: Option<i64>) -> Option<i64> {

@@ -15,8 +15,11 @@ pub const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// The annotation of a pod that mirrors one which its node runs from a file: the hash of the file's content.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// With a container's name behind it, the annotation that once confined the container by a profile.
+pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
 /// Finalizers that need no domain.
-pub(crate) const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
+const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
 
 const SUFFIX_LENGTH: usize = 5;
 const GENERATED_NAME_LENGTH: usize = 63;
@@ -89,15 +92,15 @@ pub fn stamp_new(object: &mut Object, uid: &str, now: Timestamp) {
 /// Carries over from `old` what a client may leave out of an update and cannot change.
 pub fn carry_over(object: &mut Object, old: &Object) {
     if object.uid().is_empty() {
-        copy(object, old, "uid");
+        object.take_over(&["metadata", "uid"], old);
     }
-    copy(object, old, "creationTimestamp");
-    copy(object, old, "generation");
+    object.take_over(&["metadata", "creationTimestamp"], old);
+    object.take_over(&["metadata", "generation"], old);
     if old.deletion_timestamp().is_some() {
-        copy(object, old, "deletionTimestamp");
+        object.take_over(&["metadata", "deletionTimestamp"], old);
     }
     if object.at(&["metadata", "deletionGracePeriodSeconds"]).is_none() {
-        copy(object, old, "deletionGracePeriodSeconds");
+        object.take_over(&["metadata", "deletionGracePeriodSeconds"], old);
     }
     object.remove(&["metadata", "selfLink"]);
 }
@@ -193,20 +196,22 @@ fn validate_finalizers(object: &Object, kind: &Kind) -> Vec<FieldError> {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(FieldError::invalid(PATH, &all, detail));
     }
-    // Of these upstream has never asked for more.
-    let is_exempt = matches!(
-        (kind.group, kind.kind),
-        ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) | ("", "Event") | ("policy", _)
-    );
-    if kind.custom.is_none() && !is_exempt {
+    if !kind.strategy.has_free_finalizers() {
         for (index, finalizer) in object.finalizers().enumerate() {
-            if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
-                let detail = "name is neither a standard finalizer name nor is it fully qualified";
-                errors.push(FieldError::invalid(format!("{PATH}[{index}]"), &finalizer.into(), detail));
+            if let Err(message) = standard_or_qualified(finalizer) {
+                errors.push(FieldError::invalid(format!("{PATH}[{index}]"), &finalizer.into(), message));
             }
         }
     }
     errors
+}
+
+/// A finalizer is one that Kubernetes knows, or says by its domain whose it is.
+pub(crate) fn standard_or_qualified(finalizer: &str) -> Result<(), String> {
+    match finalizer.contains('/') || STANDARD_FINALIZERS.contains(&finalizer) {
+        true => Ok(()),
+        false => Err("name is neither a standard finalizer name nor is it fully qualified".into()),
+    }
 }
 
 fn validate_update(object: &Object, old: &Object) -> Vec<FieldError> {
@@ -249,15 +254,6 @@ pub fn unchanged(path: &str, new: Option<&Value>, old: Option<&Value>) -> Option
     }
     let value = new.map_or_else(|| "null".to_string(), |value| value.to_string());
     Some(FieldError::new(FieldErrorKind::Invalid, path, value, "field is immutable"))
-}
-
-fn copy(object: &mut Object, old: &Object, field: &str) {
-    match old.at(&["metadata", field]) {
-        Some(value) => object.set(&["metadata", field], value.clone()),
-        None => {
-            object.remove(&["metadata", field]);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -318,6 +314,38 @@ mod tests {
             "metadata.finalizers",
         ];
         assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn some_kinds_take_finalizers_of_nobody() {
+        let faults = |group: &str, plural: &str| {
+            let kind = kinds::find(group, "v1", plural).unwrap();
+            let mut object = object(json!({"name": "a", "finalizers": ["wait"]}));
+            if kind.is_namespaced() {
+                object.set(&["metadata", "namespace"], "b");
+            }
+            validate(&object, kind, None).iter().map(FieldError::to_string).collect::<Vec<_>>()
+        };
+        for (group, plural) in [
+            ("", "events"),
+            ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
+            ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
+            ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+            ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+            ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+            ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+            ("apiextensions.k8s.io", "customresourcedefinitions"),
+            ("coordination.k8s.io", "leases"),
+            ("policy", "poddisruptionbudgets"),
+        ] {
+            assert_eq!(faults(group, plural), [""; 0], "{plural}");
+        }
+        assert_eq!(
+            faults("", "pods"),
+            [
+                "metadata.finalizers[0]: Invalid value: \"wait\": name is neither a standard finalizer name nor is it fully qualified"
+            ]
+        );
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //!
 //! Each rule takes the text and answers with the sentence that follows `Invalid value: "...": `.
 
-const LABEL_LENGTH: usize = 63;
-const SUBDOMAIN_LENGTH: usize = 253;
+use std::net::IpAddr;
+
+use crate::network::{ADDRESS_FORM, NETWORK_FORM, Network};
+
+pub(crate) const LABEL_LENGTH: usize = 63;
+pub(crate) const SUBDOMAIN_LENGTH: usize = 253;
 const PORT_NAME_LENGTH: usize = 15;
 
 const QUALIFIED_NAME: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -211,18 +215,12 @@ fn is_qualified_initiator(text: &str) -> bool {
 
 /// An IPv4 or IPv6 address.
 pub fn ip_address(text: &str) -> Result<(), String> {
-    let message = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-    text.parse::<std::net::IpAddr>().map(|_| ()).map_err(|_| message.into())
+    matches(text.parse::<IpAddr>().is_ok(), || ADDRESS_FORM.into())
 }
 
 /// An IPv4 or IPv6 network, `10.0.0.0/8`.
 pub fn cidr(text: &str) -> Result<(), String> {
-    let parsed = text.split_once('/').and_then(|(address, bits)| {
-        let address: std::net::IpAddr = address.parse().ok()?;
-        let bits: u8 = bits.parse().ok()?;
-        (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(())
-    });
-    matches(parsed.is_some(), || "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into())
+    matches(text.parse::<Network>().is_ok(), || NETWORK_FORM.into())
 }
 
 /// The name with which a rule for whole names checks a prefix such as `generateName`: a last dash is
@@ -298,7 +296,7 @@ mod tests {
         check(port_name, &["http", "p2p", "a-1"], &["", "80", "-a", "a-", "a--b", "A", "sixteen-letters-"]);
         check(percent, &["0%", "100%"], &["", "%", "1", "1.5%", "-1%"]);
         check(ip_address, &["1.2.3.4", "::1"], &["", "1.2.3", "1.2.3.4/8"]);
-        check(cidr, &["10.0.0.0/8", "fd00::/64"], &["", "10.0.0.0", "10.0.0.0/33", "x/8"]);
+        check(cidr, &["10.0.0.0/8", "fd00::/64"], &["", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/+8", "x/8"]);
     }
 
     #[test]

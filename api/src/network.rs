@@ -2,6 +2,18 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+/// The label of an IPAddress that says who made it.
+pub const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+
+/// The value of that label with which the addresses of Services are told from those of others.
+pub const MANAGER: &str = "ipallocator.k8s.io";
+
+/// What an address must be.
+pub(crate) const ADDRESS_FORM: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
+/// What a network must be.
+pub(crate) const NETWORK_FORM: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
 /// A network such as `10.96.0.0/12` or `fd00::/108`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Network {
@@ -15,6 +27,16 @@ pub struct Network {
 pub struct NotANetwork(String);
 
 impl Network {
+    /// Its first address.
+    pub fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// How many of their first bits its addresses have in common.
+    pub fn prefix(&self) -> u32 {
+        self.prefix
+    }
+
     /// Whether its addresses are of IPv4.
     pub fn is_ipv4(&self) -> bool {
         self.first.is_ipv4()
@@ -23,6 +45,11 @@ impl Network {
     /// Whether a Service may have this address: the network's own is nobody's, nor is the last one of IPv4.
     pub fn has_host(&self, address: IpAddr) -> bool {
         self.has(address) && bits(address) != bits(self.first) && bits(address) <= self.last_host()
+    }
+
+    /// Whether an address is in this network.
+    pub fn has(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.is_ipv4() && bits(address) & !self.host_mask() == bits(self.first)
     }
 
     /// Whether all addresses of `other` are in this network.
@@ -37,16 +64,16 @@ impl Network {
 
     /// The address that Services may have with this number, counted from 0.
     pub fn host(&self, number: u64) -> Option<IpAddr> {
-        let address = bits(self.first).checked_add(u128::from(number) + 1)?;
-        let address = match self.first {
-            IpAddr::V4(_) => IpAddr::V4(u32::try_from(address).ok()?.into()),
-            IpAddr::V6(_) => IpAddr::V6(address.into()),
-        };
+        let address = self.address(bits(self.first).checked_add(u128::from(number) + 1)?)?;
         self.has_host(address).then_some(address)
     }
 
-    fn has(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.is_ipv4() && bits(address) & !self.host_mask() == bits(self.first)
+    /// The address of the network's family with these bits.
+    fn address(&self, bits: u128) -> Option<IpAddr> {
+        match self.first {
+            IpAddr::V4(_) => Some(IpAddr::V4(u32::try_from(bits).ok()?.into())),
+            IpAddr::V6(_) => Some(IpAddr::V6(bits.into())),
+        }
     }
 
     fn last_host(&self) -> u128 {
@@ -67,7 +94,8 @@ impl FromStr for Network {
     type Err = NotANetwork;
 
     fn from_str(text: &str) -> Result<Network, NotANetwork> {
-        let parsed = text.split_once('/').and_then(|(address, prefix)| network(address, prefix));
+        let parsed =
+            text.split_once('/').and_then(|(address, prefix)| network(address.parse().ok()?, prefix));
         parsed.ok_or_else(|| NotANetwork(text.to_string()))
     }
 }
@@ -81,7 +109,7 @@ impl fmt::Display for Network {
 /// An address as the newer fields want it: as it is written by everybody.
 pub fn canonical_address(text: &str) -> Result<(), String> {
     let Some(address) = sloppy_address(text) else {
-        return Err("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into());
+        return Err(ADDRESS_FORM.into());
     };
     if text.parse::<IpAddr>().is_err() {
         return Err("must not have leading 0s".into());
@@ -94,17 +122,15 @@ pub fn canonical_address(text: &str) -> Result<(), String> {
 
 /// A network as the newer fields want it.
 pub fn canonical_network(text: &str) -> Result<(), String> {
-    let sloppy = text.split_once('/').and_then(|(address, prefix)| {
-        let address = sloppy_address(address)?;
-        let network = network(&address.to_string(), prefix.trim_start_matches('0'))
-            .or_else(|| network(&address.to_string(), prefix))?;
-        Some((address, prefix, network))
+    let sloppy = text.split_once('/').and_then(|(written, prefix)| {
+        let address = sloppy_address(written)?;
+        Some((written, address, prefix, network(address, prefix)?))
     });
-    let Some((address, prefix, network)) = sloppy else {
-        return Err("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into());
+    let Some((written, address, prefix, network)) = sloppy else {
+        return Err(NETWORK_FORM.into());
     };
     let has_zeros = prefix.len() > 1 && prefix.starts_with('0');
-    if has_zeros || text.split_once('/').is_none_or(|(address, _)| address.parse::<IpAddr>().is_err()) {
+    if has_zeros || written.parse::<IpAddr>().is_err() {
         return Err("must not have leading 0s in IP or prefix length".into());
     }
     if is_mapped(address) {
@@ -123,7 +149,8 @@ fn is_canonical(text: &str, canonical: &str) -> Result<(), String> {
     }
 }
 
-fn is_mapped(address: IpAddr) -> bool {
+/// Whether this is an address of IPv4 in the clothes of IPv6.
+pub(crate) fn is_mapped(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some())
 }
 
@@ -137,19 +164,15 @@ fn sloppy_address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| sloppy().parse().ok())
 }
 
-fn network(address: &str, prefix: &str) -> Option<Network> {
-    let first: IpAddr = address.parse().ok()?;
+/// The network of an address and the length of its prefix.
+fn network(address: IpAddr, prefix: &str) -> Option<Network> {
     let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
     let prefix: u32 = prefix.parse().ok().filter(|_| is_number)?;
-    if prefix > if first.is_ipv4() { 32 } else { 128 } {
+    if prefix > if address.is_ipv4() { 32 } else { 128 } {
         return None;
     }
-    let whole = Network { first, prefix };
-    let masked = bits(first) & !whole.host_mask();
-    let first = match first {
-        IpAddr::V4(_) => IpAddr::V4(u32::try_from(masked).ok()?.into()),
-        IpAddr::V6(_) => IpAddr::V6(masked.into()),
-    };
+    let unmasked = Network { first: address, prefix };
+    let first = unmasked.address(bits(address) & !unmasked.host_mask())?;
     Some(Network { first, prefix })
 }
 

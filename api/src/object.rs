@@ -67,6 +67,14 @@ impl Object {
         parent.remove(*last)
     }
 
+    /// Makes what stands at a path what it is in `old`: the same, or nothing.
+    pub fn take_over(&mut self, path: &[&str], old: &Object) {
+        match old.at(path) {
+            Some(value) => self.set(path, value.clone()),
+            None => drop(self.remove(path)),
+        }
+    }
+
     /// `apiVersion`.
     pub fn api_version(&self) -> &str {
         self.text(&["apiVersion"])
@@ -147,5 +155,24 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
     match map.get_mut(key) {
         Some(present) => *present = value,
         None => drop(map.insert(key.to_string(), value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_taken_over_is_as_it_was_or_gone() {
+        let object = |value: Value| Object::from_value(value).unwrap();
+        let old = object(json!({"spec": {"a": 1}, "status": {}}));
+        let mut new = object(json!({"spec": {"a": 2, "b": 2}}));
+        new.take_over(&["spec", "a"], &old);
+        new.take_over(&["spec", "b"], &old);
+        new.take_over(&["status"], &old);
+        new.take_over(&["metadata", "labels"], &old);
+        assert_eq!(new, object(json!({"spec": {"a": 1}, "status": {}})));
     }
 }

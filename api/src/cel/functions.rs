@@ -270,7 +270,7 @@ pub(super) fn shown(value: &Value<'_>) -> Option<String> {
         Value::Timestamp(at) => at.to_string(),
         Value::Duration(length) => duration::format(*length),
         Value::Ip(address) => address.to_string(),
-        Value::Cidr(address, length) => format!("{address}/{length}"),
+        Value::Cidr(address, range) => format!("{address}/{}", range.prefix()),
         Value::Quantity(quantity) => quantity.to_string(),
         Value::Url(url) => url.text.clone(),
         _ => return None,

@@ -5,7 +5,10 @@ use std::{cmp::Ordering, net::IpAddr, sync::Arc};
 use regex::{Regex, RegexBuilder};
 
 use super::{Failure, Value};
-use crate::{Quantity, name};
+use crate::{
+    Quantity, name,
+    network::{Network, is_mapped},
+};
 
 type Answer<'a> = Result<Value<'a>, Failure>;
 
@@ -92,7 +95,7 @@ fn constructor<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
         }
         "cidr" => {
             let text = text?;
-            let range = parse_cidr(&text).map(|(address, length)| Value::Cidr(address, length));
+            let range = parse_cidr(&text).map(|(address, range)| Value::Cidr(address, range));
             made(range, &format!("network address parse error during conversion from string: {text:?}"))
         }
         "isCIDR" => Some(Ok(Value::Bool(parse_cidr(&text?).is_some()))),
@@ -266,37 +269,15 @@ fn quantity<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
 
 /// An address; those of version 4 in the clothes of version 6, or with a zone, are refused.
 fn parse_ip(text: &str) -> Option<IpAddr> {
-    let address: IpAddr = text.parse().ok()?;
-    match address {
-        IpAddr::V6(six) if six.to_ipv4_mapped().is_some() => None,
-        address => Some(address),
-    }
+    text.parse::<IpAddr>().ok().filter(|address| !is_mapped(*address))
 }
 
-fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
+/// A range, and the address that it is written with. A prefix length that begins with zeros is refused.
+fn parse_cidr(text: &str) -> Option<(IpAddr, Network)> {
     let (address, length) = text.split_once('/')?;
-    let address = parse_ip(address)?;
-    let is_plain = length == "0" || !length.starts_with(['0', '+']);
-    let length: u8 = length.parse().ok().filter(|_| is_plain)?;
-    (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
-}
-
-fn bits(address: IpAddr) -> (u128, u8) {
-    match address {
-        IpAddr::V4(four) => (u32::from(four).into(), 32),
-        IpAddr::V6(six) => (six.into(), 128),
-    }
-}
-
-fn masked(address: IpAddr, length: u8) -> IpAddr {
-    let (number, width) = bits(address);
-    let kept = (number.checked_shr((width - length).into()).unwrap_or(0))
-        .checked_shl((width - length).into())
-        .unwrap_or(0);
-    match address {
-        IpAddr::V4(_) => IpAddr::V4((kept as u32).into()),
-        IpAddr::V6(_) => IpAddr::V6(kept.into()),
-    }
+    let is_plain = length == "0" || !length.starts_with('0');
+    let range = text.parse::<Network>().ok().filter(|_| is_plain)?;
+    Some((parse_ip(address)?, range))
 }
 
 fn address<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
@@ -313,7 +294,7 @@ fn address<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
                 && !is_link_local(*address)
                 && *address != IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
         ),
-        ("containsIP", [Value::Cidr(network, length), other]) => {
+        ("containsIP", [Value::Cidr(_, range), other]) => {
             let other = match other {
                 Value::Ip(other) => *other,
                 Value::Text(text) => match parse_ip(text) {
@@ -326,15 +307,13 @@ fn address<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
                 },
                 _ => return None,
             };
-            Value::Bool(
-                other.is_ipv4() == network.is_ipv4() && masked(other, *length) == masked(*network, *length),
-            )
+            Value::Bool(range.has(other))
         }
-        ("containsCIDR", [Value::Cidr(network, length), other]) => {
-            let (other, other_length) = match other {
-                Value::Cidr(other, length) => (*other, *length),
+        ("containsCIDR", [Value::Cidr(_, range), other]) => {
+            let other = match other {
+                Value::Cidr(_, other) => *other,
                 Value::Text(text) => match parse_cidr(text) {
-                    Some(range) => range,
+                    Some((_, other)) => other,
                     None => {
                         return Some(Failure::error(format!(
                             "network address parse error during conversion from string: {text:?}"
@@ -343,16 +322,11 @@ fn address<'a>(function: &str, values: &[Value<'a>]) -> Option<Answer<'a>> {
                 },
                 _ => return None,
             };
-            let is_same_family = other.is_ipv4() == network.is_ipv4();
-            Value::Bool(
-                is_same_family
-                    && other_length >= *length
-                    && masked(other, *length) == masked(*network, *length),
-            )
+            Value::Bool(range.contains(&other))
         }
         ("ip", [Value::Cidr(address, _)]) => Value::Ip(*address),
-        ("masked", [Value::Cidr(address, length)]) => Value::Cidr(masked(*address, *length), *length),
-        ("prefixLength", [Value::Cidr(_, length)]) => Value::Int((*length).into()),
+        ("masked", [Value::Cidr(_, range)]) => Value::Cidr(range.first(), *range),
+        ("prefixLength", [Value::Cidr(_, range)]) => Value::Int(range.prefix().into()),
         _ => return None,
     }))
 }

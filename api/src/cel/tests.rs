@@ -57,6 +57,8 @@ fn expressions_that_hold() {
         "'abc'.split('') == ['a', 'b', 'c'] && 'abc'.split('', 2) == ['a', 'bc'] && 'a,b,c'.split(',', 2) == ['a', 'b,c']",
         "'abab'.replace('ab', 'x', 1) == 'xab' && 'abab'.replace('ab', 'x') == 'xx' && 'ab'.charAt(2) == ''",
         "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && cidr('10.0.0.0/8').prefixLength() == 8",
+        "cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8') && cidr('10.1.2.3/8').ip() == ip('10.1.2.3') && string(cidr('10.1.2.3/8')) == '10.1.2.3/8'",
+        "!cidr('::/0').containsIP('10.0.0.1') && !isCIDR('10.0.0.0/08') && !isCIDR('10.0.0.0/+8') && !isCIDR('::ffff:10.0.0.0/104')",
         "url('https://example.com:80/a?b=c').getHost() == 'example.com:80' && url('https://example.com:80/a').getPort() == '80' && isURL('https://a.b/') && url('http://x/y?k=1').getQuery()['k'] == ['1']",
         "semver('1.2.3').isLessThan(semver('1.10.0')) && isSemver('1.0.0-alpha.1') && !isSemver('v1')",
         "!format.dns1123Label().validate('web').hasValue() && format.named('dns1123Label').value().validate('_').hasValue()",

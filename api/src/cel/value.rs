@@ -11,7 +11,7 @@ use super::{
     Check, Text, Type, Verdict, duration,
     library::{Semver, Url},
 };
-use crate::Quantity;
+use crate::{Quantity, network::Network};
 
 static DYN: Type = Type::Dyn;
 
@@ -52,8 +52,8 @@ pub enum Value<'a> {
     Quantity(Quantity),
     /// An address.
     Ip(IpAddr),
-    /// A range of addresses.
-    Cidr(IpAddr, u8),
+    /// A range of addresses, and the address that it was written with.
+    Cidr(IpAddr, Network),
     /// An address on the web.
     Url(Arc<Url>),
     /// A version.
@@ -279,7 +279,7 @@ impl<'a> Value<'a> {
             (Duration(one), Duration(other)) => one == other,
             (Type(one), Type(other)) => one == other,
             (Ip(one), Ip(other)) => one == other,
-            (Cidr(one, length), Cidr(other, other_length)) => (one, length) == (other, other_length),
+            (Cidr(one, range), Cidr(other, other_range)) => (one, range) == (other, other_range),
             (Url(one), Url(other)) => one == other,
             (Format(one), Format(other)) => one == other,
             (Optional(one), Optional(other)) => match (one, other) {

@@ -9,7 +9,7 @@ use serde_json::{Number, Value};
 use crate::schema::ListType;
 
 /// What a value may look like. One node of the tree; also of the branches under `allOf` and its like.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Props {
     /// `object`, `array`, `string`, `integer`, `number`, `boolean`; empty where any will do.
@@ -107,7 +107,7 @@ pub struct Props {
 }
 
 /// The values of a map.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Additional {
     /// Any, or none.
@@ -117,7 +117,7 @@ pub enum Additional {
 }
 
 /// The items of a list.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Items {
     /// Of one shape.
@@ -127,7 +127,7 @@ pub enum Items {
 }
 
 /// One rule in CEL.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rule {
     /// The expression that must be true.
@@ -158,6 +158,12 @@ impl<'de> Deserialize<'de> for Pattern {
         let text = String::deserialize(deserializer)?;
         let regex = Regex::new(&text).map_err(|error| error.to_string());
         Ok(Pattern { text, regex })
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.text == other.text
     }
 }
 

@@ -7,8 +7,7 @@ use super::{
     rules::{self, Verdict},
     validate,
 };
-use crate::meta::STANDARD_FINALIZERS;
-use crate::{FieldError, FieldErrorKind, Object, Strategy, name};
+use crate::{FieldError, FieldErrorKind, Object, Strategy, meta, name};
 
 /// The strategy of one version of a definition.
 pub(super) struct CustomResource(pub(super) &'static Version);
@@ -17,6 +16,10 @@ pub(super) struct CustomResource(pub(super) &'static Version);
 const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 impl Strategy for CustomResource {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         self.0.normalize(object);
     }
@@ -104,7 +107,7 @@ fn finalizers(object: &Object, old: Option<&Object>) -> Vec<String> {
         if let Err(why) = name::qualified_name(finalizer) {
             say(&why);
         }
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
+        if meta::standard_or_qualified(finalizer).is_err() {
             let path = if finalizer.contains('.') { " including a path (/)" } else { "" };
             say(&format!(
                 "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"

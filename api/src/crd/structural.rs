@@ -20,19 +20,32 @@ pub fn validate_definition_schema(props: &Props, path: &str, exempt: Exemptions)
         check.forbidden(path, "nullable", "nullable cannot be true at the root");
     }
     check.node(props, path, Place::Root, Meta::default());
-    for (branch, place) in branches(props, path) {
-        check.counterpart(branch, Some(props), path, &place);
+    for branch in branches(props, path) {
+        check.counterpart(branch.props, Some(props), path, &branch.path);
     }
     check.faults
 }
 
-/// The branches under the junctors of a node, and where they stand.
-fn branches<'a>(props: &'a Props, path: &str) -> Vec<(&'a Props, String)> {
-    let lists = [(&props.all_of, "allOf"), (&props.any_of, "anyOf"), (&props.one_of, "oneOf")];
-    let listed = lists.into_iter().flat_map(|(branches, name)| {
-        branches.iter().enumerate().map(move |(index, branch)| (branch, format!("{path}.{name}[{index}]")))
+/// One of the schemas under a junctor of a node.
+struct Branch<'a> {
+    junctor: &'static str,
+    index: usize,
+    props: &'a Props,
+    path: String,
+}
+
+/// The branches under the junctors of a node.
+fn branches<'a>(props: &'a Props, path: &str) -> Vec<Branch<'a>> {
+    let lists = [("allOf", &props.all_of), ("anyOf", &props.any_of), ("oneOf", &props.one_of)];
+    let listed = lists.into_iter().flat_map(|(junctor, branches)| {
+        branches.iter().enumerate().map(move |(index, props)| {
+            let path = format!("{path}.{junctor}[{index}]");
+            Branch { junctor, index, props, path }
+        })
     });
-    listed.chain(props.not.as_deref().map(|not| (not, below(path, "not")))).collect()
+    let not = props.not.as_deref();
+    let not = not.map(|props| Branch { junctor: "not", index: 0, props, path: below(path, "not") });
+    listed.chain(not).collect()
 }
 
 /// Whether a regular expression can be compiled; the error is the detail of the fault.
@@ -89,18 +102,18 @@ impl Check {
         self.check_default(props, path, place, meta);
         self.check_common(props, path, meta);
         let is_choice = is_int_or_string(&props.any_of);
-        for (branch, place) in branches(props, path) {
-            let is_first = place.ends_with(".allOf[0]");
+        for branch in branches(props, path) {
+            let is_first = branch.junctor == "allOf" && branch.index == 0;
             // Two ways to say that a value is a number or a text.
-            if !(is_choice && place[path.len()..].starts_with(".anyOf[")) {
-                self.branch(branch, &place, is_first && is_int_or_string(&branch.any_of), meta);
+            if !(is_choice && branch.junctor == "anyOf") {
+                let holds_choice = is_first && is_int_or_string(&branch.props.any_of);
+                self.branch(branch.props, &branch.path, holds_choice, meta);
             }
         }
         let is_resource = place == Place::Root || props.is_embedded;
         for (name, field) in &props.properties {
             let below = format!("{path}.properties[{name}]");
-            let own = [("apiVersion", TOP[0]), ("kind", TOP[1]), ("metadata", TOP[2])];
-            let top = own.iter().find(|(own, _)| is_resource && own == name).map(|(_, reason)| *reason);
+            let top = TOP.iter().find(|(own, _)| is_resource && own == name).map(|(_, reason)| *reason);
             let inherited = Meta {
                 is_inside: meta.is_inside || top.is_some(),
                 no_default: meta.no_default.or(top.filter(|_| place == Place::Root)),
@@ -399,9 +412,9 @@ impl Check {
         if let Some(item) = branch.item() {
             self.branch(item, &below(path, "items"), false, meta);
         }
-        for (inner, place) in branches(branch, path) {
-            if !(is_choice && place[path.len()..].starts_with(".anyOf[")) {
-                self.branch(inner, &place, false, meta);
+        for inner in branches(branch, path) {
+            if !(is_choice && inner.junctor == "anyOf") {
+                self.branch(inner.props, &inner.path, false, meta);
             }
         }
     }
@@ -412,8 +425,8 @@ impl Check {
             let detail = format!("because it is defined in {path}");
             return self.faults.push(FieldError::required(core_path, detail));
         };
-        for (inner, place) in branches(branch, path) {
-            self.counterpart(inner, Some(core), core_path, &place);
+        for inner in branches(branch, path) {
+            self.counterpart(inner.props, Some(core), core_path, &inner.path);
         }
         if let Some(item) = branch.item() {
             self.counterpart(item, core.item(), &below(core_path, "items"), &below(path, "items"));
@@ -427,13 +440,16 @@ impl Check {
 
 const NEEDS_MAP: &str = "must be map if x-kubernetes-list-map-keys is non-empty";
 const IN_META: &str = "inside additionalProperties applying to object metadata";
-const TOP: [&str; 3] = ["in top-level apiVersion", "in top-level kind", "in top-level metadata"];
+/// What every object has, and why it has no default.
+const TOP: [(&str, &str); 3] = [
+    ("apiVersion", "in top-level apiVersion"),
+    ("kind", "in top-level kind"),
+    ("metadata", "in top-level metadata"),
+];
 
 /// Whether these are the two branches with which a value is said to be a number or a text.
 fn is_int_or_string(branches: &[Props]) -> bool {
-    let is_just = |props: &Props, kind: &str| {
-        props.kind == kind && !says_more_than_names(&Props { kind: String::new(), ..props.clone() })
-    };
+    let is_just = |props: &Props, kind: &str| *props == Props { kind: kind.into(), ..Props::default() };
     matches!(branches, [first, second] if is_just(first, "integer") && is_just(second, "string"))
 }
 
@@ -442,8 +458,7 @@ fn says_more_than_names(props: &Props) -> bool {
     let mut rest = Props { kind: String::new(), default: None, ..props.clone() };
     rest.properties.retain(|name, _| !matches!(name.as_str(), "name" | "generateName"));
     rest.preserves_unknown = rest.preserves_unknown.filter(|keeps| *keeps);
-    // What says nothing prints as nothing.
-    format!("{rest:?}") != format!("{:?}", Props::default())
+    rest != Props::default()
 }
 
 #[cfg(test)]

@@ -133,6 +133,18 @@ pub fn yaml(body: &[u8]) -> Result<Decoded, String> {
     report.finish(value)
 }
 
+/// Whether Go leaves a value out that is marked to be left out when empty.
+pub(crate) fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is_set) => !is_set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
+
 /// Fills in `apiVersion` and `kind` where the client left them out; 400 when they name another kind than
 /// the one that the URL does.
 pub fn expect_kind(object: &mut Object, kind: &Kind) -> Result<(), Status> {

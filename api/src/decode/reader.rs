@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{DEPTH_LIMIT, Decoded, Faults, SCALAR_COST, repeated};
+use super::{DEPTH_LIMIT, Decoded, Faults, SCALAR_COST, is_zero, repeated};
 use crate::{
     Object, Quantity,
     schema::{Fields, Schema, Shape},
@@ -498,18 +498,6 @@ fn zero(schema: Option<&Schema>) -> Value {
         Some(Shape::Quantity) => "0".into(),
         Some(Shape::List(_)) => Value::Array(Vec::new()),
         Some(Shape::Map(_) | Shape::Object(_)) => Value::Object(Map::new()),
-    }
-}
-
-/// Whether Go leaves a value out that is marked to be left out when empty.
-fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(is_set) => !is_set,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::{
     CONDITIONS_BUDGET, Compiled, Scope,
     evaluate::{Evaluation, Fault, Undecided},
-    list, text,
+    items, text,
 };
 use crate::cel::Value;
 
@@ -20,7 +20,7 @@ impl Conditions {
             let expression = text(&condition["expression"]);
             (expression.trim().to_string(), scope.compile(expression))
         };
-        Conditions(list(conditions).iter().map(compiled).collect())
+        Conditions(items(conditions).iter().map(compiled).collect())
     }
 
     /// Whether all hold. One that does not is enough, whatever is wrong with others; else what is wrong decides.

@@ -132,7 +132,7 @@ impl Policy {
         let names = Names { params: spec["paramKind"].is_object(), authorizer: true, mutations: false };
         let mut scope = Scope::new(names, Type::Dyn);
         let mut variables = Vec::new();
-        for variable in list(&spec["variables"]) {
+        for variable in items(&spec["variables"]) {
             // Who names one that does not compile hears that there is none.
             if let Ok(program) = scope.add(text(&variable["name"]), text(&variable["expression"])) {
                 variables.push((text(&variable["name"]).to_string(), program));
@@ -162,9 +162,9 @@ impl Policy {
         };
         Policy {
             conditions: Conditions::compile(&spec["matchConditions"], &scope),
-            validations: list(&spec["validations"]).iter().map(validation).collect(),
-            annotations: list(&spec["auditAnnotations"]).iter().map(annotation).collect(),
-            mutations: list(&spec["mutations"]).iter().map(mutation).collect(),
+            validations: items(&spec["validations"]).iter().map(validation).collect(),
+            annotations: items(&spec["auditAnnotations"]).iter().map(annotation).collect(),
+            mutations: items(&spec["mutations"]).iter().map(mutation).collect(),
             variables: variables.into(),
             is_lenient: spec["failurePolicy"] == "Ignore",
             is_deep: scope.deepest.get() > cel::SHALLOW,
@@ -177,7 +177,8 @@ impl Policy {
     }
 }
 
-fn list(value: &Json) -> &[Json] {
+/// The items of a list; none where there is no list.
+pub fn items(value: &Json) -> &[Json] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value as Json, json};
 
-use super::{Names, Scope, list, text};
+use super::{Names, Scope, items, text};
 use crate::{
     Kind,
     cel::{ObjectType, Type, field_name},
@@ -25,7 +25,7 @@ pub fn warnings(spec: &Json, find: &dyn Fn(&str, &str, &str) -> Option<&'static 
     let scopes: Vec<(String, Scope)> =
         kinds.into_iter().map(|kind| (shown(kind), scope(spec, kind))).collect();
     let mut warnings = Vec::new();
-    for (index, validation) in list(&spec["validations"]).iter().enumerate() {
+    for (index, validation) in items(&spec["validations"]).iter().enumerate() {
         for field in ["expression", "messageExpression"] {
             let expression = text(&validation[field]);
             if expression.trim().is_empty() {
@@ -49,10 +49,10 @@ pub fn warnings(spec: &Json, find: &dyn Fn(&str, &str, &str) -> Option<&'static 
 /// The kinds that the rules name; those that mean all of something name none.
 fn meant(spec: &Json, find: &dyn Fn(&str, &str, &str) -> Option<&'static Kind>) -> Vec<&'static Kind> {
     let mut kinds: BTreeMap<String, &'static Kind> = BTreeMap::new();
-    for rule in list(&spec["matchConstraints"]["resourceRules"]) {
-        for group in list(&rule["apiGroups"]) {
-            for version in list(&rule["apiVersions"]) {
-                for resource in list(&rule["resources"]) {
+    for rule in items(&spec["matchConstraints"]["resourceRules"]) {
+        for group in items(&rule["apiGroups"]) {
+            for version in items(&rule["apiVersions"]) {
+                for resource in items(&rule["resources"]) {
                     if let Some(kind) = find(text(group), text(version), text(resource)) {
                         kinds.insert(shown(kind), kind);
                     }
@@ -71,7 +71,7 @@ fn scope(spec: &Json, kind: &Kind) -> Scope {
     let names = Names { params: spec["paramKind"].is_object(), authorizer: true, mutations: false };
     let object = schema::of(kind).map_or(Type::Dyn, |schema| object(kind, schema));
     let mut scope = Scope::new(names, object);
-    for variable in list(&spec["variables"]) {
+    for variable in items(&spec["variables"]) {
         // What is wrong with a variable is told where it is used.
         scope.add(text(&variable["name"]), text(&variable["expression"])).ok();
     }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::check::{Faults, Field};
+use super::ports;
 use crate::{FieldError, Object, name, network};
 
 /// Rules of IPAddresses: each is named by the address it stands for.
@@ -80,11 +81,8 @@ fn validate_ranges(ranges: &Field, faults: &mut Faults) {
         return faults.0.push(fault);
     }
     ranges.items().for_each(|range| faults.fits(&range, network::canonical_network));
-    let networks = ranges.items().filter_map(|range| range.text().parse::<network::Network>().ok());
-    let families: Vec<bool> = networks.map(|network| network.is_ipv4()).collect();
-    if let [one, other] = families[..]
-        && one == other
-    {
+    let families: Vec<_> = ranges.items().map(|range| ports::is_ipv4_network(range.text())).collect();
+    if !ports::differ_in_family(&families) {
         let detail =
             "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         faults.invalid(ranges, detail);

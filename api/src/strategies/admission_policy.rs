@@ -32,6 +32,10 @@ pub struct ValidatingBinding;
 pub struct MutatingBinding;
 
 impl crate::Strategy for Validating {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn status_is_apart(&self) -> bool {
         true
     }
@@ -46,6 +50,10 @@ impl crate::Strategy for Validating {
 }
 
 impl crate::Strategy for Mutating {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_policy_defaults(object);
         object.set_if_absent(&["spec", "reinvocationPolicy"], "Never");
@@ -57,6 +65,10 @@ impl crate::Strategy for Mutating {
 }
 
 impl crate::Strategy for ValidatingBinding {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_match_defaults(object, "matchResources");
     }
@@ -71,6 +83,10 @@ impl crate::Strategy for ValidatingBinding {
 }
 
 impl crate::Strategy for MutatingBinding {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_match_defaults(object, "matchResources");
     }

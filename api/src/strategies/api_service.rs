@@ -13,6 +13,10 @@ const MOST_VERSION_PRIORITY: i64 = 1000;
 pub struct Strategy;
 
 impl crate::Strategy for Strategy {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if object.at(&["spec", "service"]).is_some_and(Value::is_object) {
             object.set_if_absent(&["spec", "service", "port"], 443);

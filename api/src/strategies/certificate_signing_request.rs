@@ -53,16 +53,13 @@ impl crate::Strategy for Strategy {
 
     /// What was asked for never changes.
     fn prepare_for_update(&self, object: &mut Object, old: &Object) {
-        carry_over(object, old, "spec");
+        object.take_over(&["spec"], old);
     }
 
     /// An approval adds conditions; the certificate is the signer's to set.
     fn prepare_for_subresource(&self, _subresource: &str, object: &mut Object, old: &Object) {
-        carry_over(object, old, "spec");
-        match old.at(&["status", "certificate"]) {
-            Some(certificate) => object.set(&["status", "certificate"], certificate.clone()),
-            None => drop(object.remove(&["status", "certificate"])),
-        }
+        object.take_over(&["spec"], old);
+        object.take_over(&["status", "certificate"], old);
     }
 
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
@@ -81,10 +78,7 @@ impl crate::Strategy for Strategy {
         for usage in usages.items().filter(|usage| !seen.insert(usage.text())) {
             faults.duplicate(&usage);
         }
-        let signer = spec.get("signerName");
-        if faults.must_be_given(&signer) {
-            validate_signer(&signer, &mut faults);
-        }
+        certificates::validate_signer(&spec.get("signerName"), &mut faults);
         let seconds = spec.get("expirationSeconds");
         if seconds.number().is_some_and(|seconds| seconds < SHORTEST_SECONDS) {
             faults.invalid(&seconds, "may not specify a duration less than 600 seconds (10 minutes)");
@@ -135,31 +129,6 @@ impl crate::Strategy for Strategy {
 
     fn has_generation(&self) -> bool {
         false
-    }
-}
-
-/// `example.com/signer-name`: a domain of several parts, and a name in it.
-fn validate_signer(signer: &Field, faults: &mut Faults) {
-    let parts: Vec<&str> = signer.text().split('/').collect();
-    let [domain, path] = parts.as_slice() else {
-        let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        return faults.invalid(signer, form);
-    };
-    let mut refuse = |part: &str, message: String| {
-        faults.invalid(&Field { path: signer.path.clone(), value: &part.into() }, message);
-    };
-    for label in domain.split('.') {
-        if let Err(message) = name::dns_label(label) {
-            refuse(domain, format!("validating label {label:?}: {message}"));
-        }
-    }
-    if !domain.contains('.') {
-        refuse(domain, "should be a domain with at least two segments separated by dots".to_string());
-    }
-    for label in path.split('.') {
-        if let Err(message) = name::dns_subdomain(label) {
-            refuse(path, format!("validating label {label:?}: {message}"));
-        }
     }
 }
 
@@ -253,12 +222,6 @@ fn validate_certificate(certificate: &Field, issued: &str, faults: &mut Faults) 
 fn fault_of_certificate(encoded: &str) -> Option<String> {
     let pem = STANDARD.decode(encoded).unwrap_or_default();
     certificates::fault_of_chain(&String::from_utf8_lossy(&pem)).filter(|_| !encoded.is_empty())
-}
-
-fn carry_over(object: &mut Object, old: &Object, key: &str) {
-    if let Some(value) = old.at(&[key]) {
-        object.set(&[key], value.clone());
-    }
 }
 
 fn is_request(text: &str) -> bool {

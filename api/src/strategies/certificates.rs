@@ -7,13 +7,18 @@ use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::check::{Faults, Field};
-use crate::{FieldError, FieldErrorKind, Object, name};
+use crate::{
+    FieldError, FieldErrorKind, Object,
+    name::{self, LABEL_LENGTH, SUBDOMAIN_LENGTH},
+};
 
 const DAY_IN_SECONDS: i64 = 86_400;
-const SHORTEST_SECONDS: i64 = 3_600;
+pub(super) const SHORTEST_SECONDS: i64 = 3_600;
 const LONGEST_SECONDS: i64 = 91 * DAY_IN_SECONDS;
 /// The longest that signers of Kubernetes itself give.
 const LONGEST_OF_KUBERNETES: i64 = DAY_IN_SECONDS;
+/// The longest name of a signer: a domain, a slash, and a namespace and a name with a dot between.
+const LONGEST_SIGNER: usize = SUBDOMAIN_LENGTH + 1 + LABEL_LENGTH + 1 + SUBDOMAIN_LENGTH;
 const LARGEST_BUNDLE: usize = 1024 * 1024;
 
 /// Rules of ClusterTrustBundles.
@@ -24,7 +29,12 @@ impl crate::Strategy for ClusterTrustBundle {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);
         let signer = spec.get("signerName");
-        validate_bundle_name(&Field::at(object, &["metadata", "name"]), signer.text(), &mut faults);
+        let name = Field::at(object, &["metadata", "name"]);
+        if !name.text().is_empty()
+            && let Err(message) = bundle_name(name.text(), signer.text())
+        {
+            faults.invalid(&name, message);
+        }
         if !signer.text().is_empty() {
             validate_signer(&signer, &mut faults);
         }
@@ -46,27 +56,17 @@ impl crate::Strategy for ClusterTrustBundle {
 }
 
 /// A bundle of a signer carries its name.
-fn validate_bundle_name(name: &Field, signer: &str, faults: &mut Faults) {
+pub(super) fn bundle_name(name: &str, signer: &str) -> Result<(), String> {
     if signer.is_empty() {
-        if name.text().contains(':') {
-            faults.invalid(name, "ClusterTrustBundle without signer name must not have \":\" in its name");
-        } else {
-            faults.keeps(name, name::dns_subdomain);
-        }
-        return;
+        return match name.contains(':') {
+            true => Err("ClusterTrustBundle without signer name must not have \":\" in its name".into()),
+            false => name::dns_subdomain(name),
+        };
     }
     let prefix = signer.replace('/', ":") + ":";
-    match name.text().strip_prefix(&prefix) {
-        None => {
-            let text =
-                format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
-            faults.invalid(name, text);
-        }
-        Some(rest) => {
-            if let Err(message) = name::dns_subdomain(rest) {
-                faults.invalid(name, message);
-            }
-        }
+    match name.strip_prefix(&prefix) {
+        Some(rest) => name::dns_subdomain(rest),
+        None => Err(format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")),
     }
 }
 
@@ -179,9 +179,7 @@ impl crate::Strategy for PodCertificateRequest {
         if let Some(old) = old {
             faults.immutable(&spec, &Field::at(old, &["spec"]));
         }
-        if faults.must_be_given(&spec.get("signerName")) {
-            validate_signer(&spec.get("signerName"), &mut faults);
-        }
+        validate_signer(&spec.get("signerName"), &mut faults);
         for name in ["podName", "serviceAccountName", "nodeName"] {
             faults.must_keep(&spec.get(name), name::dns_subdomain);
         }
@@ -192,8 +190,7 @@ impl crate::Strategy for PodCertificateRequest {
             }
         }
         let seconds = spec.get("maxExpirationSeconds");
-        let is_ours = is_of_kubernetes(spec.get("signerName").text());
-        let longest = if is_ours { LONGEST_OF_KUBERNETES } else { LONGEST_SECONDS };
+        let longest = longest_seconds(spec.get("signerName").text());
         if !seconds.number().is_some_and(|seconds| (SHORTEST_SECONDS..=longest).contains(&seconds)) {
             let text = format!("must be in the range [{SHORTEST_SECONDS}, {longest}]");
             faults.invalid(&seconds, text);
@@ -230,26 +227,47 @@ impl crate::Strategy for PodCertificateRequest {
     }
 }
 
-fn is_of_kubernetes(signer: &str) -> bool {
-    signer
-        .split('/')
-        .next()
-        .is_some_and(|domain| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
+/// The longest that pods may ask a signer for.
+pub(super) fn longest_seconds(signer: &str) -> i64 {
+    let domain = signer.split('/').next().unwrap_or_default();
+    match domain == "kubernetes.io" || domain.ends_with(".kubernetes.io") {
+        true => LONGEST_OF_KUBERNETES,
+        false => LONGEST_SECONDS,
+    }
 }
 
-fn validate_signer(signer: &Field, faults: &mut Faults) {
-    match signer.text().split_once('/') {
-        Some((domain, path)) if !path.is_empty() => {
-            let parts = path.split('.').map(name::dns_label);
-            for message in std::iter::once(name::dns_subdomain(domain)).chain(parts).filter_map(Result::err) {
-                faults.invalid(signer, message);
-            }
-        }
-        _ => faults.invalid(
-            signer,
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-        ),
+/// `example.com/signer-name`: a domain of several parts, and a name in it. Of each, the first bad label is told.
+pub(super) fn validate_signer(signer: &Field, faults: &mut Faults) {
+    if !faults.must_be_given(signer) {
+        return;
     }
+    let parts: Vec<&str> = signer.text().split('/').collect();
+    let [domain, path] = parts.as_slice() else {
+        let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return faults.invalid(signer, form);
+    };
+    if domain.len() > SUBDOMAIN_LENGTH {
+        faults.0.push(FieldError::too_long(&signer.path, SUBDOMAIN_LENGTH));
+    }
+    let mut refuse = |part: &str, message: String| {
+        faults.0.push(FieldError::invalid(&signer.path, &part.into(), message));
+    };
+    if let Some(message) = first_bad_label(domain, name::dns_label) {
+        refuse(domain, message);
+    }
+    if !domain.contains('.') {
+        refuse(domain, "should be a domain with at least two segments separated by dots".into());
+    }
+    if let Some(message) = first_bad_label(path, name::dns_subdomain) {
+        refuse(path, message);
+    }
+    if signer.text().len() > LONGEST_SIGNER {
+        faults.0.push(FieldError::too_long(&signer.path, LONGEST_SIGNER));
+    }
+}
+
+fn first_bad_label(part: &str, rule: fn(&str) -> Result<(), String>) -> Option<String> {
+    part.split('.').find_map(|label| Some(format!("validating label {label:?}: {}", rule(label).err()?)))
 }
 
 #[cfg(test)]
@@ -304,6 +322,43 @@ mod tests {
             let told = bundle("all", "", &(good.clone() + &entry));
             assert!(told.len() == 1 && told[0].ends_with(fault), "{told:?}");
         }
+    }
+
+    #[test]
+    fn a_signer_has_a_domain_of_several_parts() {
+        let faults = |signer: &str| -> Vec<String> {
+            let (value, mut faults) = (Value::from(signer), Faults::new());
+            validate_signer(&Field { path: "signer".into(), value: &value }, &mut faults);
+            faults.0.iter().map(FieldError::to_string).collect()
+        };
+        let long = [["a"; 127].join("."), ["a"; 159].join(".")].join("/");
+        assert_eq!(long.len(), LONGEST_SIGNER);
+        for good in ["example.com/foo", "a.b/space.name", &long] {
+            assert_eq!(faults(good), [""; 0], "{good}");
+        }
+        let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        for bad in ["foo", "example.com/foo/bar"] {
+            assert_eq!(faults(bad), [format!("signer: Invalid value: {bad:?}: {form}")]);
+        }
+        assert_eq!(faults(""), ["signer: Required value"]);
+        assert_eq!(
+            faults("local/foo"),
+            [
+                "signer: Invalid value: \"local\": should be a domain with at least two segments separated by dots"
+            ]
+        );
+        // Nobody needs to hear of the same letter twice.
+        let told = faults("A.B/C.D");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("signer: Invalid value: \"A.B\": validating label \"A\": a lowercase"));
+        assert!(told[1].starts_with("signer: Invalid value: \"C.D\": validating label \"C\": a lowercase"));
+        assert_eq!(
+            faults(&format!("a.{long}")),
+            [
+                "signer: Too long: may not be more than 253 bytes",
+                "signer: Too long: may not be more than 571 bytes"
+            ]
+        );
     }
 
     #[test]

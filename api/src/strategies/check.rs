@@ -170,6 +170,13 @@ impl Faults {
         }
     }
 
+    /// A text may be left out; an empty one must keep to a rule, too.
+    pub fn fits_when_given(&mut self, field: &Field, rule: fn(&str) -> Result<(), String>) {
+        if field.is_set() {
+            self.fits(field, rule);
+        }
+    }
+
     /// A text must be given and keep to a rule.
     pub fn must_keep(&mut self, field: &Field, rule: fn(&str) -> Result<(), String>) {
         if self.must_be_given(field) {

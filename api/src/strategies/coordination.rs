@@ -7,6 +7,10 @@ use crate::{FieldError, Object};
 pub struct Lease;
 
 impl crate::Strategy for Lease {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         let spec = Field::at(object, &["spec"]);

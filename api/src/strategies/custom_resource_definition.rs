@@ -11,6 +11,7 @@ use serde_json::json;
 
 use self::version::{validate_parts, validate_versions};
 use super::check::{Faults, Field};
+use super::webhook;
 use crate::{
     FieldError, Object,
     crd::{self, Props},
@@ -21,6 +22,10 @@ use crate::{
 pub struct Strategy;
 
 impl crate::Strategy for Strategy {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
         let known = old.map(schema_warnings).unwrap_or_default();
         schema_warnings(object).into_iter().filter(|warning| !known.contains(warning)).collect()
@@ -205,8 +210,8 @@ fn validate_forms(names: &Field, faults: &mut Faults) {
 
 /// Upstream tells the faults of the webhook by the names that its parts had once.
 fn validate_conversion(conversion: &Field, old: Option<&Object>, faults: &mut Faults) {
-    let webhook = conversion.get("webhook");
-    let renamed = |part: &str, name: &str| Field { path: conversion.get(name).path, ..webhook.get(part) };
+    let hook = conversion.get("webhook");
+    let renamed = |part: &str, name: &str| Field { path: conversion.get(name).path, ..hook.get(part) };
     let client = renamed("clientConfig", "webhookClientConfig");
     let versions = renamed("conversionReviewVersions", "conversionReviewVersions");
     faults.must_be_one_of(&conversion.get("strategy"), &["None", "Webhook"]);
@@ -221,32 +226,12 @@ fn validate_conversion(conversion: &Field, old: Option<&Object>, faults: &mut Fa
         return;
     }
     match client.is_set() {
-        true => super::webhook::validate_client(&client, faults),
+        true => webhook::validate_client(&client, faults),
         false => faults.required(&client, "required when strategy is set to Webhook"),
     }
-    let before = old.map_or(Field::NOTHING, |old| {
-        Field::at(old, &["spec", "conversion", "webhook", "conversionReviewVersions"])
-    });
-    validate_review_versions(&versions, &before, faults);
-}
-
-/// The versions of the question that a webhook knows, one of ours among them, unless none was before.
-fn validate_review_versions(versions: &Field, before: &Field, faults: &mut Faults) {
-    if !faults.must_be_given(versions) {
-        return;
-    }
-    let mut seen = BTreeSet::new();
-    for version in versions.items() {
-        match seen.insert(version.text()) {
-            true => faults.fits(&version, name::dns_1035_label),
-            false => faults.invalid(&version, "duplicate version"),
-        }
-    }
-    let is_ours = |version: Field| matches!(version.text(), "v1" | "v1beta1");
-    let was_ours = before.is_empty() || before.items().any(is_ours);
-    if was_ours && !versions.items().any(is_ours) {
-        faults.invalid(versions, "must include at least one of v1, v1beta1");
-    }
+    let stored = old.and_then(|old| old.at(&["spec", "conversion", "webhook", "conversionReviewVersions"]));
+    let is_lenient = stored.is_some_and(webhook::knows_no_review);
+    webhook::validate_reviews(&versions, is_lenient, "", faults);
 }
 
 fn validate_stored_versions(object: &Object, faults: &mut Faults) {

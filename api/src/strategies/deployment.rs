@@ -2,7 +2,7 @@
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, pod_template, warnings};
+use super::{label_selector, pod_template, status, warnings};
 use crate::{FieldError, Object};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -59,9 +59,7 @@ impl crate::Strategy for Strategy {
     }
 
     fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        let status = Field::at(object, &["status"]);
-        let numbers = [
+        let counts = [
             "observedGeneration",
             "replicas",
             "updatedReplicas",
@@ -70,12 +68,10 @@ impl crate::Strategy for Strategy {
             "unavailableReplicas",
             "collisionCount",
         ];
-        numbers.iter().for_each(|name| faults.not_negative(&status.get(name)));
-        validate_counts(&status, &mut faults);
-        let (count, before) = (status.get("collisionCount"), old.number(&["status", "collisionCount"]));
-        if before.is_some_and(|before| count.number().is_none_or(|count| count < before)) {
-            faults.invalid(&count, "cannot be decremented");
-        }
+        let mut faults = status::counted(object, &counts);
+        status::not_above(object, &counts[2..5], "status.replicas", &mut faults);
+        status::not_above(object, &["availableReplicas"], "readyReplicas", &mut faults);
+        status::not_decremented(object, old, "collisionCount", &mut faults);
         faults.0
     }
 
@@ -107,20 +103,6 @@ fn validate_rolling(rolling: &Field, faults: &mut Faults) {
         faults.invalid(&unavailable, "may not be 0 when `maxSurge` is 0");
     }
     pod_template::validate_not_above_all(&unavailable, faults);
-}
-
-fn validate_counts(status: &Field, faults: &mut Faults) {
-    let number = |name: &str| status.get(name).number().unwrap_or_default();
-    for (name, most, of) in [
-        ("updatedReplicas", "replicas", "status.replicas"),
-        ("readyReplicas", "replicas", "status.replicas"),
-        ("availableReplicas", "replicas", "status.replicas"),
-        ("availableReplicas", "readyReplicas", "readyReplicas"),
-    ] {
-        if number(name) > number(most) {
-            faults.invalid(&status.get(name), format!("cannot be greater than {of}"));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -192,6 +174,35 @@ mod tests {
             [
                 "spec.selector: Required value",
                 "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_numbers_of_a_status_fit_together() {
+        let with = |status: serde_json::Value| {
+            let mut object = deployment();
+            object.set(&["status"], status);
+            object
+        };
+        let old = with(json!({"collisionCount": 2}));
+        let faults = |status: serde_json::Value| messages(Strategy.validate_status(&with(status), &old));
+        assert_eq!(faults(json!({"replicas": 2, "readyReplicas": 2, "collisionCount": 2})), [""; 0]);
+        // What is left out counts as nothing.
+        assert_eq!(
+            faults(json!({"replicas": 1, "availableReplicas": 1})),
+            [
+                "status.availableReplicas: Invalid value: 1: cannot be greater than readyReplicas",
+                "status.collisionCount: Invalid value: 0: cannot be decremented",
+            ]
+        );
+        assert_eq!(
+            faults(json!({"replicas": -1, "updatedReplicas": 0, "collisionCount": 2})),
+            [
+                "status.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "status.updatedReplicas: Invalid value: 0: cannot be greater than status.replicas",
+                "status.readyReplicas: Invalid value: 0: cannot be greater than status.replicas",
+                "status.availableReplicas: Invalid value: 0: cannot be greater than status.replicas",
             ]
         );
     }

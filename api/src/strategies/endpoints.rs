@@ -30,7 +30,7 @@ impl crate::Strategy for Endpoints {
                 ports::validate_address(&address.get("ip"), &mut faults);
                 ports::validate_endpoint_address(&address.get("ip"), &mut faults);
                 faults.keeps(&address.get("hostname"), name::dns_label);
-                fits_when_given(&address.get("nodeName"), name::dns_subdomain, &mut faults);
+                faults.fits_when_given(&address.get("nodeName"), name::dns_subdomain);
             }
             let list = subset.get("ports");
             for port in list.items() {
@@ -41,7 +41,7 @@ impl crate::Strategy for Endpoints {
                 faults.keeps(&name, name::dns_label);
                 ports::validate_number_given(&port.get("port"), &mut faults);
                 faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
-                fits_when_given(&port.get("appProtocol"), name::qualified_name, &mut faults);
+                faults.fits_when_given(&port.get("appProtocol"), name::qualified_name);
             }
         }
         faults.0
@@ -119,15 +119,8 @@ fn validate_endpoint(endpoint: &Field, kind: &str, faults: &mut Faults) {
             _ => {}
         }
     }
-    fits_when_given(&endpoint.get("hostname"), name::dns_label, faults);
-    fits_when_given(&endpoint.get("nodeName"), name::dns_subdomain, faults);
-}
-
-/// A text that may be left out, but not be empty.
-fn fits_when_given(field: &Field, rule: fn(&str) -> Result<(), String>, faults: &mut Faults) {
-    if field.is_set() {
-        faults.fits(field, rule);
-    }
+    faults.fits_when_given(&endpoint.get("hostname"), name::dns_label);
+    faults.fits_when_given(&endpoint.get("nodeName"), name::dns_subdomain);
 }
 
 fn validate_ports(list: &Field, faults: &mut Faults) {
@@ -140,6 +133,6 @@ fn validate_ports(list: &Field, faults: &mut Faults) {
             faults.duplicate(&name);
         }
         faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
-        fits_when_given(&port.get("appProtocol"), name::qualified_name, faults);
+        faults.fits_when_given(&port.get("appProtocol"), name::qualified_name);
     }
 }

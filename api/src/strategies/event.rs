@@ -10,6 +10,10 @@ const LONGEST_WORD: usize = 128;
 pub struct Core;
 
 impl crate::Strategy for Core {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut faults = Faults::new();
         validate_namespace(object, "involvedObject", &mut faults);

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{fill::Fill, horizontal_pod_autoscaler as v2, status};
+use super::{fill::Fill, horizontal_pod_autoscaler as v2};
 use crate::{FieldError, Object};
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
@@ -42,8 +42,8 @@ impl crate::Strategy for Strategy {
         v2::Strategy.validate(&object, old)
     }
 
-    fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
-        status::counted(object, &["currentReplicas", "desiredReplicas"]).0
+    fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
+        v2::Strategy.validate_status(object, old)
     }
 
     fn has_generation(&self) -> bool {

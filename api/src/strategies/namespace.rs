@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::check::{Faults, Field};
-use crate::{FieldError, Object, name};
+use crate::{FieldError, Object, meta, name};
 
 /// Rules of Namespaces.
 pub struct Strategy;
@@ -26,17 +26,11 @@ impl crate::Strategy for Strategy {
 
     /// The finalizers in the spec change by the `finalize` subresource only.
     fn prepare_for_update(&self, object: &mut Object, old: &Object) {
-        match old.at(&["spec"]) {
-            Some(spec) => object.set(&["spec"], spec.clone()),
-            None => drop(object.remove(&["spec"])),
-        }
+        object.take_over(&["spec"], old);
     }
 
     fn prepare_for_subresource(&self, _subresource: &str, object: &mut Object, old: &Object) {
-        match old.at(&["status"]) {
-            Some(status) => object.set(&["status"], status.clone()),
-            None => drop(object.remove(&["status"])),
-        }
+        object.take_over(&["status"], old);
     }
 
     fn validate(&self, object: &Object, _old: Option<&Object>) -> Vec<FieldError> {
@@ -84,8 +78,28 @@ fn set_name_label(object: &mut Object) {
 fn validate_finalizers(object: &Object, faults: &mut Faults) {
     for finalizer in Field::at(object, &["spec", "finalizers"]).items() {
         faults.fits(&finalizer, name::qualified_name);
-        if finalizer.text() != "kubernetes" && !finalizer.text().contains('/') {
-            faults.invalid(&finalizer, "name is neither a standard finalizer name nor is it fully qualified");
-        }
+        faults.fits(&finalizer, meta::standard_or_qualified);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Strategy as _;
+
+    #[test]
+    fn finalizers_of_the_spec_are_standard_ones_or_have_a_domain() {
+        let faults = |finalizers: &[&str]| -> Vec<String> {
+            let namespace = json!({"metadata": {"name": "a"}, "spec": {"finalizers": finalizers}});
+            let namespace = Object::from_value(namespace).unwrap();
+            Strategy.validate(&namespace, None).iter().map(FieldError::to_string).collect()
+        };
+        assert_eq!(faults(&["kubernetes", "orphan", "foregroundDeletion", "example.com/wait"]), [""; 0]);
+        assert_eq!(
+            faults(&["wait"]),
+            [
+                "spec.finalizers[0]: Invalid value: \"wait\": name is neither a standard finalizer name nor is it fully qualified"
+            ]
+        );
     }
 }

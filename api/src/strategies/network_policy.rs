@@ -3,7 +3,7 @@
 use super::check::{Faults, Field};
 use super::fill::Fill;
 use super::{label_selector, ports, warnings};
-use crate::{FieldError, Object, name};
+use crate::{FieldError, Object, network::Network};
 
 /// Rules of NetworkPolicies.
 pub struct Strategy;
@@ -90,16 +90,49 @@ fn validate_peer(peer: &Field, faults: &mut Faults) {
     label_selector::validate(&pods, faults);
     label_selector::validate(&namespaces, faults);
     if block.is_set() {
-        if faults.must_be_given(&block.get("cidr")) {
-            ports::validate_cidr(&block.get("cidr"), faults);
+        validate_block(&block.get("cidr"), &block.get("except"), faults);
+    }
+}
+
+/// A network, and smaller ones within it.
+fn validate_block(whole: &Field, except: &Field, faults: &mut Faults) {
+    if faults.must_be_given(whole) {
+        ports::validate_cidr(whole, faults);
+    }
+    for part in except.items() {
+        ports::validate_cidr(&part, faults);
+        let [outer, inner] = [whole, &part].map(|range| range.text().parse::<Network>());
+        if let (Ok(outer), Ok(inner)) = (outer, inner)
+            && (inner == outer || !outer.contains(&inner))
+        {
+            faults.invalid(&part, format!("must be a strict subset of `cidr` {:?}", whole.text()));
         }
-        let whole = block.get("cidr");
-        for range in block.get("except").items() {
-            ports::validate_cidr(&range, faults);
-            let are_networks = [&range, &whole].iter().all(|range| name::cidr(range.text()).is_ok());
-            if are_networks && !ports::is_strictly_within(range.text(), whole.text()) {
-                faults.invalid(&range, format!("must be a strict subset of `cidr` {:?}", whole.text()));
-            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Strategy as _;
+
+    #[test]
+    fn exceptions_lie_within_the_block_and_are_smaller() {
+        let faults = |whole: &str, part: &str| -> Vec<String> {
+            let peer = json!({"ipBlock": {"cidr": whole, "except": [part]}});
+            let policy = Object::from_value(json!({"spec": {"ingress": [{"from": [peer]}]}})).unwrap();
+            Strategy.validate(&policy, None).iter().map(FieldError::to_string).collect()
+        };
+        assert_eq!(faults("10.0.0.0/8", "10.1.0.0/16"), [""; 0]);
+        assert_eq!(faults("::/0", "2001:db8::/64"), [""; 0]);
+        let place = "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value";
+        for (whole, part) in
+            [("10.0.0.0/8", "10.0.0.0/8"), ("10.0.0.0/8", "11.1.0.0/16"), ("::/0", "10.0.0.0/8")]
+        {
+            let told = format!("{place}: {part:?}: must be a strict subset of `cidr` {whole:?}");
+            assert_eq!(faults(whole, part), [told]);
         }
+        assert!(faults("10.0.0.0/8", "10.1.0.0/+16")[0].contains("must be a valid CIDR value"));
     }
 }

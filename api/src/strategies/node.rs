@@ -99,12 +99,8 @@ fn validate_addresses(object: &Object, faults: &mut Faults) {
 /// The ranges of the node's pods: one of each family.
 fn validate_ranges(ranges: &Field, faults: &mut Faults) {
     ranges.items().for_each(|range| ports::validate_cidr(&range, faults));
-    if ranges.len() < 2 {
-        return;
-    }
-    let is_wide = |range: &Field| range.text().contains(':');
-    let wide = ranges.items().filter(is_wide).count();
-    if ranges.len() > 2 || wide != 1 {
+    let families: Vec<_> = ranges.items().map(|range| ports::is_ipv4_network(range.text())).collect();
+    if !ports::differ_in_family(&families) {
         faults.invalid(ranges, "may specify no more than one CIDR for each IP family");
     }
     let mut seen = HashSet::new();
@@ -188,7 +184,7 @@ mod tests {
     #[test]
     fn a_node_has_one_range_of_each_family() {
         let families = "spec.podCIDRs: Invalid value: ";
-        let cases: [(&[&str], &[&str]); 6] = [
+        let cases: [(&[&str], &[&str]); 7] = [
             (&["10.0.0.0/24"], &[]),
             (&["10.0.0.0/24", "fd00::/64"], &[]),
             (
@@ -196,6 +192,10 @@ mod tests {
                 &["spec.podCIDRs[0]: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value"],
             ),
             (&["10.0.0.0/24", "10.1.0.0/24"], &[families]),
+            (
+                &["10.0.0.0/24", "fd00::"],
+                &["spec.podCIDRs[1]: Invalid value: \"fd00::\": must be a valid CIDR value", families],
+            ),
             (&["10.0.0.0/24", "fd00::/64", "fd01::/64"], &[families]),
             (&["fd00::/64", "fd00::/64"], &[families, "spec.podCIDRs[1]: Duplicate value: \"fd00::/64\""]),
         ];

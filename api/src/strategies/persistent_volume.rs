@@ -112,8 +112,8 @@ fn sources<'a>(spec: &Field<'a>) -> Vec<(&'a str, Field<'a>)> {
 
 fn validate_source(spec: &Field, faults: &mut Faults) {
     let given = sources(spec);
-    for (_, other) in given.iter().skip(1) {
-        faults.forbidden(other, "may not specify more than 1 volume type");
+    for (other, _) in given.iter().skip(1) {
+        faults.forbidden(&spec.get(other), "may not specify more than 1 volume type");
     }
     match given.first() {
         None => faults.required(spec, "must specify a volume type"),

@@ -10,6 +10,10 @@ use crate::{FieldError, Object, name};
 pub struct PodDisruptionBudget;
 
 impl crate::Strategy for PodDisruptionBudget {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn prepare_for_create(&self, object: &mut Object) {
         let nothing =
             json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::check::{Faults, Field};
-use crate::name;
+use crate::{name, network::Network};
 
 /// Protocols of ports.
 pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
@@ -50,6 +50,21 @@ pub fn validate_cidr(cidr: &Field, faults: &mut Faults) {
     }
 }
 
+/// Whether a network is of IPv4.
+pub fn is_ipv4_network(cidr: &str) -> Option<bool> {
+    cidr.parse::<Network>().ok().map(|network| network.is_ipv4())
+}
+
+/// Whether addresses or networks are at most one of each family; told of each is whether it is of IPv4. What could not
+/// be read is of no family.
+pub fn differ_in_family(are_ipv4: &[Option<bool>]) -> bool {
+    match are_ipv4 {
+        [] | [_] => true,
+        [Some(one), Some(other)] => one != other,
+        _ => false,
+    }
+}
+
 /// An address of an endpoint: none that means the machine itself, a link or a group.
 pub fn validate_endpoint_address(address: &Field, faults: &mut Faults) {
     let Ok(ip) = address.text().parse::<IpAddr>() else { return };
@@ -79,25 +94,6 @@ fn is_link_local_group(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether one network lies within another and is smaller.
-pub fn is_strictly_within(inner: &str, outer: &str) -> bool {
-    let (Some((inner, inner_bits)), Some((outer, outer_bits))) = (network(inner), network(outer)) else {
-        return false;
-    };
-    let masked = |address: u128| if outer_bits == 0 { 0 } else { address >> (128 - outer_bits) };
-    inner_bits > outer_bits && masked(inner) == masked(outer)
-}
-
-/// Address and prefix length, both as of IPv6.
-fn network(cidr: &str) -> Option<(u128, u32)> {
-    let (address, bits) = cidr.split_once('/')?;
-    let bits: u32 = bits.parse().ok()?;
-    Some(match address.parse::<IpAddr>().ok()? {
-        IpAddr::V4(ip) => (u128::from(ip.to_ipv6_mapped()), bits + 96),
-        IpAddr::V6(ip) => (u128::from(ip), bits),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -119,10 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn a_network_lies_within_a_larger_one() {
-        assert!(is_strictly_within("10.1.0.0/16", "10.0.0.0/8"));
-        assert!(is_strictly_within("2001:db8::/64", "::/0"));
-        assert!(!is_strictly_within("10.0.0.0/8", "10.0.0.0/8"));
-        assert!(!is_strictly_within("11.1.0.0/16", "10.0.0.0/8"));
+    fn there_is_one_of_each_family() {
+        let (four, six) = (Some(true), Some(false));
+        let good: [&[_]; 5] = [&[], &[four], &[None], &[four, six], &[six, four]];
+        let bad: [&[_]; 4] = [&[four, four], &[six, six], &[four, None], &[four, six, six]];
+        assert!(good.into_iter().all(differ_in_family) && !bad.into_iter().any(differ_in_family));
     }
 }

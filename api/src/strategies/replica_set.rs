@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Faults, Field};
 use super::fill::Fill;
-use super::{label_selector, pod_template, warnings};
+use super::{label_selector, pod_template, status, warnings};
 use crate::{FieldError, Object};
 
 const TEMPLATE: &[&str] = &["spec", "template"];
@@ -35,9 +35,7 @@ impl crate::Strategy for Strategy {
     }
 
     fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        validate_status(&Field::at(object, &["status"]), &mut faults);
-        faults.0
+        validate_status(object)
     }
 
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
@@ -90,9 +88,7 @@ impl crate::Strategy for ReplicationController {
     }
 
     fn validate_status(&self, object: &Object, _old: &Object) -> Vec<FieldError> {
-        let mut faults = Faults::new();
-        validate_status(&Field::at(object, &["status"]), &mut faults);
-        faults.0
+        validate_status(object)
     }
 
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
@@ -102,21 +98,11 @@ impl crate::Strategy for ReplicationController {
     }
 }
 
-fn validate_status(status: &Field, faults: &mut Faults) {
-    for name in
-        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"]
-    {
-        faults.not_negative(&status.get(name));
-    }
-    let number = |name: &str| status.get(name).number().unwrap_or_default();
-    for (name, most, of) in [
-        ("fullyLabeledReplicas", "replicas", "status.replicas"),
-        ("readyReplicas", "replicas", "status.replicas"),
-        ("availableReplicas", "replicas", "status.replicas"),
-        ("availableReplicas", "readyReplicas", "readyReplicas"),
-    ] {
-        if number(name) > number(most) {
-            faults.invalid(&status.get(name), format!("cannot be greater than {of}"));
-        }
-    }
+fn validate_status(object: &Object) -> Vec<FieldError> {
+    let counts =
+        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    let mut faults = status::counted(object, &counts);
+    status::not_above(object, &counts[1..4], "status.replicas", &mut faults);
+    status::not_above(object, &["availableReplicas"], "readyReplicas", &mut faults);
+    faults.0
 }

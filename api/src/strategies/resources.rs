@@ -94,7 +94,7 @@ pub fn is_of_pods(resource: &str) -> bool {
 }
 
 fn validate_limit(resource: &str, requests: &Field, amount: &Field, limit: &Value, faults: &mut Faults) {
-    let is_exact = is_huge_pages(resource) || is_extended(resource);
+    let is_exact = is_huge_pages(resource) || is_extended_resource(resource);
     let named = Field { path: requests.path.clone(), value: amount.value };
     match (quantity(amount.value), quantity(limit)) {
         (Some(request), Some(limit)) if is_exact && request != limit => {
@@ -129,7 +129,7 @@ pub fn validate_overhead(whole: &str, amounts: &Field, faults: &mut Faults) {
 
 /// What is counted is counted in whole numbers.
 pub fn validate_whole(resource: &str, amount: &Field, faults: &mut Faults) {
-    let is_counted = COUNTED.contains(&resource) || is_extended(resource);
+    let is_counted = COUNTED.contains(&resource) || is_extended_resource(resource);
     if is_counted && quantity(amount.value).is_some_and(|quantity| !quantity.is_whole()) {
         faults.invalid(amount, "must be an integer");
     }
@@ -155,7 +155,7 @@ pub fn validate_container_resource(resource: &str, path: &str, faults: &mut Faul
         if !is_of_containers(resource) {
             faults.invalid(&field, "must be a standard resource for containers");
         }
-    } else if !resource.contains("kubernetes.io/") && !is_extended(resource) {
+    } else if !resource.contains("kubernetes.io/") && !is_extended_resource(resource) {
         faults.invalid(&field, "doesn't follow extended resource name standard");
     }
 }
@@ -206,9 +206,25 @@ pub fn is_huge_pages(resource: &str) -> bool {
 }
 
 /// Resources such as `example.com/gpu`, of which there are whole ones only and no more than there are.
-fn is_extended(resource: &str) -> bool {
-    resource.contains('/')
-        && !resource.contains("kubernetes.io/")
-        && !resource.starts_with("requests.")
-        && name::qualified_name(&format!("requests.{resource}")).is_ok()
+pub fn is_extended_resource(name: &str) -> bool {
+    name.contains('/')
+        && !name.contains("kubernetes.io/")
+        && !name.starts_with("requests.")
+        && name::qualified_name(&format!("requests.{name}")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_of_others_are_extended() {
+        for name in ["example.com/gpu", "mykubernetes.example/x"] {
+            assert!(is_extended_resource(name), "{name}");
+        }
+        // Upstream takes whatever ends so for its own.
+        for name in ["cpu", "kubernetes.io/x", "mykubernetes.io/x", "requests.example.com/gpu", "a b/c"] {
+            assert!(!is_extended_resource(name), "{name}");
+        }
+    }
 }

@@ -353,9 +353,7 @@ fn validate_port(port: &Field, needs_name: bool, faults: &mut Faults) {
     }
     faults.must_be_one_of(&port.get("protocol"), ports::PROTOCOLS);
     ports::validate_number_or_name(&port.get("targetPort"), faults);
-    if port.get("appProtocol").is_set() {
-        faults.fits(&port.get("appProtocol"), name::qualified_name);
-    }
+    faults.fits_when_given(&port.get("appProtocol"), name::qualified_name);
 }
 
 fn validate_affinity(spec: &Field, faults: &mut Faults) {

@@ -75,11 +75,17 @@ impl crate::Strategy for Strategy {
     }
 
     fn validate_status(&self, object: &Object, old: &Object) -> Vec<FieldError> {
-        let parts = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
-        let mut faults = status::counted(object, &["replicas"]);
-        faults.0.extend(status::counted(object, &parts).0);
-        faults.0.extend(status::counted(object, &["observedGeneration", "collisionCount"]).0);
-        status::not_above(object, &parts, "replicas", &mut faults);
+        let counts = [
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "collisionCount",
+        ];
+        let mut faults = status::counted(object, &counts);
+        status::not_above(object, &counts[1..5], "status.replicas", &mut faults);
         status::not_decremented(object, old, "collisionCount", &mut faults);
         faults.0
     }

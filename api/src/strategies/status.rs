@@ -13,12 +13,14 @@ pub fn counted(object: &Object, counts: &[&str]) -> Faults {
     faults
 }
 
-/// No part may be greater than the whole.
+/// No part may be greater than the whole, which upstream calls `status.replicas` here and `readyReplicas` there.
 pub fn not_above(object: &Object, parts: &[&str], whole: &str, faults: &mut Faults) {
     let status = Field::at(object, &["status"]);
     let number = |name: &str| status.get(name).number().unwrap_or_default();
-    for part in parts.iter().filter(|part| number(part) > number(whole)) {
-        faults.invalid(&status.get(part), format!("cannot be greater than status.{whole}"));
+    let most = number(whole.trim_start_matches("status."));
+    for part in parts.iter().filter(|part| number(part) > most) {
+        let detail = format!("cannot be greater than {whole}");
+        faults.0.push(FieldError::invalid(status.get(part).path, &number(part).into(), detail));
     }
 }
 

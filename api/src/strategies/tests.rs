@@ -269,6 +269,173 @@ fn what_points_elsewhere_points_somewhere() {
 }
 
 #[test]
+fn a_volume_has_one_source() {
+    let sound = json!({
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "emptyDir": {}}]},
+    });
+    check(
+        "",
+        "pods",
+        sound,
+        &[
+            (
+                "/spec/volumes/0",
+                json!({"name": "v", "emptyDir": {}, "gcePersistentDisk": {"pdName": "d"}}),
+                &["spec.volumes[0].gcePersistentDisk: Forbidden: may not specify more than 1 volume type"],
+            ),
+            (
+                "/spec/volumes/0",
+                json!({"name": "v", "gcePersistentDisk": {"pdName": ""}}),
+                &["spec.volumes[0].persistentDisk.pdName: Required value"],
+            ),
+        ],
+    );
+    let sound = json!({
+        "metadata": {"name": "v"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "csi": {"driver": "d", "volumeHandle": "h"}, "gcePersistentDisk": null},
+    });
+    check(
+        "",
+        "persistentvolumes",
+        sound,
+        &[(
+            "/spec/gcePersistentDisk",
+            json!({"pdName": "d"}),
+            &["spec.gcePersistentDisk: Forbidden: may not specify more than 1 volume type"],
+        )],
+    );
+}
+
+#[test]
+fn a_directory_is_put_together_of_certificates_too() {
+    let faults = |sources: Value| {
+        let volume = json!({"name": "v", "projected": {"sources": sources}});
+        let spec = json!({"containers": [{"name": "c", "image": "i"}], "volumes": [volume]});
+        told("", "pods", &json!({"metadata": {"name": "p"}, "spec": spec}))
+    };
+    let secret = json!({"secret": {"name": "s", "items": [{"key": "k", "path": "a"}]}});
+    let one = json!({"clusterTrustBundle": {"name": "example.com:foo:v1", "path": "b"}});
+    let all =
+        json!({"clusterTrustBundle": {"signerName": "example.com/foo", "labelSelector": {}, "path": "c"}});
+    let own = json!({"podCertificate": {
+        "signerName": "example.com/foo", "keyType": "ED25519", "maxExpirationSeconds": 3600,
+        "keyPath": "d", "certificateChainPath": "e", "userAnnotations": {"acme.io/foo": "a b"},
+    }});
+    assert_eq!(faults(json!([secret, one, all, own])), [""; 0]);
+
+    let changed = |source: &Value, place: &str, value: Value| {
+        let mut source = source.clone();
+        let (key, place) = place.split_once('.').unwrap();
+        source[key][place] = value;
+        faults(json!([secret, source]))
+    };
+    let taken = r#"spec.volumes[0].projected: Invalid value: "a": conflicting duplicate paths"#;
+    for (source, place) in [
+        (&one, "clusterTrustBundle.path"),
+        (&own, "podCertificate.credentialBundlePath"),
+        (&own, "podCertificate.keyPath"),
+    ] {
+        assert_eq!(changed(source, place, json!("a")), [taken], "{place}");
+    }
+    for (source, place, value, expected) in [
+        (&one, "clusterTrustBundle.path", json!(""), ".path: Required value"),
+        (
+            &one,
+            "clusterTrustBundle.path",
+            json!("..x"),
+            r#".path: Invalid value: "..x": must not start with '..'"#,
+        ),
+        (
+            &one,
+            "clusterTrustBundle.name",
+            json!("foo:v1:"),
+            r#".name: Invalid value: "foo:v1:": not a valid clustertrustbundlename: a lowercase RFC 1123 subdomain"#,
+        ),
+        (
+            &one,
+            "clusterTrustBundle.name",
+            json!(null),
+            ": Required value: either name or signerName must be specified",
+        ),
+        (&one, "clusterTrustBundle.signerName", json!("a.b/c"), ": Invalid value: {"),
+        (
+            &one,
+            "clusterTrustBundle.labelSelector",
+            json!({"matchLabels": {"a": "b"}}),
+            r#".labelSelector: Invalid value: {"matchLabels":{"a":"b"}}: labelSelector must be unset if name is specified"#,
+        ),
+        (
+            &all,
+            "clusterTrustBundle.signerName",
+            json!("foo"),
+            r#".signerName: Invalid value: "foo": must be a fully qualified domain"#,
+        ),
+        (
+            &all,
+            "clusterTrustBundle.labelSelector",
+            json!({"matchLabels": {"a": "b c"}}),
+            r#".labelSelector.matchLabels: Invalid value: "b c""#,
+        ),
+        (
+            &own,
+            "podCertificate.signerName",
+            json!("foo"),
+            r#".signerName: Invalid value: "foo": must be a fully qualified domain"#,
+        ),
+        (
+            &own,
+            "podCertificate.keyType",
+            json!("RSA"),
+            r#".keyType: Unsupported value: "RSA": supported values: "RSA3072","#,
+        ),
+        (
+            &own,
+            "podCertificate.maxExpirationSeconds",
+            json!(60),
+            ".maxExpirationSeconds: Invalid value: 60: if provided, maxExpirationSeconds must be >= 3600",
+        ),
+        (
+            &own,
+            "podCertificate.maxExpirationSeconds",
+            json!(7_862_401),
+            ".maxExpirationSeconds: Invalid value: 7862401: if provided, maxExpirationSeconds must be <= 7862400",
+        ),
+        (
+            &own,
+            "podCertificate.userAnnotations",
+            json!({"foo": ""}),
+            r#".userAnnotations: Invalid value: "foo": must be a domain-prefixed key"#,
+        ),
+        (
+            &own,
+            "podCertificate.keyPath",
+            json!("/d"),
+            r#".keyPath: Invalid value: "/d": must be a relative path"#,
+        ),
+    ] {
+        let told = changed(source, place, value);
+        let kind = place.split('.').next().unwrap();
+        let expected = format!("spec.volumes[0].projected.sources[1].{kind}{expected}");
+        assert!(told.len() == 1 && told[0].starts_with(&expected), "{place}: {told:?}");
+    }
+    let nowhere = json!({"podCertificate": {"signerName": "example.com/foo", "keyType": "ED25519"}});
+    assert_eq!(
+        faults(json!([nowhere])),
+        [
+            "spec.volumes[0].projected.sources[0].podCertificate: Required value: specify at least one of credentialBundlePath, keyPath, and certificateChainPath"
+        ]
+    );
+    let both = json!({"secret": {"name": "s"}, "podCertificate": own["podCertificate"]});
+    assert_eq!(
+        faults(json!([both])),
+        [
+            "spec.volumes[0].projected.sources[0]: Forbidden: may not specify more than 1 volume type per source"
+        ]
+    );
+}
+
+#[test]
 fn a_flow_schema_speaks_of_requests_that_there_are() {
     let sound = json!({
         "metadata": {"name": "f"},
@@ -276,13 +443,11 @@ fn a_flow_schema_speaks_of_requests_that_there_are() {
             "priorityLevelConfiguration": {"name": "p"},
             "rules": [{
                 "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": "n"}}],
-                "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/a", "/b/*", "*"]}],
+                "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/a", "/b/*"]}],
                 "resourceRules": [{"verbs": ["get"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["a"]}],
             }],
         },
     });
-    let mut alone = sound.clone();
-    alone["spec"]["rules"][0]["nonResourceRules"][0]["nonResourceURLs"] = json!(["/a"]);
     let path = "spec.rules[0].nonResourceRules[0].nonResourceURLs[0]: Invalid value";
     let told: Vec<String> = [
         ("x", "must start with slash"),
@@ -295,7 +460,7 @@ fn a_flow_schema_speaks_of_requests_that_there_are() {
     check(
         "flowcontrol.apiserver.k8s.io",
         "flowschemas",
-        alone,
+        sound,
         &[
             ("/spec/rules/0/nonResourceRules/0/nonResourceURLs/0", json!("x"), &[&told[0]]),
             ("/spec/rules/0/nonResourceRules/0/nonResourceURLs/0", json!("/a*b"), &[&told[1]]),

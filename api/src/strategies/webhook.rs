@@ -1,14 +1,16 @@
 //! Where webhooks and extension API servers are: what `clientConfig` and its relatives may say.
 
-use std::fmt::Display;
+use std::{collections::BTreeSet, fmt::Display};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::check::{Faults, Field};
-use crate::{FieldError, name};
+use crate::{FieldError, items, name};
 
 const FORM: &str = "; desired format: https://host[/path]";
 const HIGHEST_PORT: i64 = 65535;
+/// The versions in which the server asks.
+const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 
 /// A `clientConfig`: a URL or a Service, not both.
 pub fn validate_client(client: &Field, faults: &mut Faults) {
@@ -18,6 +20,30 @@ pub fn validate_client(client: &Field, faults: &mut Faults) {
         (false, true) => validate_url(&url, faults),
         _ => faults.required(client, "exactly one of url or service is required"),
     }
+}
+
+/// The versions of the question that a webhook knows, one of the server's among them. `needed` is what is said where
+/// there are none.
+pub fn validate_reviews(versions: &Field, is_lenient: bool, needed: &str, faults: &mut Faults) {
+    if versions.is_empty() {
+        return faults.required(versions, needed);
+    }
+    let mut seen = BTreeSet::new();
+    for version in versions.items() {
+        match seen.insert(version.text()) {
+            true => faults.fits(&version, name::dns_1035_label),
+            false => faults.invalid(&version, "duplicate version"),
+        }
+    }
+    if !is_lenient && knows_no_review(versions.value) {
+        faults.invalid(versions, format!("must include at least one of {}", REVIEWS.join(", ")));
+    }
+}
+
+/// Whether a webhook knows versions, and none of the server's. One that was stored so may stay.
+pub fn knows_no_review(versions: &Value) -> bool {
+    let is_ours = |version: &Value| REVIEWS.contains(&version.as_str().unwrap_or_default());
+    !items(versions).is_empty() && !items(versions).iter().any(is_ours)
 }
 
 /// The port of a Service, where it has to be a number that is given or has been filled in.

@@ -8,8 +8,6 @@ use super::check::{Faults, Field};
 use super::{admission_rules, label_selector, webhook};
 use crate::{FieldError, Object, name};
 
-/// The review versions that the server speaks.
-const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 /// Side effects that a dry run is safe from.
 const NO_SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const SIDE_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
@@ -22,6 +20,10 @@ pub struct Mutating;
 pub struct Validating;
 
 impl crate::Strategy for Mutating {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_defaults(object, true);
     }
@@ -32,6 +34,10 @@ impl crate::Strategy for Mutating {
 }
 
 impl crate::Strategy for Validating {
+    fn has_free_finalizers(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_defaults(object, false);
     }
@@ -81,14 +87,10 @@ impl Leniency {
         let hooks = || old.into_iter().flat_map(|old| old.list(&["webhooks"]));
         let has_side_effects =
             |hook: &Value| !NO_SIDE_EFFECTS.contains(&hook["sideEffects"].as_str().unwrap_or_default());
-        let knows_no_review = |hook: &Value| {
-            let versions = hook["admissionReviewVersions"].as_array().map_or(&[][..], Vec::as_slice);
-            !versions.is_empty() && !versions.iter().any(is_known_review)
-        };
         let names: BTreeSet<&str> = hooks().filter_map(|hook| hook["name"].as_str()).collect();
         Leniency {
             side_effects: hooks().any(has_side_effects),
-            reviews: hooks().any(knows_no_review),
+            reviews: hooks().any(|hook| webhook::knows_no_review(&hook["admissionReviewVersions"])),
             repeated_names: names.len() < hooks().count(),
         }
     }
@@ -110,7 +112,8 @@ fn validate(object: &Object, old: Option<&Object>, is_mutating: bool) -> Vec<Fie
                 &mut faults,
             );
         }
-        validate_reviews(&hook.get("admissionReviewVersions"), leniency.reviews, &mut faults);
+        let (versions, needed) = (hook.get("admissionReviewVersions"), "must specify one of v1, v1beta1");
+        webhook::validate_reviews(&versions, leniency.reviews, needed, &mut faults);
         let name = hook.get("name");
         if !name.text().is_empty() && !names.insert(name.text()) && !leniency.repeated_names {
             faults.duplicate(&name);
@@ -156,27 +159,6 @@ fn validate_name(name: &Field, faults: &mut Faults) {
     if name.text().split('.').count() < SEGMENTS {
         faults.invalid(name, "should be a domain with at least three segments separated by dots");
     }
-}
-
-fn validate_reviews(versions: &Field, is_lenient: bool, faults: &mut Faults) {
-    if versions.is_empty() {
-        return faults.required(versions, &format!("must specify one of {}", REVIEWS.join(", ")));
-    }
-    let mut seen = BTreeSet::new();
-    for version in versions.items() {
-        if !seen.insert(version.text()) {
-            faults.invalid(&version, "duplicate version");
-        } else if let Err(why) = name::dns_1035_label(version.text()) {
-            faults.invalid(&version, why);
-        }
-    }
-    if !is_lenient && !versions.items().any(|version| is_known_review(version.value)) {
-        faults.invalid(versions, format!("must include at least one of {}", REVIEWS.join(", ")));
-    }
-}
-
-fn is_known_review(version: &Value) -> bool {
-    version.as_str().is_some_and(|version| REVIEWS.contains(&version))
 }
 
 #[cfg(test)]

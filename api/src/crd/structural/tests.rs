@@ -133,6 +133,14 @@ fn upstreams_verdicts() {
             ],
         ),
         (
+            json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer", "default": 5}, {"type": "string"}]}),
+            &[
+                ".anyOf[0].type: Forbidden: must be empty to be structural",
+                ".anyOf[0].default: Forbidden: must be undefined to be structural",
+                ".anyOf[1].type: Forbidden: must be empty to be structural",
+            ],
+        ),
+        (
             json!({"x-kubernetes-int-or-string": true, "x-kubernetes-preserve-unknown-fields": true}),
             &[
                 ".x-kubernetes-preserve-unknown-fields: Invalid value: true: must be false if x-kubernetes-int-or-string is true",

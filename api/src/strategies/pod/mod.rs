@@ -77,7 +77,7 @@ impl crate::Strategy for Strategy {
         match subresource {
             "ephemeralcontainers" => {
                 let wanted = object.remove(&["spec", "ephemeralContainers"]);
-                carry_over_spec(object, old);
+                object.take_over(&["spec"], old);
                 if let Some(wanted) = wanted {
                     object.set(&["spec", "ephemeralContainers"], wanted);
                 }
@@ -88,7 +88,7 @@ impl crate::Strategy for Strategy {
                     return;
                 }
                 let wanted = RESIZABLE.map(|list| object.list(&["spec", list]).to_vec());
-                carry_over_spec(object, old);
+                object.take_over(&["spec"], old);
                 for (list, wanted) in RESIZABLE.into_iter().zip(wanted) {
                     let containers = object.map_mut(&["spec"]).maps_at(list);
                     for (container, wanted) in containers.zip(wanted) {
@@ -144,19 +144,10 @@ fn names_of<'a>(object: &'a Object, list: &str) -> Vec<&'a Value> {
 
 /// Whoever changes a part of the spec changes neither the status nor labels, annotations, finalizers or owners.
 fn carry_over_rest(object: &mut Object, old: &Object) {
-    let kept = ["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"];
-    for path in kept.map(|field| vec!["metadata", field]).into_iter().chain([vec!["status"]]) {
-        match old.at(&path) {
-            Some(value) => object.set(&path, value.clone()),
-            None => drop(object.remove(&path)),
-        }
+    for field in ["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp"] {
+        object.take_over(&["metadata", field], old);
     }
-}
-
-fn carry_over_spec(object: &mut Object, old: &Object) {
-    if let Some(spec) = old.at(&["spec"]) {
-        object.set(&["spec"], spec.clone());
-    }
+    object.take_over(&["status"], old);
 }
 
 #[cfg(test)]

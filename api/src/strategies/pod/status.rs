@@ -5,14 +5,12 @@ use std::{collections::HashMap, net::IpAddr};
 use serde_json::Value;
 
 use crate::strategies::check::{Faults, Field};
+use crate::strategies::ports;
 use crate::{FieldError, Object, name};
 
 /// Puts back what reports leave out or may not touch: the class, the owners, which generation was seen.
 pub fn complete(object: &mut Object, old: &Object) {
-    match old.at(&["metadata", "ownerReferences"]) {
-        Some(owners) => object.set(&["metadata", "ownerReferences"], owners.clone()),
-        None => drop(object.remove(&["metadata", "ownerReferences"])),
-    }
+    object.take_over(&["metadata", "ownerReferences"], old);
     for field in ["qosClass", "observedGeneration"] {
         if let Some(value) = old.at(&["status", field]) {
             object.set_if_absent(&["status", field], value.clone());
@@ -123,17 +121,16 @@ fn validate_addresses(addresses: &Field, old: &Field, faults: &mut Faults) {
     let mut families = Vec::new();
     for address in addresses.items() {
         let text = address.get("ip").text();
-        match text.parse::<IpAddr>() {
-            Ok(ip) => families.push(Some(ip.is_ipv4())),
-            Err(_) if old.items().any(|before| before.get("ip").text() == text) => {}
-            Err(_) => {
-                families.push(None);
-                let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                faults.0.push(FieldError::invalid(&address.path, &text.into(), detail));
-            }
+        let family = text.parse::<IpAddr>().ok().map(|ip| ip.is_ipv4());
+        if family.is_none() && old.items().any(|before| before.get("ip").text() == text) {
+            continue;
+        }
+        families.push(family);
+        if let Err(message) = name::ip_address(text) {
+            faults.0.push(FieldError::invalid(&address.path, &text.into(), message));
         }
     }
-    if families.len() > 1 && !matches!(families.as_slice(), [Some(one), Some(other)] if one != other) {
+    if !ports::differ_in_family(&families) {
         faults.invalid(addresses, "may specify no more than one IP for each IP family");
     }
 }

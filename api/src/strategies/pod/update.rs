@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 use crate::strategies::check::{Faults, Field, same};
 use crate::strategies::fill::Fill;
 use crate::strategies::pod_spec;
-use crate::{Object, meta::MIRROR};
+use crate::{
+    Object,
+    meta::{APP_ARMOR, MIRROR},
+};
 
 const CHANGEABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
@@ -43,7 +46,6 @@ pub fn validate_spec(spec: &Field, old: &Field, faults: &mut Faults) {
 
 /// What a pod is in the hands of its node it stays: a mirror of a static pod, or confined by a profile.
 fn validate_annotations(object: &Object, old: &Object, faults: &mut Faults) {
-    const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
     let [new, before] = [object, old].map(|it| Field::at(it, &["metadata", "annotations"]));
     let what = |key: &str| match key {
         MIRROR => Some("mirror pod annotation"),

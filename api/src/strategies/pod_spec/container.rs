@@ -344,6 +344,11 @@ pub fn validate_local_path(path: &Field, faults: &mut Faults) {
     if path.text().starts_with('/') {
         faults.invalid(path, "must be a relative path");
     }
+    validate_no_backsteps(path, faults);
+}
+
+/// A path that does not lead out of where it begins.
+pub fn validate_no_backsteps(path: &Field, faults: &mut Faults) {
     if path.text().split('/').any(|part| part == "..") {
         faults.invalid(path, "must not contain '..'");
     }

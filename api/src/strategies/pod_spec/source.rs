@@ -1,5 +1,6 @@
 //! What the sources of volumes must say, in pods and in PersistentVolumes.
 
+use super::container::validate_no_backsteps;
 use crate::name;
 use crate::strategies::check::{Faults, Field};
 use crate::strategies::storage::validate_driver;
@@ -89,12 +90,6 @@ pub fn validate(kind: &str, source: &Field, place: Place, faults: &mut Faults) {
             validate_secret(&source.get("secretRef"), place, faults);
         }
         _ => {}
-    }
-}
-
-fn validate_no_backsteps(path: &Field, faults: &mut Faults) {
-    if path.text().split('/').any(|part| part == "..") {
-        faults.invalid(path, "must not contain '..'");
     }
 }
 

@@ -6,12 +6,22 @@ use serde_json::Value;
 
 use super::container::{validate_field_reference, validate_local_path, validate_resource_reference};
 use super::source;
-use crate::name;
 use crate::strategies::check::{Faults, Field};
-use crate::strategies::{label_selector, persistent_volume_claim, resources};
+use crate::strategies::{certificates, label_selector, persistent_volume_claim, resources};
+use crate::{FieldError, meta, name};
 
 /// The volumes of a pod: name and kind of source.
 pub type Volumes<'a> = HashMap<&'a str, &'a str>;
+
+/// What a directory may be put together of.
+const PROJECTIONS: &[&str] =
+    &["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+
+/// The keys that a kubelet can make for a pod, in the order in which upstream tells them.
+const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
+
+/// Where the parts of a pod's certificate may be put.
+const CERTIFICATE_PATHS: [&str; 3] = ["credentialBundlePath", "keyPath", "certificateChainPath"];
 
 /// The source of volumes that are claimed.
 pub const CLAIM: &str = "persistentVolumeClaim";
@@ -40,8 +50,7 @@ pub fn validate_all<'a>(volumes: &Field<'a>, faults: &mut Faults) -> Volumes<'a>
             [kind, others @ ..] => {
                 validate_source(kind, &source::of(&volume, kind), faults);
                 for other in others {
-                    let path = source::of(&volume, other);
-                    faults.forbidden(&path, "may not specify more than 1 volume type");
+                    faults.forbidden(&volume.get(other), "may not specify more than 1 volume type");
                 }
             }
         }
@@ -133,22 +142,35 @@ fn validate_projected(source: &Field, faults: &mut Faults) {
     validate_mode(&source.get("defaultMode"), faults);
     let mut taken = HashSet::new();
     for projection in source.get("sources").items() {
-        let given = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"];
-        let given = given.map(|kind| (kind, projection.get(kind)));
-        let given: Vec<_> = given.into_iter().filter(|(_, part)| part.is_set()).collect();
+        let given = PROJECTIONS.iter().map(|kind| (*kind, projection.get(kind)));
+        let given: Vec<_> = given.filter(|(_, part)| part.is_set()).collect();
         for (kind, part) in &given {
             validate_projection(kind, part, source, faults);
-            for item in part.get("items").items() {
-                let path = item.get("path");
-                if !path.text().is_empty() && !taken.insert(path.text()) {
-                    let named = if *kind == "downwardAPI" { path } else { part.get("name") };
-                    let place = Field { path: source.path.clone(), value: named.value };
+            for (path, shown) in paths(kind, part) {
+                if !path.is_empty() && !taken.insert(path) {
+                    let place = Field { path: source.path.clone(), value: shown };
                     faults.invalid(&place, "conflicting duplicate paths");
                 }
             }
         }
         if given.len() > 1 {
             faults.forbidden(&projection, "may not specify more than 1 volume type per source");
+        }
+    }
+}
+
+/// The paths that a projection takes, each with the value that upstream shows when it is taken already. Upstream does
+/// not count those of tokens.
+fn paths<'a>(kind: &str, part: &Field<'a>) -> Vec<(&'a str, &'a Value)> {
+    let own = |name: &&str| (part.get(name).text(), part.get(name).value);
+    match kind {
+        "clusterTrustBundle" => vec![own(&"path")],
+        "podCertificate" => CERTIFICATE_PATHS.iter().map(own).collect(),
+        _ => {
+            let paths = part.get("items").items().map(|item| item.get("path"));
+            let shown =
+                |path: &Field<'a>| if kind == "downwardAPI" { path.value } else { part.get("name").value };
+            paths.map(|path| (path.text(), shown(&path))).collect()
         }
     }
 }
@@ -163,6 +185,8 @@ fn validate_projection(kind: &str, part: &Field, volume: &Field, faults: &mut Fa
             part.get("items").items().for_each(|item| validate_downward_file(&item, part, faults))
         }
         "serviceAccountToken" => validate_token(part, volume, faults),
+        "clusterTrustBundle" => validate_trust(part, faults),
+        "podCertificate" => validate_certificate(part, faults),
         _ => {}
     }
 }
@@ -184,5 +208,79 @@ fn validate_token(token: &Field, volume: &Field, faults: &mut Faults) {
     let path = Field { path: volume.get("path").path, value: token.get("path").value };
     if faults.must_be_given(&path) {
         validate_own_path(&path, faults);
+    }
+}
+
+/// Certificates of authorities: one bundle, or those of a signer that a selector chooses.
+fn validate_trust(bundle: &Field, faults: &mut Faults) {
+    let [name, signer, selector] = ["name", "signerName", "labelSelector"].map(|field| bundle.get(field));
+    match (name.is_set(), signer.is_set()) {
+        (true, true) => faults.invalid(bundle, "only one of name and signerName may be used"),
+        (true, false) => {
+            validate_bundle_name(&name, faults);
+            if selector.is_set() {
+                faults.invalid(&selector, "labelSelector must be unset if name is specified");
+            }
+        }
+        (false, true) => {
+            if signer.text().is_empty() {
+                faults.required(&signer, "must be a valid signer name");
+            }
+            certificates::validate_signer(&signer, faults);
+            label_selector::validate(&selector, faults);
+        }
+        (false, false) => faults.required(bundle, "either name or signerName must be specified"),
+    }
+    if faults.must_be_given(&bundle.get("path")) {
+        validate_own_path(&bundle.get("path"), faults);
+    }
+}
+
+fn validate_bundle_name(name: &Field, faults: &mut Faults) {
+    if name.text().is_empty() {
+        faults.required(name, "must be a valid object name");
+    }
+    // A name with colons says which signer's bundle it is.
+    let signer = name.text().rsplit_once(':').map(|(signer, _)| signer.replace(':', "/"));
+    if let Err(message) = certificates::bundle_name(name.text(), &signer.unwrap_or_default()) {
+        faults.invalid(name, format!("not a valid clustertrustbundlename: {message}"));
+    }
+}
+
+/// A certificate that a signer makes out for the pod, and the key that the kubelet made for it.
+fn validate_certificate(certificate: &Field, faults: &mut Faults) {
+    let [signer, kind, seconds] =
+        ["signerName", "keyType", "maxExpirationSeconds"].map(|field| certificate.get(field));
+    certificates::validate_signer(&signer, faults);
+    validate_user_annotations(&certificate.get("userAnnotations"), faults);
+    if !KEY_TYPES.contains(&kind.text()) {
+        faults.0.push(FieldError::not_supported(&kind.path, &kind.text().into(), KEY_TYPES));
+    }
+    let (shortest, longest) = (certificates::SHORTEST_SECONDS, certificates::longest_seconds(signer.text()));
+    match seconds.number() {
+        Some(number) if number < shortest => {
+            faults.invalid(&seconds, format!("if provided, maxExpirationSeconds must be >= {shortest}"));
+        }
+        Some(number) if number > longest => {
+            faults.invalid(&seconds, format!("if provided, maxExpirationSeconds must be <= {longest}"));
+        }
+        _ => {}
+    }
+    let paths = CERTIFICATE_PATHS.map(|name| certificate.get(name));
+    let mut given = paths.iter().filter(|path| !path.text().is_empty()).peekable();
+    if given.peek().is_none() {
+        let text = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        faults.required(certificate, text);
+    }
+    given.for_each(|path| validate_own_path(path, faults));
+}
+
+/// What a pod tells its signer: annotations whose keys all have a domain.
+fn validate_user_annotations(annotations: &Field, faults: &mut Faults) {
+    let Some(map) = annotations.map() else { return };
+    faults.0.extend(meta::validate_annotations(map, &annotations.path));
+    for key in map.keys().filter(|key| !key.contains('/')) {
+        let detail = "must be a domain-prefixed key (such as \"acme.io/foo\")";
+        faults.0.push(FieldError::invalid(&annotations.path, &key.as_str().into(), detail));
     }
 }

@@ -6,13 +6,13 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 pub use pod::{of_pod, of_template, old_volumes};
 pub use tls::key_pair;
 
 use super::{check::Field, resources};
-use crate::{Object, name, quantity::Quantity};
+use crate::{Object, name, network::Network, quantity::Quantity};
 
 /// Labels of nodes that have other names now.
 const OLD_NODE_LABELS: &[(&str, &str)] = &[
@@ -118,25 +118,16 @@ pub fn of_address(field: &Field, found: &mut Vec<String>) {
 /// A range of addresses that is written as nobody should.
 pub fn of_range(field: &Field, found: &mut Vec<String>) {
     let (path, text) = (&field.path, field.text());
-    let Some((address, bits)) = text.split_once('/') else { return };
-    let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse::<u32>()) else { return };
-    let (network, whole) = match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
-            (IpAddr::from(Ipv4Addr::from(u32::from(address) & mask)), 32)
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
-            (IpAddr::from(Ipv6Addr::from(u128::from(address) & mask)), 128)
-        }
-    };
-    if network != address {
+    let written = text.split_once('/').and_then(|(address, _)| address.parse::<IpAddr>().ok());
+    let (Some(address), Ok(network)) = (written, text.parse::<Network>()) else { return };
+    if network.first() != address {
+        let whole = if network.is_ipv4() { 32 } else { 128 };
         found.push(format!(
-            "{path}: CIDR value \"{text}\" is ambiguous in this context (should be \"{network}/{bits}\" or \"{address}/{whole}\"?)"
+            "{path}: CIDR value \"{text}\" is ambiguous in this context (should be \"{network}\" or \"{address}/{whole}\"?)"
         ));
-    } else if address.is_ipv6() && format!("{address}/{bits}") != text {
+    } else if !network.is_ipv4() && network.to_string() != text {
         found.push(format!(
-            "{path}: IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{address}/{bits}\")"
+            "{path}: IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{network}\")"
         ));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Field, fractional, of_claim_spec, old_labels_in, old_node_label};
-use crate::Object;
+use crate::{Object, meta};
 
 /// Annotations that mean nothing any more.
 const OLD_ANNOTATIONS: &[(&str, &str)] = &[
@@ -150,7 +150,7 @@ fn old_profiles(container: &Field, spec: &Field, annotations: &Field, found: &mu
     }
     let of_pod = spec.get("securityContext");
     if !own.get("appArmorProfile").is_set() && !of_pod.get("appArmorProfile").is_set() {
-        let annotation = format!("container.apparmor.security.beta.kubernetes.io/{name}");
+        let annotation = format!("{}{name}", meta::APP_ARMOR);
         of_annotation(annotations, &annotation, APP_ARMOR, found);
     }
 }
