@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::Object;
+use api::{Object, is_extended_resource};
 use serde_json::{Value, json};
 
 /// Adds a toleration for each extended resource that a container asks for.
@@ -10,7 +10,7 @@ pub(super) fn tolerate(pod: &mut Object) {
     let containers = ["containers", "initContainers"].into_iter().flat_map(|list| pod.list(&["spec", list]));
     let asked = containers.filter_map(|container| container["resources"]["requests"].as_object()).flatten();
     let resources: BTreeSet<String> =
-        asked.map(|(name, _)| name.clone()).filter(|name| is_extended(name)).collect();
+        asked.map(|(name, _)| name.clone()).filter(|name| is_extended_resource(name)).collect();
     let mut tolerations = pod.list(&["spec", "tolerations"]).to_vec();
     let before = tolerations.len();
     for resource in resources {
@@ -22,12 +22,6 @@ pub(super) fn tolerate(pod: &mut Object) {
     if tolerations.len() > before {
         pod.set(&["spec", "tolerations"], Value::Array(tolerations));
     }
-}
-
-/// Whether a resource is none of Kubernetes' own.
-fn is_extended(name: &str) -> bool {
-    let is_own = |domain: &str| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io");
-    name.split_once('/').is_some_and(|(domain, _)| !is_own(domain)) && !name.starts_with("requests.")
 }
 
 #[cfg(test)]

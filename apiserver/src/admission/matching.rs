@@ -3,7 +3,7 @@
 //! One reading serves webhooks (`rules`, `namespaceSelector`, ...) and policies (`matchConstraints`, `matchResources`).
 //! [`Criteria::matches`] is pure: the namespace, and the other versions of the resource, are arguments.
 
-use api::{Kind, Object, Status, Verbs, selector::LabelSelector};
+use api::{Kind, Object, Status, Verbs, items, selector::LabelSelector};
 use serde_json::Value;
 
 use crate::{
@@ -143,12 +143,12 @@ impl Criteria {
 
 impl Rule {
     fn list(rules: &Value) -> Vec<Rule> {
-        rules.as_array().map_or(&[][..], Vec::as_slice).iter().map(Rule::read).collect()
+        items(rules).iter().map(Rule::read).collect()
     }
 
     fn read(rule: &Value) -> Rule {
         let texts = |field: &str| -> Vec<String> {
-            let texts = rule[field].as_array().map_or(&[][..], Vec::as_slice).iter();
+            let texts = items(&rule[field]).iter();
             texts.filter_map(|text| text.as_str().map(str::to_string)).collect()
         };
         Rule {

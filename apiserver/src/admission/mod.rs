@@ -199,7 +199,7 @@ impl Admission {
                 limits::validate(attributes, object, &limits)?;
             }
             ("", "pods", "ephemeralcontainers") => {
-                service_account::check(registry, &self.accounts, attributes, object).await?;
+                service_account::check_ephemeral(registry, &self.accounts, attributes, object).await?;
                 warnings.extend(pod_security::admit(attributes, namespace.as_deref(), object)?);
             }
             ("certificates.k8s.io", _, _) => {

@@ -23,7 +23,9 @@ pub(super) fn validate(
         };
     }
     // Whether a namespace is there is nobody's business who asks what they may do in it.
-    if attributes.kind.plural == "localsubjectaccessreviews" {
+    if (attributes.kind.group, attributes.kind.plural)
+        == ("authorization.k8s.io", "localsubjectaccessreviews")
+    {
         return Ok(());
     }
     let is_namespaced = attributes.kind.scope == Scope::Namespaced && !attributes.namespace.is_empty();
@@ -53,4 +55,36 @@ fn terminating(attributes: &Attributes<'_>, object: Option<&Object>) -> Status {
         }]);
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Kind, kinds};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::request::User;
+
+    #[test]
+    fn only_upstreams_reviews_may_be_of_a_namespace_that_is_not_there() {
+        let review = kinds::built_in("authorization.k8s.io", "localsubjectaccessreviews");
+        let namesake: &Kind = Box::leak(Box::new(Kind { group: "example.com", ..*review }));
+        let user = User::default();
+        let judged = |kind| {
+            let attributes = Attributes {
+                user: &user,
+                operation: Operation::Create,
+                kind,
+                subresource: "",
+                namespace: "gone",
+                name: "",
+                addressed: "",
+                dry_run: false,
+                options: &Value::Null,
+                deadline: None,
+            };
+            validate(&attributes, None, None).map_err(|status| status.code)
+        };
+        assert_eq!((judged(review), judged(namesake)), (Ok(()), Err(404)));
+    }
 }

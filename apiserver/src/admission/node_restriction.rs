@@ -1,7 +1,7 @@
 //! NodeRestriction: a kubelet writes its own node, its own lease and the pods bound to it, nothing else.
 
 use api::meta::MIRROR;
-use api::{Object, Status};
+use api::{Object, Status, items};
 use serde_json::{Map, Value};
 
 use super::{forbidden, what};
@@ -38,6 +38,10 @@ pub(super) fn validate(
     old: Option<&Object>,
     subject: Option<&Object>,
 ) -> Result<(), Status> {
+    // As upstream: what connects to a pod or a node is the authorizer's to judge.
+    if attributes.operation == Operation::Connect {
+        return Ok(());
+    }
     let refused = match (what(attributes), attributes.operation) {
         (("", "pods", ""), Operation::Create) => object.and_then(|pod| refuse_new_pod(node, pod, subject)),
         (("", "pods", ""), Operation::Delete) => old.and_then(|pod| refuse_foreign(node, pod, "delete pods")),
@@ -106,7 +110,7 @@ fn refuse_references(node: &str, pod: &Object) -> Option<String> {
     }
     let has_volume = |sort: &str| {
         pod.list(&["spec", "volumes"]).iter().any(|volume| {
-            let projected = volume["projected"]["sources"].as_array().map_or(&[][..], Vec::as_slice);
+            let projected = items(&volume["projected"]["sources"]);
             !volume[sort].is_null() || projected.iter().any(|source| !source[sort].is_null())
         })
     };
@@ -365,6 +369,27 @@ mod tests {
         let refused = "can only create ResourceSlice with the same NodeName as the requesting node";
         assert_eq!(create("n2").as_deref(), Some(refused));
         assert!(refuse_slice("n1", Operation::Delete, None, Some(&slice("n2"))).is_some());
+    }
+
+    #[test]
+    fn whoever_connects_writes_nothing() {
+        let user = crate::request::User::new("system:node:n1", &["system:nodes"]);
+        let judged = |operation| {
+            let attributes = Attributes {
+                user: &user,
+                operation,
+                kind: api::kinds::built_in("", "pods"),
+                subresource: "exec",
+                namespace: "default",
+                name: "web",
+                addressed: "web",
+                dry_run: false,
+                options: &Value::Null,
+                deadline: None,
+            };
+            validate("n1", &attributes, None, None, None).map_err(|status| status.code)
+        };
+        assert_eq!((judged(Operation::Connect), judged(Operation::Create)), (Ok(()), Err(403)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::meta::MIRROR;
-use api::{Object, Status};
+use api::{Object, Status, items};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
@@ -34,15 +34,8 @@ pub(super) async fn admit(
     if pod.annotation(MIRROR).is_some() {
         return Ok(());
     }
-    let name = set_name(pod);
-    let account = find(registry, accounts, attributes.namespace, &name).await?;
-    let Some(account) = account else {
-        let why = format!(
-            "error looking up service account {}/{name}: serviceaccount {name:?} not found",
-            attributes.namespace
-        );
-        return Err(forbidden(attributes, Some(pod), &why));
-    };
+    set_name(pod);
+    let account = account_of(registry, accounts, attributes, pod).await?;
     equip(pod, &account, &suffix());
     Ok(())
 }
@@ -54,13 +47,33 @@ pub(super) async fn check(
     attributes: &Attributes<'_>,
     pod: &Object,
 ) -> Result<(), Status> {
-    let refused = if pod.annotation(MIRROR).is_some() {
-        refuse_mirror(pod).map(str::to_string)
-    } else {
-        let name = pod.text(&["spec", "serviceAccountName"]);
-        let account = accounts.ask(registry, |accounts| accounts.get(attributes.namespace, name)).await?;
-        account.and_then(|account| refuse_secrets(&account, pod))
+    let refused = match pod.annotation(MIRROR) {
+        Some(_) => refuse_mirror(pod).map(str::to_string),
+        None => {
+            let account = account_of(registry, accounts, attributes, pod).await?;
+            refuse_secrets(&account, pod)
+        }
     };
+    judged(attributes, pod, refused)
+}
+
+/// Refuses Secrets that the account does not lend to the containers that are added. What else the pod has, it has got
+/// already.
+pub(super) async fn check_ephemeral(
+    registry: &Registry,
+    accounts: &Follow<Objects>,
+    attributes: &Attributes<'_>,
+    pod: &Object,
+) -> Result<(), Status> {
+    if pod.text(&["spec", "serviceAccountName"]).is_empty() {
+        let why = format!("no service account specified for pod {}/{}", attributes.namespace, pod.name());
+        return judged(attributes, pod, Some(why));
+    }
+    let account = account_of(registry, accounts, attributes, pod).await?;
+    judged(attributes, pod, refuse_ephemeral(&account, pod))
+}
+
+fn judged(attributes: &Attributes<'_>, pod: &Object, refused: Option<String>) -> Result<(), Status> {
     match refused {
         Some(why) => Err(forbidden(attributes, Some(pod), &why)),
         None => Ok(()),
@@ -70,11 +83,9 @@ pub(super) async fn check(
 /// Such a pod is a kubelet's own work: it gets at nothing that is a user's.
 fn refuse_mirror(pod: &Object) -> Option<&'static str> {
     let has_token = || {
-        let sources = pod
-            .list(&["spec", "volumes"])
-            .iter()
-            .flat_map(|volume| volume["projected"]["sources"].as_array().map_or(&[][..], Vec::as_slice));
-        sources.into_iter().any(|source| !source["serviceAccountToken"].is_null())
+        let volumes = pod.list(&["spec", "volumes"]).iter();
+        let mut sources = volumes.flat_map(|volume| items(&volume["projected"]["sources"]));
+        sources.any(|source| !source["serviceAccountToken"].is_null())
     };
     if !pod.text(&["spec", "serviceAccountName"]).is_empty() {
         Some("a mirror pod may not reference service accounts")
@@ -87,45 +98,26 @@ fn refuse_mirror(pod: &Object) -> Option<&'static str> {
 
 /// An account may name the Secrets that its pods can have, and hold them to it.
 fn refuse_secrets(account: &Object, pod: &Object) -> Option<String> {
-    if account.annotation(ENFORCE) != Some("true") {
+    if !is_enforcing(account) {
         return None;
     }
-    let lends = |list: &str, name: &Value| account.list(&[list]).iter().any(|secret| secret["name"] == *name);
     let owner = account.name();
     for volume in pod.list(&["spec", "volumes"]) {
         let name = &volume["secret"]["secretName"];
-        if !name.is_null() && !lends("secrets", name) {
+        if !name.is_null() && !lends(account, "secrets", name) {
             return Some(format!(
                 "volume with secret.secretName={name} is not allowed because service account {owner} does not reference that \
                  secret"
             ));
         }
     }
-    let lists = [
-        ("initContainers", "init container"),
-        ("containers", "container"),
-        ("ephemeralContainers", "ephemeral container"),
-    ];
-    for (list, what) in lists {
-        for container in pod.list(&["spec", list]) {
-            let items = |field: &str| container[field].as_array().map_or(&[][..], Vec::as_slice).iter();
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-            let single = items("env").map(|it| {
-                (format!("envVar {}", text(&it["name"])), &it["valueFrom"]["secretKeyRef"]["name"])
-            });
-            let whole = items("envFrom").map(|it| ("envFrom".to_string(), &it["secretRef"]["name"]));
-            let other = single.chain(whole).find(|(_, name)| !name.is_null() && !lends("secrets", name));
-            if let Some((source, name)) = other {
-                let container = text(&container["name"]);
-                return Some(format!(
-                    "{what} {container} with {source} referencing secret.secretName={name} is not allowed because \
-                     service account {owner} does not reference that secret"
-                ));
-            }
-        }
+    let refused = refuse_containers(account, pod, "initContainers", "init container")
+        .or_else(|| refuse_containers(account, pod, "containers", "container"));
+    if refused.is_some() {
+        return refused;
     }
-    let secrets = pod.list(&["spec", "imagePullSecrets"]).iter().enumerate();
-    let other = secrets.into_iter().find(|(_, secret)| !lends("imagePullSecrets", &secret["name"]));
+    let mut secrets = pod.list(&["spec", "imagePullSecrets"]).iter().enumerate();
+    let other = secrets.find(|(_, secret)| !lends(account, "imagePullSecrets", &secret["name"]));
     other.map(|(index, secret)| {
         format!(
             "imagePullSecrets[{index}].name={} is not allowed because service account {owner} does not reference that \
@@ -135,13 +127,60 @@ fn refuse_secrets(account: &Object, pod: &Object) -> Option<String> {
     })
 }
 
+fn refuse_ephemeral(account: &Object, pod: &Object) -> Option<String> {
+    let refuse = || refuse_containers(account, pod, "ephemeralContainers", "ephemeral container");
+    is_enforcing(account).then(refuse).flatten()
+}
+
+fn refuse_containers(account: &Object, pod: &Object, list: &str, what: &str) -> Option<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    pod.list(&["spec", list]).iter().find_map(|container| {
+        let single = items(&container["env"])
+            .iter()
+            .map(|it| (format!("envVar {}", text(&it["name"])), &it["valueFrom"]["secretKeyRef"]["name"]));
+        let whole =
+            items(&container["envFrom"]).iter().map(|it| ("envFrom".to_string(), &it["secretRef"]["name"]));
+        let is_refused = |name: &Value| !name.is_null() && !lends(account, "secrets", name);
+        let (source, name) = single.chain(whole).find(|(_, name)| is_refused(name))?;
+        Some(format!(
+            "{what} {} with {source} referencing secret.secretName={name} is not allowed because service account {} \
+             does not reference that secret",
+            text(&container["name"]),
+            account.name()
+        ))
+    })
+}
+
+/// Read as Go reads what is true.
+fn is_enforcing(account: &Object) -> bool {
+    matches!(account.annotation(ENFORCE), Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
+fn lends(account: &Object, list: &str, name: &Value) -> bool {
+    account.list(&[list]).iter().any(|secret| secret["name"] == *name)
+}
+
 /// The account's name, written to both fields that have it.
-fn set_name(pod: &mut Object) -> String {
+fn set_name(pod: &mut Object) {
     let given = ["serviceAccountName", "serviceAccount"].map(|field| pod.text(&["spec", field]).to_string());
     let name = given.into_iter().find(|name| !name.is_empty()).unwrap_or_else(|| "default".into());
     pod.set(&["spec", "serviceAccountName"], name.clone());
-    pod.set(&["spec", "serviceAccount"], name.clone());
-    name
+    pod.set(&["spec", "serviceAccount"], name);
+}
+
+async fn account_of(
+    registry: &Registry,
+    accounts: &Follow<Objects>,
+    attributes: &Attributes<'_>,
+    pod: &Object,
+) -> Result<Arc<Object>, Status> {
+    let (namespace, name) = (attributes.namespace, pod.text(&["spec", "serviceAccountName"]));
+    let found = find(registry, accounts, namespace, name).await?;
+    found.ok_or_else(|| {
+        let why =
+            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        forbidden(attributes, Some(pod), &why)
+    })
 }
 
 /// The account; the `default` one of a new namespace is waited for.
@@ -246,10 +285,13 @@ mod tests {
 
     #[test]
     fn a_pod_runs_as_default_unless_it_says_otherwise() {
-        let mut plain = pod(json!({}));
-        assert_eq!(set_name(&mut plain), "default");
-        assert_eq!(plain.text(&["spec", "serviceAccount"]), "default");
-        assert_eq!(set_name(&mut pod(json!({"serviceAccountName": "web"}))), "web");
+        let names = |spec: Value| {
+            let mut pod = pod(spec);
+            set_name(&mut pod);
+            ["serviceAccountName", "serviceAccount"].map(|field| pod.text(&["spec", field]).to_string())
+        };
+        assert_eq!(names(json!({})), ["default", "default"]);
+        assert_eq!(names(json!({"serviceAccountName": "web"})), ["web", "web"]);
     }
 
     #[test]
@@ -293,20 +335,30 @@ mod tests {
             refused(&env("x")),
             format!(r#"container c with envVar A referencing secret.secretName="x" {ending} secret"#)
         );
-        let lists = [
-            ("initContainers", "init container"),
-            ("containers", "container"),
-            ("ephemeralContainers", "ephemeral container"),
-        ];
-        for (list, what) in lists {
-            assert_eq!(
-                refused(&all(list, "x")),
-                format!(r#"{what} c with envFrom referencing secret.secretName="x" {ending} secret"#)
-            );
+        let by_container = |what: &str| {
+            format!(r#"{what} c with envFrom referencing secret.secretName="x" {ending} secret"#)
+        };
+        for (list, what) in [("initContainers", "init container"), ("containers", "container")] {
+            assert_eq!(refused(&all(list, "x")), by_container(what));
         }
+        // What is added later is judged alone: the rest may be from before the account was so strict.
+        let mut added = all("ephemeralContainers", "own");
+        added.set(&["spec", "volumes"], volume("x").list(&["spec", "volumes"]).to_vec());
+        assert_eq!(refuse_ephemeral(&enforcing, &added), None);
+        let refused_later = refuse_ephemeral(&enforcing, &all("ephemeralContainers", "x"));
+        assert_eq!(refused_later, Some(by_container("ephemeral container")));
         assert_eq!(refused(&pull("x")), format!(r#"imagePullSecrets[0].name="x" {ending} imagePullSecret"#));
         let free = account(json!({"metadata": {"name": "web"}}));
         assert_eq!(refuse_secrets(&free, &volume("x")), None);
+    }
+
+    #[test]
+    fn what_go_reads_as_true_is_enforced() {
+        let says = |text: &str| {
+            is_enforcing(&account(json!({"metadata": {"name": "web", "annotations": {ENFORCE: text}}})))
+        };
+        assert!(["1", "t", "T", "true", "TRUE", "True"].into_iter().all(says));
+        assert!(!["", "0", "false", "yes", "tRUE"].into_iter().any(says));
     }
 
     #[test]

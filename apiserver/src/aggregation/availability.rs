@@ -155,10 +155,7 @@ impl Keeper {
                 format!("service/{name} in {namespace:?} cannot be checked due to: {}", status.message);
             Verdict::new("Unknown", "ServiceAccessError", message)
         };
-        let found = match self.registry.get(services(), namespace, name).await {
-            Err(status) if status.code == 404 => None,
-            other => Some(other.map_err(unknown)?),
-        };
+        let found = self.registry.find(services(), namespace, name).await.map_err(unknown)?;
         let slices = self.registry.list(slices(), Some(namespace)).await.map_err(unknown)?;
         judge(namespace, name, port, found.as_ref(), &slices)?;
         let mut addresses = service.target.addresses(&self.registry).await.unwrap_or_default();
@@ -237,11 +234,11 @@ fn judge(
 }
 
 fn services() -> &'static Kind {
-    kinds::find("", "v1", "services").expect("a kind that is built in")
+    kinds::built_in("", "services")
 }
 
 fn slices() -> &'static Kind {
-    kinds::find("discovery.k8s.io", "v1", "endpointslices").expect("a kind that is built in")
+    kinds::built_in("discovery.k8s.io", "endpointslices")
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use api::{Kind, Object, Status, kinds};
+use api::{
+    Kind, Object, Status, kinds,
+    network::{MANAGED_BY, MANAGER},
+};
 use serde_json::json;
 
 use crate::{
@@ -12,10 +15,6 @@ use crate::{
 
 /// The label that says which family an address is of.
 pub(super) const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
-/// The label that says who sees to an IPAddress.
-pub(super) const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
-/// What it says of those of Services.
-pub(super) const MANAGER: &str = "ipallocator.k8s.io";
 
 /// IPAddresses.
 pub(super) fn kind() -> &'static Kind {
@@ -33,11 +32,35 @@ impl Owner {
     pub(super) fn of(service: &Object) -> Owner {
         Owner { namespace: service.namespace().into(), name: service.name().into() }
     }
+}
 
-    fn has(&self, claim: &Object) -> bool {
-        let text = |field: &str| claim.text(&["spec", "parentRef", field]);
-        (text("group"), text("resource")) == ("", "services")
-            && (text("namespace"), text("name")) == (&self.namespace, &self.name)
+/// Whose an IPAddress says it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Parent {
+    pub(super) group: String,
+    pub(super) resource: String,
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl Parent {
+    pub(super) fn of(claim: &Object) -> Parent {
+        let text = |field: &str| claim.text(&["spec", "parentRef", field]).to_string();
+        Parent {
+            group: text("group"),
+            resource: text("resource"),
+            namespace: text("namespace"),
+            name: text("name"),
+        }
+    }
+
+    pub(super) fn is_service(&self) -> bool {
+        self.group.is_empty() && self.resource == "services"
+    }
+
+    /// Whether it is this Service.
+    pub(super) fn is(&self, owner: &Owner) -> bool {
+        self.is_service() && (&self.namespace, &self.name) == (&owner.namespace, &owner.name)
     }
 }
 
@@ -72,23 +95,28 @@ pub(super) async fn claim(registry: &Registry, address: IpAddr, owner: &Owner) -
 /// Deletes the IPAddresses that are still this Service's. What fails is left to the repair.
 pub(super) async fn give_back(registry: &Registry, addresses: &[IpAddr], owner: &Owner) {
     for address in addresses {
-        match delete(registry, *address, owner).await {
-            Err(status) if status.code != 404 && status.code != 409 => {
-                tracing::warn!(%address, %status, "cannot delete the IPAddress of a Service that has no use for it");
-            }
-            _ => {}
+        if let Err(status) = give_back_one(registry, *address, owner).await {
+            tracing::warn!(%address, %status, "cannot delete the IPAddress of a Service that has no use for it");
         }
     }
 }
 
-async fn delete(registry: &Registry, address: IpAddr, owner: &Owner) -> Result<(), Status> {
-    let name = address.to_string();
-    let claim = registry.get(kind(), "", &name).await?;
-    if !owner.has(&claim) {
-        return Ok(());
+async fn give_back_one(registry: &Registry, address: IpAddr, owner: &Owner) -> Result<(), Status> {
+    let found = registry.find(kind(), "", &address.to_string()).await?;
+    if let Some(claim) = found.filter(|claim| Parent::of(claim).is(owner)) {
+        delete(registry, address, claim.uid()).await?;
     }
-    let options = DeleteOptions { uid: Some(claim.uid().into()), ..DeleteOptions::default() };
-    registry.delete(kind(), "", &name, &options).await
+    Ok(())
+}
+
+/// Deletes the IPAddress with this uid; false when it is not there any more.
+pub(super) async fn delete(registry: &Registry, address: IpAddr, uid: &str) -> Result<bool, Status> {
+    let options = DeleteOptions { uid: Some(uid.into()), ..DeleteOptions::default() };
+    match registry.delete(kind(), "", &address.to_string(), &options).await {
+        Ok(()) => Ok(true),
+        Err(status) if matches!(status.code, 404 | 409) => Ok(false),
+        Err(status) => Err(status),
+    }
 }
 
 /// Which addresses have an IPAddress, as far as this server has heard.

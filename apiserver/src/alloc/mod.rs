@@ -49,6 +49,36 @@ impl Allocator {
         Allocator { registry, ports, cidrs, services, pending: Arc::default() }
     }
 
+    async fn allocate_for(
+        &self,
+        service: &mut Object,
+        old: Option<&Object>,
+        dry_run: bool,
+    ) -> Result<Option<Box<dyn Reservation>>, Status> {
+        let networks = self.cidrs.ask(&self.registry, |cidrs| cidrs.ready()).await?;
+        let ranges = Ranges { networks, ports: self.ports };
+        let asked = service.clone();
+        let mut lost = HashSet::new();
+        loop {
+            let mut reserved = self.reserve(service, old, &ranges, &lost).await?;
+            if dry_run {
+                return Ok(Some(Box::new(reserved)));
+            }
+            match reserved.claim().await {
+                Ok(None) => return Ok(Some(Box::new(reserved))),
+                Ok(Some(address)) => {
+                    lost.insert(address);
+                    *service = asked.clone();
+                    Box::new(reserved).revert().await;
+                }
+                Err(status) => {
+                    Box::new(reserved).revert().await;
+                    return Err(status);
+                }
+            }
+        }
+    }
+
     /// Chooses and reserves what the Service needs. `lost` are addresses that somebody else was given just now.
     async fn reserve(
         &self,
@@ -92,28 +122,8 @@ impl Allocate for Allocator {
         if !std::ptr::eq(kind, services()) {
             return Ok(None);
         }
-        let networks = self.cidrs.ask(&self.registry, |cidrs| cidrs.ready()).await?;
-        let ranges = Ranges { networks, ports: self.ports };
-        let asked = object.clone();
-        let mut lost = HashSet::new();
-        loop {
-            let mut reserved = self.reserve(object, old, &ranges, &lost).await?;
-            if dry_run {
-                return Ok(Some(Box::new(reserved)));
-            }
-            match reserved.claim().await {
-                Ok(None) => return Ok(Some(Box::new(reserved))),
-                Ok(Some(address)) => {
-                    lost.insert(address);
-                    *object = asked.clone();
-                    Box::new(reserved).revert().await;
-                }
-                Err(status) => {
-                    Box::new(reserved).revert().await;
-                    return Err(status);
-                }
-            }
-        }
+        // On the heap, so that the writes of all other kinds do not make room for it.
+        Box::pin(self.allocate_for(object, old, dry_run)).await
     }
 
     async fn release(&self, kind: &'static Kind, object: &Object) {

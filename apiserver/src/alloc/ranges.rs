@@ -67,8 +67,7 @@ impl Place {
 fn is_ready(cidr: &Object) -> bool {
     let conditions = cidr.list(&["status", "conditions"]);
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
-    let is_going = cidr.at(&["metadata", "deletionTimestamp"]).is_some_and(|time| !time.is_null());
-    !is_going && ready.is_none_or(|ready| ready["status"] == "True")
+    cidr.deletion_timestamp().is_none() && ready.is_none_or(|ready| ready["status"] == "True")
 }
 
 #[cfg(test)]

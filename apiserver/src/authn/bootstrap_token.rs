@@ -21,12 +21,9 @@ pub(super) async fn user_of(
     now: Timestamp,
 ) -> Result<Option<User>, Status> {
     let Some((id, secret)) = parts(token) else { return Ok(None) };
-    let kind = kinds::find("", "v1", "secrets").expect("a core kind");
-    match registry.get(kind, NAMESPACE, &format!("bootstrap-token-{id}")).await {
-        Ok(stored) => Ok(user(&stored, id, secret, now)),
-        Err(status) if status.code == 404 => Ok(None),
-        Err(status) => Err(status),
-    }
+    let name = format!("bootstrap-token-{id}");
+    let stored = registry.find(kinds::built_in("", "secrets"), NAMESPACE, &name).await?;
+    Ok(stored.and_then(|stored| user(&stored, id, secret, now)))
 }
 
 /// Id and secret of what looks like a bootstrap token.
@@ -40,20 +37,21 @@ fn parts(token: &str) -> Option<(&str, &str)> {
 
 fn user(stored: &Object, id: &str, secret: &str, now: Timestamp) -> Option<User> {
     let data = |key: &str| {
-        let bytes = BASE64_STANDARD.decode(stored.text(&["data", key])).ok()?;
-        String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+        let bytes = BASE64_STANDARD.decode(stored.text(&["data", key])).unwrap_or_default();
+        // What is no text must not pass for nothing: a token whose end cannot be read would have none.
+        String::from_utf8_lossy(&bytes).into_owned()
     };
     let is_meant = stored.text(&["type"]) == SECRET_TYPE
         && stored.deletion_timestamp().is_none()
-        && data("token-id").as_deref() == Some(id)
-        && is_same(&data("token-secret")?, secret)
-        && !is_expired(data("expiration"), now)
-        && data("usage-bootstrap-authentication").as_deref() == Some("true");
+        && data("token-id") == id
+        && is_same(&data("token-secret"), secret)
+        && !is_expired(&data("expiration"), now)
+        && data("usage-bootstrap-authentication") == "true";
     if !is_meant {
         return None;
     }
     let mut groups = vec![GROUP.to_string()];
-    for group in data("auth-extra-groups").unwrap_or_default().split(',').filter(|group| !group.is_empty()) {
+    for group in data("auth-extra-groups").split(',').filter(|group| !group.is_empty()) {
         if !is_group(group) {
             tracing::warn!(token = id, group, "a bootstrap token names a group that it may not be in");
             return None;
@@ -69,9 +67,9 @@ fn is_same(one: &str, other: &str) -> bool {
     digest(&SHA256, one.as_bytes()).as_ref() == digest(&SHA256, other.as_bytes()).as_ref()
 }
 
-/// A time that cannot be read counts as over.
-fn is_expired(expiration: Option<String>, now: Timestamp) -> bool {
-    expiration.is_some_and(|text| api::time::parse(&text).map_or(true, |end| end <= now))
+/// As upstream: who names no time has all of it, and a time that cannot be read is over.
+fn is_expired(expiration: &str, now: Timestamp) -> bool {
+    !expiration.is_empty() && api::time::parse(expiration).map_or(true, |end| end <= now)
 }
 
 /// `system:bootstrappers:` and a name.
@@ -117,6 +115,7 @@ mod tests {
             groups(&[("auth-extra-groups", "system:bootstrappers:kubeadm:default-node-token")]).unwrap();
         assert_eq!(extra[1], "system:bootstrappers:kubeadm:default-node-token");
         assert!(groups(&[("expiration", "2026-01-01T00:00:01Z")]).is_some());
+        assert!(groups(&[("expiration", "")]).is_some());
         for refused in [
             ("expiration", "2026-01-01T00:00:00Z"),
             ("expiration", "soon"),
@@ -127,6 +126,14 @@ mod tests {
         ] {
             assert_eq!(groups(&[refused]), None, "{refused:?}");
         }
+    }
+
+    #[test]
+    fn an_end_that_is_no_text_is_an_end() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut unreadable = stored(&[]);
+        unreadable.set(&["data", "expiration"], BASE64_STANDARD.encode([0xff_u8]));
+        assert_eq!(user(&unreadable, "abcdef", "0123456789abcdef", now), None);
     }
 
     #[test]

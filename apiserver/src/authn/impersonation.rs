@@ -102,8 +102,12 @@ impl Wanted {
         {
             groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
         }
-        let last = if self.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
-        if !groups.iter().any(|group| [AUTHENTICATED, UNAUTHENTICATED].contains(&group.as_str())) {
+        // As upstream: anybody may ask to be unauthenticated, and anonymous is so whatever else it asks for.
+        let (last, excluding): (_, &[&str]) = match self.name.as_str() {
+            ANONYMOUS => (UNAUTHENTICATED, &[UNAUTHENTICATED]),
+            _ => (AUTHENTICATED, &[AUTHENTICATED, UNAUTHENTICATED]),
+        };
+        if !groups.iter().any(|group| excluding.contains(&group.as_str())) {
             groups.push(last.into());
         }
         User { name: self.name, uid: self.uid, groups, extra: self.extra }
@@ -173,6 +177,12 @@ mod tests {
         assert_eq!(
             wanted(&headers(&nobody)).unwrap().unwrap().into_user().groups,
             ["system:unauthenticated"]
+        );
+        let pretender =
+            [("impersonate-user", "system:anonymous"), ("impersonate-group", "system:authenticated")];
+        assert_eq!(
+            wanted(&headers(&pretender)).unwrap().unwrap().into_user().groups,
+            ["system:authenticated", "system:unauthenticated"]
         );
     }
 

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use api::{Kind, Status, kinds};
+use api::{Status, kinds};
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header, request::Parts};
@@ -176,12 +176,10 @@ impl Authenticator {
     }
 
     async fn still_exists(&self, binding: &Binding<'_>, now: Timestamp) -> Result<bool, Status> {
-        let found = self.registry.get(kind_of(binding.resource), binding.namespace, binding.name).await;
-        match found {
-            Ok(object) => Ok(binding.holds(&object, now)),
-            Err(status) if status.code == 404 => Ok(false),
-            Err(status) => Err(status),
-        }
+        // Tokens are bound to core kinds.
+        let kind = kinds::built_in("", binding.resource);
+        let found = self.registry.find(kind, binding.namespace, binding.name).await?;
+        Ok(found.is_some_and(|object| binding.holds(&object, now)))
     }
 }
 
@@ -252,10 +250,6 @@ fn strip_websocket_token(headers: &mut HeaderMap) {
 fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).map(str::trim)
-}
-
-fn kind_of(resource: &str) -> &'static Kind {
-    kinds::find("", "v1", resource).expect("tokens are bound to core kinds")
 }
 
 #[cfg(test)]

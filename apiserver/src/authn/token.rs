@@ -303,7 +303,7 @@ async fn bind(
 }
 
 fn core(plural: &str) -> &'static api::Kind {
-    kinds::find("", "v1", plural).expect("a core kind")
+    kinds::built_in("", plural)
 }
 
 #[cfg(test)]

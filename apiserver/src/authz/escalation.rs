@@ -23,7 +23,8 @@ pub struct Write<'a> {
     pub resource: &'a str,
     /// In which namespace; empty for the whole cluster.
     pub namespace: &'a str,
-    /// The name in the URL. Who may escalate some roles by name may not so create them: their names stand in no URL.
+    /// The name in the URL. Who may escalate some roles by name may make them by PUT or apply, but not by POST: there
+    /// their names stand in no URL.
     pub addressed: &'a str,
 }
 

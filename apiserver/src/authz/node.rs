@@ -3,8 +3,8 @@
 //! [`decide`] is pure; where the answer hangs on what pods refer to, it names the reference. [`references_of`] says
 //! what a pod refers to.
 
-use api::Object;
 use api::meta::MIRROR;
+use api::{Object, items};
 use serde_json::Value;
 
 use super::Question;
@@ -310,10 +310,6 @@ pub fn secrets_of_volume(volume: &Object) -> Vec<(String, String)> {
         (namespace.to_string(), name.to_string())
     });
     references.into_iter().chain(plugins).filter_map(of_reference).chain(azure).collect()
-}
-
-fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use api::items;
 use serde_json::{Value, json};
 
 use super::Question;
@@ -155,8 +156,7 @@ fn pairs<'a>(first: &'a [String], second: &'a [String]) -> impl Iterator<Item = 
 }
 
 fn texts(value: &Value) -> Vec<String> {
-    let items = value.as_array().map_or(&[][..], Vec::as_slice);
-    items.iter().filter_map(Value::as_str).map(str::to_string).collect()
+    items(value).iter().filter_map(Value::as_str).map(str::to_string).collect()
 }
 
 #[cfg(test)]

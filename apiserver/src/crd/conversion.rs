@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::{Kind, Object, Status, crd::Conversion, meta};
+use api::{Kind, Object, Status, crd::Conversion, items, meta};
 use serde_json::{Value, json};
 
 use crate::registry::{Registry, encode, entry::Entry};
@@ -105,7 +105,7 @@ async fn convert(
     if response["result"]["status"] != "Success" {
         return Err(fail(response["result"]["message"].as_str().unwrap_or("no reason given").to_string()));
     }
-    let converted = response["convertedObjects"].as_array().map_or(&[][..], Vec::as_slice);
+    let converted = items(&response["convertedObjects"]);
     if converted.len() != objects.len() {
         return Err(fail(format!(
             "webhook returned {} objects, expected {}",

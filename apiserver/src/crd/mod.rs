@@ -33,8 +33,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const DELETIONS_AT_ONCE: usize = 16;
 
 fn definitions() -> &'static Kind {
-    let row = kinds::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-    row.expect("a kind that is built in")
+    kinds::built_in("apiextensions.k8s.io", "customresourcedefinitions")
 }
 
 /// Serves custom resources for as long as the registry lives.
@@ -205,13 +204,11 @@ impl Emptying {
 
     /// Deletes what there is; tells what to wait for when that was not all.
     async fn attempt(&self) -> Result<Option<Receiver<Revision>>, Status> {
-        let crd = match self.registry.get(definitions(), "", &self.name).await {
-            Ok(crd) if crd.uid() == self.uid && has_finalizer(&crd) => crd,
-            Ok(_) => return Ok(None),
-            Err(status) if status.code == 404 => return Ok(None),
-            Err(status) => return Err(status),
-        };
-        self.empty(&crd).await
+        let found = self.registry.find(definitions(), "", &self.name).await?;
+        match found.filter(|crd| crd.uid() == self.uid && has_finalizer(crd)) {
+            Some(crd) => self.empty(&crd).await,
+            None => Ok(None),
+        }
     }
 
     /// Deletes the objects of a definition; when none is left, lets the definition go.

@@ -1,9 +1,6 @@
 //! The file behind `--encryption-provider-config`: upstream's EncryptionConfiguration.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashSet, path::PathBuf};
 
 use api::kinds::KINDS;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -91,13 +88,6 @@ struct Key {
 }
 
 impl Providers {
-    /// Reads and checks a configuration file.
-    pub fn read(path: &Path) -> Result<Providers, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        Providers::parse(&text)
-    }
-
     /// Checks a configuration.
     pub fn parse(text: &str) -> Result<Providers, ConfigError> {
         let file: File = serde_yaml::from_str(text).map_err(ConfigError::Parse)?;

@@ -27,18 +27,14 @@ pub struct ConfigFile {
 impl ConfigFile {
     /// The file and what it says.
     pub fn open(path: &Path) -> Result<(ConfigFile, Providers), ConfigError> {
-        let mut file = ConfigFile { path: path.to_path_buf(), digest: Vec::new() };
-        match file.changed()? {
-            Some(providers) => Ok((file, providers)),
-            None => Providers::read(path).map(|providers| (file, providers)),
-        }
+        let (text, digest) = read(path)?;
+        let providers = Providers::parse(&text)?;
+        Ok((ConfigFile { path: path.to_path_buf(), digest }, providers))
     }
 
     /// What it says, if that is something new. What cannot be followed is read again the next time.
     pub fn changed(&mut self) -> Result<Option<Providers>, ConfigError> {
-        let text = std::fs::read_to_string(&self.path)
-            .map_err(|source| ConfigError::Read { path: self.path.clone(), source })?;
-        let digest = Sha256::digest(&text).to_vec();
+        let (text, digest) = read(&self.path)?;
         if digest == self.digest {
             return Ok(None);
         }
@@ -46,6 +42,14 @@ impl ConfigFile {
         self.digest = digest;
         Ok(Some(providers))
     }
+}
+
+/// The text of a file, and what tells it from others.
+fn read(path: &Path) -> Result<(String, Vec<u8>), ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+    let digest = Sha256::digest(&text).to_vec();
+    Ok((text, digest))
 }
 
 /// Looks at the file now and then, until `stop`.

@@ -1,6 +1,6 @@
 //! FlowSchemas: which requests they mean. Pure.
 
-use api::Object;
+use api::{Object, items};
 use serde_json::Value;
 
 use crate::request::{RequestInfo, User};
@@ -100,7 +100,7 @@ impl Schema {
 
 impl Rule {
     fn of(rule: &Value) -> Rule {
-        let list = |key: &str| rule[key].as_array().map_or(&[][..], Vec::as_slice).iter();
+        let list = |key: &str| items(&rule[key]).iter();
         Rule {
             subjects: list("subjects").filter_map(Subject::of).collect(),
             resources: list("resourceRules").map(Resources::of).collect(),

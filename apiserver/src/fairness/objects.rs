@@ -26,7 +26,7 @@ pub(crate) fn level_kind() -> &'static Kind {
 }
 
 fn kind(plural: &str) -> &'static Kind {
-    kinds::find("flowcontrol.apiserver.k8s.io", "v1", plural).expect("a kind that is built in")
+    kinds::built_in("flowcontrol.apiserver.k8s.io", plural)
 }
 
 /// All of them.

@@ -175,7 +175,7 @@ impl Kubelets {
     ) -> Result<Response<Body>, Status> {
         let target = NamedTarget::parse(&info.name, "service")?;
         let service = registry.get(core("services"), &info.namespace, target.name).await?;
-        let kind = kinds::find("discovery.k8s.io", "v1", "endpointslices").expect("a built-in kind");
+        let kind = kinds::built_in("discovery.k8s.io", "endpointslices");
         let slices = registry.list(kind, Some(&info.namespace)).await?;
         let choices = Endpoint::of_service(&service, &slices, target.port)?;
         let endpoint = choices[fastrand::usize(..choices.len())];
@@ -324,5 +324,5 @@ fn status_only(code: StatusCode) -> Response<Body> {
 }
 
 fn core(plural: &str) -> &'static Kind {
-    kinds::find("", "v1", plural).expect("a core kind")
+    kinds::built_in("", plural)
 }

@@ -90,7 +90,8 @@ pub(super) fn check_log_options(query: &Query, pod: &str) -> Result<(), Status> 
         ("sinceSeconds", 1, "must be greater than 0"),
     ] {
         let Some(text) = query.all(key).next() else { continue };
-        let number: i64 = text.parse().map_err(|error| not_a_number("ParseInt", text, &error))?;
+        let refused = |error| Status::bad_request(not_a_number("ParseInt", text, &error));
+        let number: i64 = text.parse().map_err(refused)?;
         if number < least {
             errors.push(FieldError::invalid(key, &json!(number), why));
         }
@@ -141,8 +142,8 @@ pub(super) fn forward_query<'a>(query: &Query) -> Result<Vec<(&'a str, String)>,
     let mut ports = Vec::new();
     for port in query.all("ports").chain(query.all("port")).flat_map(|ports| ports.split(',')) {
         let refused = |error| {
-            let Status { message, .. } = not_a_number("ParseUint", port, &error);
-            Status::bad_request(format!("cannot convert to []int32: {message}"))
+            let why = not_a_number("ParseUint", port, &error);
+            Status::bad_request(format!("cannot convert to []int32: {why}"))
         };
         port.parse::<u16>().map_err(refused)?;
         ports.push(("port", port.to_string()));

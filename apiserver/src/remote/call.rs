@@ -74,7 +74,8 @@ impl Remotes {
             .header(header::ACCEPT, "application/json, */*")
             .body(Full::new(Bytes::from(body.to_string())))
             .map_err(|error| misconfigured(error.to_string()))?;
-        let exchange = self.exchange(registry, &target, trust, tls, request);
+        // On the heap: every write would carry its room about, and few call a webhook.
+        let exchange = Box::pin(self.exchange(registry, &target, trust, tls, request));
         let answered = timeout(patience, exchange).await.unwrap_or(Err(Failure::Late));
         let url = || format!("https://{}{path}", target.authority);
         let (code, bytes) = answered.map_err(|source| CallError::Exchange { url: url(), source })?;

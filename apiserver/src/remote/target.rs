@@ -101,19 +101,18 @@ async fn of_service(
     name: &str,
     port: u16,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let kind = |group, plural| kinds::find(group, "v1", plural).expect("a kind that is built in");
     let failed = |reason: String| Failure::Service { reason };
-    let service = match registry.get(kind("", "services"), namespace, name).await {
-        Err(status) if status.code == 404 => return Err(failed(format!("service {name:?} not found"))),
-        other => other.map_err(|status| failed(status.message))?,
-    };
+    let service = registry.find(kinds::built_in("", "services"), namespace, name).await;
+    let service = service.map_err(|status| failed(status.message))?;
+    let service = service.ok_or_else(|| failed(format!("service {name:?} not found")))?;
     if service.text(&["spec", "type"]) == "ExternalName" {
         return look_up(service.text(&["spec", "externalName"]), port).await;
     }
     if !has_port(&service, port) {
         return Err(failed(format!("no service port {port} found for service {name:?}")));
     }
-    let slices = registry.list(kind("discovery.k8s.io", "endpointslices"), Some(namespace)).await;
+    let kind = kinds::built_in("discovery.k8s.io", "endpointslices");
+    let slices = registry.list(kind, Some(namespace)).await;
     let slices = slices.map_err(|status| failed(status.message))?;
     let found = proxy::addresses_of_service(&service, &slices, &port.to_string());
     let mut addresses = found.map_err(|status| failed(status.message))?;

@@ -60,9 +60,11 @@ impl Query {
         text.parse().map(Some).map_err(|_| invalid_version(text))
     }
 
-    fn number(&self, name: &str) -> Result<Option<i64>, Status> {
+    /// A number that need not be there.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|error| not_a_number("ParseInt", text, &error))
+        let refused = |error| Status::bad_request(not_a_number("ParseInt", text, &error));
+        text.parse().map(Some).map_err(refused)
     }
 
     /// A number of things or seconds. Less than none is as good as not asked for.
@@ -278,26 +280,15 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
-    /// From the query alone.
-    pub fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
-        Ok(DeleteOptions {
-            grace_period: grace_period(query.number("gracePeriodSeconds")?)?,
-            propagation: propagation(
-                query.get("propagationPolicy"),
-                query.get("orphanDependents").map(|_| query.is_true("orphanDependents")),
-            )?,
-            uid: query.get("uid").map(str::to_string),
-            resource_version: query.get("resourceVersion").map(str::to_string),
-            dry_run: dry_run(query.all("dryRun"), DELETE)?,
-        })
-    }
-
-    /// From a body of kind DeleteOptions.
+    /// From an object of kind DeleteOptions.
     pub fn from_object(body: &Object) -> Result<DeleteOptions, Status> {
         let text = |path: &[&str]| body.at(path).and_then(|value| value.as_str()).map(str::to_string);
         let orphan = body.at(&["orphanDependents"]).and_then(|value| value.as_bool());
         Ok(DeleteOptions {
-            grace_period: grace_period(body.number(&["gracePeriodSeconds"]))?,
+            // Negative periods mean "one second", as upstream reads them since 1.22.
+            grace_period: body
+                .number(&["gracePeriodSeconds"])
+                .map(|seconds| if seconds < 0 { 1 } else { seconds }),
             propagation: propagation(text(&["propagationPolicy"]).as_deref(), orphan)?,
             uid: text(&["preconditions", "uid"]),
             resource_version: text(&["preconditions", "resourceVersion"]),
@@ -307,17 +298,12 @@ impl DeleteOptions {
 }
 
 /// What Go says of a text that is no number.
-pub(crate) fn not_a_number(reader: &str, text: &str, error: &ParseIntError) -> Status {
+pub(crate) fn not_a_number(reader: &str, text: &str, error: &ParseIntError) -> String {
     let why = match error.kind() {
         IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
         _ => "invalid syntax",
     };
-    Status::bad_request(format!("strconv.{reader}: parsing {text:?}: {why}"))
-}
-
-fn grace_period(seconds: Option<i64>) -> Result<Option<i64>, Status> {
-    // Negative periods mean "one second", as upstream reads them since 1.22.
-    Ok(seconds.map(|seconds| if seconds < 0 { 1 } else { seconds }))
+    format!("strconv.{reader}: parsing {text:?}: {why}")
 }
 
 fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Propagation>, Status> {
@@ -458,13 +444,5 @@ mod tests {
             r#"PatchOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Maybe": supported values: "Ignore", "Strict", "Warn""#
         );
         assert_eq!(status.details.unwrap()["causes"][0]["reason"], "FieldValueNotSupported");
-        assert!(DeleteOptions::from_query(&query("propagationPolicy=Later")).is_err());
-    }
-
-    #[test]
-    fn orphan_dependents_is_the_old_name_of_a_policy() {
-        let options = DeleteOptions::from_query(&query("orphanDependents=true")).unwrap();
-        assert_eq!(options.propagation, Some(Propagation::Orphan));
-        assert!(DeleteOptions::from_query(&query("orphanDependents=true&propagationPolicy=Orphan")).is_err());
     }
 }

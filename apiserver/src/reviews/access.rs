@@ -1,6 +1,6 @@
 //! Access reviews: what they ask, and whether they ask it well. Pure.
 
-use api::{FieldError, Object, Status};
+use api::{FieldError, Object, Status, items};
 use serde_json::{Value, json};
 
 use crate::{
@@ -88,8 +88,7 @@ fn selector_fault(review: &Object, kind: &str) -> Option<FieldError> {
 /// The user that a review is about.
 pub(super) fn subject(review: &Object) -> User {
     let texts = |value: &Value| -> Vec<String> {
-        let items = value.as_array().map_or(&[][..], Vec::as_slice);
-        items.iter().filter_map(Value::as_str).map(str::to_string).collect()
+        items(value).iter().filter_map(Value::as_str).map(str::to_string).collect()
     };
     let extra = review.at(&["spec", "extra"]).and_then(Value::as_object);
     User {
@@ -107,7 +106,7 @@ pub(super) fn fields(review: &Object) -> String {
     if let Some(raw) = selector["rawSelector"].as_str() {
         return raw.to_string();
     }
-    let requirements = selector["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+    let requirements = items(&selector["requirements"]);
     let text = |requirement: &Value| {
         let key = requirement["key"].as_str()?;
         let [value] = requirement["values"].as_array()?.as_slice() else { return None };

@@ -1,7 +1,7 @@
 //! What tokens a kubelet gets: those that pods on its node need, for the audiences that these pods name.
 
 use api::kinds::built_in as kind;
-use api::{Object, Status};
+use api::{Object, Status, items};
 use serde_json::Value;
 
 use crate::{
@@ -109,10 +109,6 @@ async fn driver_of_claim(
     let volume = registry.find(kind("", "persistentvolumes"), "", volume).await?;
     let driver = volume.map(|volume| volume.text(&["spec", "csi", "driver"]).to_string());
     Ok(driver.filter(|driver| !driver.is_empty()))
-}
-
-fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `pods/binding`: the scheduler's word to which node a pod belongs.
 
-use api::{FieldError, Kind, Object, Status, kinds, time};
+use api::{FieldError, Object, Status, kinds, time};
 use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -17,15 +17,15 @@ use crate::{
 /// POST to a pod's `binding`.
 pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
-    let (binding, _) = call.object_of(binding_kind()?, body, options.validation).await?;
+    let (binding, _) = call.object_of(kinds::built_in("", "bindings"), body, options.validation).await?;
     bind(call, &binding, options.dry_run).await
 }
 
 /// Binds the pod that `binding` names, or the URL.
 pub(crate) async fn bind(call: &Call<'_>, binding: &Object, dry_run: bool) -> Result<Response<Body>, Status> {
     let name = if call.info.name.is_empty() { binding.name() } else { &call.info.name };
-    let pods = kinds::find("", "v1", "pods").ok_or_else(Status::no_such_resource)?;
-    let write = Write { kind: pods, name, subresource: "binding", ..call.write(dry_run) };
+    let write =
+        Write { kind: kinds::built_in("", "pods"), name, subresource: "binding", ..call.write(dry_run) };
     let mut binding = binding.clone();
     let mut warnings = write.mutate_admission(Operation::Create, &mut binding).await?;
     check(&binding, name)?;
@@ -38,10 +38,6 @@ pub(crate) async fn bind(call: &Call<'_>, binding: &Object, dry_run: bool) -> Re
     let mut response = answer::value(StatusCode::CREATED, &answer, &call.view()?.wanted)?;
     answer::warn(response.headers_mut(), &warnings);
     Ok(response)
-}
-
-fn binding_kind() -> Result<&'static Kind, Status> {
-    kinds::find("", "v1", "bindings").ok_or_else(Status::no_such_resource)
 }
 
 fn check(binding: &Object, name: &str) -> Result<(), Status> {

@@ -37,7 +37,7 @@ pub(crate) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
         None => DeleteOptions::default(),
     };
     warnings.extend(write.validate_admission(Operation::Create, Some(&eviction), None).await?);
-    let evicted = evict(call, Write { dry_run: is_dry, ..write }, options).await?;
+    let evicted = evict(call, write, options).await?;
     warnings.extend(evicted);
     let answer =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
@@ -100,7 +100,7 @@ fn is_over(pod: &Object) -> bool {
 /// Lowers the allowance of the pod's budget; 429 when there is none left. `false`: the pod is not ready, and its budget
 /// does not mind for as long as it is not.
 async fn take_from_budget(call: &Call<'_>, pod: &Object, dry_run: bool) -> Result<bool, Status> {
-    let kind = kinds::find("policy", "v1", "poddisruptionbudgets").ok_or_else(Status::no_such_resource)?;
+    let kind = kinds::built_in("policy", "poddisruptionbudgets");
     let budgets = call.registry().list(kind, Some(call.namespace())).await?;
     let mut budgets = budgets.into_iter().filter(|budget| is_for(budget, pod));
     let Some(budget) = budgets.next() else { return Ok(true) };

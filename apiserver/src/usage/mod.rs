@@ -163,7 +163,7 @@ impl Kept {
 }
 
 fn core(plural: &str) -> &'static Kind {
-    kinds::find("", "v1", plural).expect("a core kind")
+    kinds::built_in("", plural)
 }
 
 fn is_running(pod: &Object) -> bool {

@@ -86,7 +86,7 @@ pub(super) async fn serve(
             let mut new = finish(write::applied_to_nothing(&write, &call.manager, object))?;
             // Upstream does not ask which version of nothing is meant.
             new.remove(&["metadata", "resourceVersion"]);
-            (StatusCode::CREATED, write::create(&Write { name: "", ..write }, new).await?)
+            (StatusCode::CREATED, write::create(&write, new).await?)
         }
         updated => (StatusCode::OK, updated?),
     };

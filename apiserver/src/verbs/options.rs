@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{Status, cel::duration};
+use api::{Object, Status, cel::duration};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -14,47 +14,54 @@ pub(super) const API_VERSION: &str = "meta.k8s.io/v1";
 /// How long a request may take that does not say, and at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The options that the query of a write has; null for what is no write.
+/// The options that the query of a write has; null for what is no write, and for deletions, whose options may come in
+/// their body.
 pub(super) fn of_write(verb: &str, query: &Query) -> Value {
-    let (kind, texts): (_, &[&str]) = match verb {
-        "create" => ("CreateOptions", &["fieldManager", "fieldValidation"]),
-        "update" => ("UpdateOptions", &["fieldManager", "fieldValidation"]),
-        "patch" => ("PatchOptions", &["fieldManager", "fieldValidation"]),
-        "delete" | "deletecollection" => ("DeleteOptions", &["propagationPolicy"]),
+    let kind = match verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        "patch" => "PatchOptions",
         _ => return Value::Null,
     };
-    let mut options = json!({"kind": kind, "apiVersion": API_VERSION});
+    let mut options = begun(kind, &["fieldManager", "fieldValidation"], query);
+    if verb == "patch" && query.get("force").is_some() {
+        options.set(&["force"], query.is_true("force"));
+    }
+    options.into_value()
+}
+
+/// The options that the query of a deletion has.
+pub(super) fn of_deletion(query: &Query) -> Result<Object, Status> {
+    let mut options = begun("DeleteOptions", &["propagationPolicy"], query);
+    if let Some(seconds) = query.number("gracePeriodSeconds")? {
+        options.set(&["gracePeriodSeconds"], seconds);
+    }
+    if query.get("orphanDependents").is_some() {
+        options.set(&["orphanDependents"], query.is_true("orphanDependents"));
+    }
+    for field in ["uid", "resourceVersion"] {
+        if let Some(text) = query.get(field) {
+            options.set(&["preconditions", field], text);
+        }
+    }
+    Ok(options)
+}
+
+/// What all options have, and such texts as are given.
+fn begun(kind: &str, texts: &[&str], query: &Query) -> Object {
+    let mut options = Object::default();
+    options.set(&["kind"], kind);
+    options.set(&["apiVersion"], API_VERSION);
     for field in texts {
         if let Some(text) = query.get(field) {
-            options[*field] = text.into();
+            options.set(&[*field], text);
         }
     }
     let dry_run: Vec<&str> = query.all("dryRun").collect();
     if !dry_run.is_empty() {
-        options["dryRun"] = json!(dry_run);
-    }
-    if verb == "patch" && query.get("force").is_some() {
-        options["force"] = query.is_true("force").into();
-    }
-    if kind == "DeleteOptions" {
-        add_deletion(&mut options, query);
+        options.set(&["dryRun"], json!(dry_run));
     }
     options
-}
-
-/// What only a deletion is asked.
-fn add_deletion(options: &mut Value, query: &Query) {
-    if let Some(seconds) = query.get("gracePeriodSeconds").and_then(|text| text.parse::<i64>().ok()) {
-        options["gracePeriodSeconds"] = seconds.into();
-    }
-    if query.get("orphanDependents").is_some() {
-        options["orphanDependents"] = query.is_true("orphanDependents").into();
-    }
-    for field in ["uid", "resourceVersion"] {
-        if let Some(text) = query.get(field) {
-            options["preconditions"][field] = text.into();
-        }
-    }
 }
 
 /// When the client has to have an answer: `timeout`, as Go writes durations, or the usual time.
@@ -75,6 +82,7 @@ pub(super) fn deadline(query: &Query) -> Result<Instant, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::{DeleteOptions, Propagation};
 
     fn query(text: &str) -> Query {
         Query::of(&format!("/api/v1/pods?{text}").parse().unwrap()).unwrap()
@@ -89,8 +97,23 @@ mod tests {
                 "fieldManager": "me", "force": true, "dryRun": ["All"],
             })
         );
-        assert_eq!(of_write("delete", &query("gracePeriodSeconds=5"))["gracePeriodSeconds"], 5);
         assert_eq!(of_write("get", &query("")), Value::Null);
+        assert_eq!(
+            of_deletion(&query("gracePeriodSeconds=5&uid=u&orphanDependents=false")).unwrap().into_value(),
+            json!({
+                "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1",
+                "gracePeriodSeconds": 5, "orphanDependents": false, "preconditions": {"uid": "u"},
+            })
+        );
+        assert_eq!(of_deletion(&query("gracePeriodSeconds=soon")).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn orphan_dependents_is_the_old_name_of_a_policy() {
+        let read = |text: &str| DeleteOptions::from_object(&of_deletion(&query(text)).unwrap());
+        assert_eq!(read("orphanDependents=true").unwrap().propagation, Some(Propagation::Orphan));
+        assert!(read("orphanDependents=true&propagationPolicy=Orphan").is_err());
+        assert!(read("propagationPolicy=Later").is_err());
     }
 
     #[test]

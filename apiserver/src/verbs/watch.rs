@@ -165,7 +165,8 @@ impl Watcher {
     /// next.
     async fn walk_on(&mut self, mut walk: Walk) -> Result<(), Status> {
         if let Some(entry) = walk.batch.next() {
-            self.lines.extend(self.target.initial_line(&entry).await?);
+            // As if it had just been created.
+            self.lines.extend(self.target.line(&entry, None, false).await?);
             self.walk = Some(walk);
             return Ok(());
         }
@@ -181,7 +182,7 @@ impl Watcher {
             .map_err(|too_old| self.fell_behind(&too_old))?;
         for change in std::mem::take(&mut page.changes) {
             if **change.entry.key() <= *walk.passed {
-                self.lines.extend(self.target.line(&change).await?);
+                self.lines.extend(self.target.line_of(&change).await?);
             }
         }
         self.position = page.revision;
@@ -194,7 +195,7 @@ impl Watcher {
         match self.target.cache.changes_after(self.position, BATCH) {
             Ok((changes, position)) => {
                 for change in &changes {
-                    match self.target.line(change).await {
+                    match self.target.line_of(change).await {
                         Ok(Some(line)) => self.lines.push_back(line),
                         Ok(None) => {}
                         Err(status) => return self.fail(&status),
@@ -228,42 +229,32 @@ impl Watcher {
 }
 
 impl Target {
-    /// What an object looks like that was there before, if it is any of this watcher's business.
-    async fn initial_line(&self, entry: &Arc<Entry>) -> Result<Option<Bytes>, Status> {
-        if !self.selection.needs_conversion() {
-            return match self.selection.matches(entry) {
-                true => self.event(Happened::Added, entry).await.map(Some),
-                false => Ok(None),
-            };
-        }
-        // Who cannot be meant is not converted.
-        if !self.selection.may_match(entry) {
-            return Ok(None);
-        }
-        let shown = self.shown(entry).await?;
-        match self.selection.matches(&shown) {
-            true => self.event(Happened::Added, &shown).await.map(Some),
+    async fn line_of(&self, change: &Change) -> Result<Option<Bytes>, Status> {
+        let Change { entry, previous, is_deletion, at: _ } = change;
+        match entry.key().starts_with(&self.prefix) {
+            true => self.line(entry, previous.as_ref(), *is_deletion).await,
             false => Ok(None),
         }
     }
 
     /// What a change looks like to this watcher, if it is any of its business.
-    async fn line(&self, change: &Change) -> Result<Option<Bytes>, Status> {
-        let Change { entry, previous, is_deletion, at: _ } = change;
-        if !entry.key().starts_with(&self.prefix) {
-            return Ok(None);
-        }
+    async fn line(
+        &self,
+        entry: &Arc<Entry>,
+        previous: Option<&Arc<Entry>>,
+        is_deletion: bool,
+    ) -> Result<Option<Bytes>, Status> {
         if !self.selection.needs_conversion() {
-            return self.told(entry, previous.as_ref(), *is_deletion).await;
+            return self.told(entry, previous, is_deletion).await;
         }
         // Who cannot be meant is not converted: the webhook may refuse what is none of this watcher's business.
-        let previous = match previous.as_ref().filter(|previous| self.selection.may_match(previous)) {
+        let previous = match previous.filter(|previous| self.selection.may_match(previous)) {
             Some(previous) => Some(self.shown(previous).await?),
             None => None,
         };
         match self.selection.may_match(entry) {
-            true => self.told(&self.shown(entry).await?, previous.as_ref(), *is_deletion).await,
-            false => self.told(entry, previous.as_ref(), *is_deletion).await,
+            true => self.told(&self.shown(entry).await?, previous.as_ref(), is_deletion).await,
+            false => self.told(entry, previous.as_ref(), is_deletion).await,
         }
     }
 

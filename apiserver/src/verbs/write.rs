@@ -21,18 +21,19 @@ use crate::{
     write::{self as store_write, Deleted, Write, Written},
 };
 
-/// Kinds that a PUT creates when they are not there, as upstream.
-const CREATED_BY_UPDATE: &[&str] = &[
-    "endpoints",
-    "events",
-    "leases",
-    "limitranges",
-    "services",
-    "roles",
-    "rolebindings",
-    "clusterroles",
-    "clusterrolebindings",
-    "runtimeclasses",
+/// Built-in kinds that a PUT creates when they are not there, as upstream.
+const CREATED_BY_UPDATE: &[(&str, &str)] = &[
+    ("", "endpoints"),
+    ("", "events"),
+    ("", "limitranges"),
+    ("", "services"),
+    ("coordination.k8s.io", "leases"),
+    ("events.k8s.io", "events"),
+    ("node.k8s.io", "runtimeclasses"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
+    ("rbac.authorization.k8s.io", "roles"),
 ];
 /// Built-in kinds that a PUT replaces only where it names the version it is based on, as upstream.
 const VERSION_NEEDED: &[(&str, &str)] = &[
@@ -44,6 +45,8 @@ const VERSION_NEEDED: &[(&str, &str)] = &[
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("apiregistration.k8s.io", "apiservices"),
+    ("certificates.k8s.io", "clustertrustbundles"),
+    ("certificates.k8s.io", "podcertificaterequests"),
     ("coordination.k8s.io", "leases"),
     ("node.k8s.io", "runtimeclasses"),
     ("policy", "poddisruptionbudgets"),
@@ -51,16 +54,22 @@ const VERSION_NEEDED: &[(&str, &str)] = &[
     ("storage.k8s.io", "csinodes"),
     ("storage.k8s.io", "csistoragecapacities"),
     ("storage.k8s.io", "volumeattachments"),
+    ("storagemigration.k8s.io", "storageversionmigrations"),
 ];
-/// Kinds whose deletion is answered with the object, as upstream; others with a Status.
-const DELETED_ARE_RETURNED: &[&str] = &[
-    "pods",
-    "services",
-    "serviceaccounts",
-    "persistentvolumes",
-    "persistentvolumeclaims",
-    "podtemplates",
-    "resourcequotas",
+/// Built-in kinds whose deletion is answered with the object, as upstream; others with a Status.
+const DELETED_ARE_RETURNED: &[(&str, &str)] = &[
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
 ];
 /// How many objects of a collection are deleted at once.
 const DELETIONS_AT_ONCE: usize = 16;
@@ -68,23 +77,13 @@ const DELETIONS_AT_ONCE: usize = 16;
 /// POST to a collection.
 pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
-    let view = call.view()?;
-    let (object, mut warnings) = call.object_of(call.kind, body, options.validation).await?;
-    if call.kind.verbs == Verbs::Create && call.kind.plural != "bindings" {
-        let (object, more) = admitted(call, object, options.dry_run).await?;
-        warnings.extend(more);
-        let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
-        let answer = answer.ok_or_else(Status::method_not_allowed)??;
-        let mut response = answer::made(StatusCode::CREATED, &view, answer)?;
-        answer::warn(response.headers_mut(), &warnings);
-        return Ok(response);
-    }
+    call.view()?;
+    let (object, warnings) = call.object_of(call.kind, body, options.validation).await?;
     if call.kind.plural == "bindings" && call.kind.group.is_empty() {
         return crate::subresources::binding::bind(call, &object, options.dry_run).await;
     }
-    if !call.kind.verbs.can_write() {
-        // A review that nobody answers is not stored either.
-        return Err(Status::method_not_allowed());
+    if call.kind.verbs == Verbs::Create {
+        return answered(call, object, options.dry_run, warnings).await;
     }
     let written = store_write::create(&call.write(options.dry_run), object).await?;
     respond(call, StatusCode::CREATED, written, warnings).await
@@ -93,29 +92,27 @@ pub(super) async fn create(call: &Call<'_>, body: Body) -> Result<Response<Body>
 /// POST to a service account's `token`, which is answered and not stored.
 pub(super) async fn review(call: &Call<'_>, body: Body) -> Result<Response<Body>, Status> {
     let options = WriteOptions::read(call.query, call.info.verb)?;
-    let (object, mut warnings) = call.object_of(&kinds::TOKEN_REQUEST, body, options.validation).await?;
-    let (object, more) = admitted(call, object, options.dry_run).await?;
-    warnings.extend(more);
-    let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
-    let answer = answer.ok_or_else(Status::method_not_allowed)??;
-    let view = call.view()?;
-    let mut response = answer::made(StatusCode::CREATED, &view, answer)?;
-    answer::warn(response.headers_mut(), &warnings);
-    Ok(response)
+    let (object, warnings) = call.object_of(&kinds::TOKEN_REQUEST, body, options.validation).await?;
+    answered(call, object, options.dry_run, warnings).await
 }
 
-/// What is answered and not stored after admission has seen it, as it sees everything that is created.
-async fn admitted(
+/// The answer to what is not stored, once admission has seen it, as it sees everything that is created.
+async fn answered(
     call: &Call<'_>,
     mut object: Object,
     dry_run: bool,
-) -> Result<(Object, Vec<String>), Status> {
+    mut warnings: Vec<String>,
+) -> Result<Response<Body>, Status> {
     let write = call.write(dry_run);
-    let mut warnings = write.mutate_admission(Operation::Create, &mut object).await?;
+    warnings.extend(write.mutate_admission(Operation::Create, &mut object).await?);
     // What travels through a subresource need not have the name of what it is about.
     let name = call.info.name.as_str();
     warnings.extend(write.validate_admission_of(name, Operation::Create, Some(&object), None).await?);
-    Ok((object, warnings))
+    let answer = call.hooks().answers.review(call.registry(), call.user, call.info, &object).await;
+    let answer = answer.ok_or_else(Status::method_not_allowed)??;
+    let mut response = answer::made(StatusCode::CREATED, &call.view()?, answer)?;
+    answer::warn(response.headers_mut(), &warnings);
+    Ok(response)
 }
 
 /// PUT.
@@ -131,9 +128,7 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
         Ok(object.clone())
     });
     let updated = updated.await;
-    let creates = call.info.subresource.is_empty()
-        && call.kind.custom.is_none()
-        && CREATED_BY_UPDATE.contains(&call.kind.plural);
+    let creates = call.info.subresource.is_empty() && is_among(CREATED_BY_UPDATE, call.kind);
     match updated {
         Err(status) if status.code == 404 && creates && object.name() == call.info.name => {
             store_write::check_uid(call.kind, call.kind.plural, &object, &Object::default())?;
@@ -141,7 +136,7 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
             // Whatever version it was based on is gone.
             let mut object = object;
             object.remove(&["metadata", "resourceVersion"]);
-            let written = store_write::create(&Write { name: "", ..write }, object).await?;
+            let written = store_write::create(&write, object).await?;
             respond(call, StatusCode::CREATED, written, warnings).await
         }
         updated => respond(call, StatusCode::OK, updated?, warnings).await,
@@ -150,13 +145,17 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
 
 /// Whether a PUT may leave out which version it is based on. Kinds that came late, and custom ones, want it named.
 fn check_version(kind: &Kind, object: &Object) -> Result<(), Status> {
-    let is_late = kind.custom.is_some() || VERSION_NEEDED.contains(&(kind.group, kind.plural));
+    let is_late = kind.custom.is_some() || is_among(VERSION_NEEDED, kind);
     if !is_late || !matches!(object.resource_version(), "" | "0") {
         return Ok(());
     }
     let error = FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
     // Upstream has the resource in place of the kind here.
     Err(Status::invalid(kind.group, kind.plural, object.name(), &[error]))
+}
+
+fn is_among(built_in: &[(&str, &str)], kind: &Kind) -> bool {
+    kind.custom.is_none() && built_in.contains(&(kind.group, kind.plural))
 }
 
 /// What a PUT brings must be named as the URL says, whether there is such an object or not.
@@ -226,8 +225,7 @@ pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>
     };
     let view = call.view()?;
     let entry = call.registry().shown_one(call.kind, entry).await?;
-    let is_returned = call.kind.custom.is_none() && DELETED_ARE_RETURNED.contains(&call.kind.plural);
-    if !is_gone || is_returned {
+    if !is_gone || is_among(DELETED_ARE_RETURNED, call.kind) {
         let mut response = answer::object(code, &view, &entry)?;
         answer::warn(response.headers_mut(), &warnings);
         return Ok(response);
@@ -278,15 +276,17 @@ pub(super) async fn delete_collection(call: &Call<'_>, body: Body) -> Result<Res
 /// What the client asks for, and the same as an object.
 async fn delete_options(call: &Call<'_>, body: Body) -> Result<(DeleteOptions, Value), Status> {
     let bytes = body::read(body).await?;
+    let asked = options::of_deletion(call.query);
     if bytes.is_empty() {
-        return Ok((DeleteOptions::from_query(call.query)?, options::of_write("delete", call.query)));
+        let asked = asked?;
+        return Ok((DeleteOptions::from_object(&asked)?, asked.into_value()));
     }
     let schema = schema::by_name("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
     let mut object = body::decoded(&call.headers, &bytes, schema)?.object;
     if !matches!(object.kind(), "" | "DeleteOptions") {
         return Err(Status::bad_request("decoded object cannot be converted to DeleteOptions"));
     }
-    let from_query = DeleteOptions::from_query(call.query)?;
+    let from_query = DeleteOptions::from_object(&asked?)?;
     let from_body = DeleteOptions::from_object(&object)?;
     let dry_run = from_body.dry_run || from_query.dry_run;
     object.set(&["apiVersion"], options::API_VERSION);
@@ -455,4 +455,31 @@ impl Patch {
 
 fn not_an_object() -> Status {
     Status::bad_request("the patched object is not a JSON object")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_special_about_kinds_is_said_of_kinds_that_there_are() {
+        for (group, plural) in [CREATED_BY_UPDATE, VERSION_NEEDED, DELETED_ARE_RETURNED].concat() {
+            assert!(kinds::find(group, "v1", plural).is_some(), "{group}/{plural}");
+        }
+        // Another's kind of the same name.
+        let events = Kind { group: "example.com", ..*kinds::built_in("", "events") };
+        assert!(!is_among(CREATED_BY_UPDATE, &events));
+    }
+
+    #[test]
+    fn kinds_that_came_late_are_replaced_only_by_who_knows_their_version() {
+        let needs_version = |group, plural| {
+            let kind = kinds::built_in(group, plural);
+            check_version(kind, &Object::default()).is_err()
+        };
+        assert!(needs_version("certificates.k8s.io", "clustertrustbundles"));
+        assert!(needs_version("certificates.k8s.io", "podcertificaterequests"));
+        assert!(needs_version("storagemigration.k8s.io", "storageversionmigrations"));
+        assert!(!needs_version("", "configmaps"));
+    }
 }

@@ -25,9 +25,7 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
     if !write.dry_run && object.resource_version().parse::<u64>().is_ok_and(|version| version != 0) {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
-    let mut warnings = Vec::from_iter(metadata::name_owners_once(&mut object, ""));
-    warnings.extend(write.mutate(Operation::Create, &mut object, None).await?);
-    warnings.extend(metadata::name_owners_once(&mut object, metadata::AFTER_ADMISSION));
+    let mut warnings = write.mutate(Operation::Create, &mut object, None).await?;
     metadata::set_namespace(write, &mut object)?;
     metadata::begin(kind, &mut object, now());
     // Empty where the client has chosen the name.
@@ -46,25 +44,30 @@ pub(crate) async fn create(write: &Write<'_>, mut object: Object) -> Result<Writ
     // What is wrong already needs no address.
     validate(write, &object)?;
     let reservation = write.allocate(&mut object, None).await?;
-    let was_filled = reservation.is_some();
-    let stored = store(write, &mut object, &prefix, was_filled, &mut warnings).await;
-    write.settle(reservation, stored.as_deref().ok()).await?;
+    match check(write, &object, reservation.is_some()).await {
+        Ok(more) => warnings.extend(more),
+        Err(refused) => {
+            write.settle(reservation, Ok(None)).await?;
+            return Err(refused);
+        }
+    }
+    let stored = store(write, &mut object, &prefix).await;
+    write.settle(reservation, stored.as_deref().map(Some)).await?;
     Ok(Written { entry: stored?, warnings })
 }
 
-/// The rest, once the object has what it needs: what holds whole objects is behind it.
-async fn store(
-    write: &Write<'_>,
-    object: &mut Object,
-    generated_from: &str,
-    was_filled: bool,
-    warnings: &mut Vec<String>,
-) -> Result<Arc<Entry>, Status> {
+/// What may still refuse the object, once it has what it needs.
+async fn check(write: &Write<'_>, object: &Object, was_filled: bool) -> Result<Vec<String>, Status> {
     if was_filled {
         validate(write, object)?;
     }
-    warnings.extend(write.kind.strategy.warnings(object, None));
+    let mut warnings = write.kind.strategy.warnings(object, None);
     warnings.extend(write.validate_admission(Operation::Create, Some(object), None).await?);
+    Ok(warnings)
+}
+
+/// The write itself; the object gets another name where a generated one is taken.
+async fn store(write: &Write<'_>, object: &mut Object, generated_from: &str) -> Result<Arc<Entry>, Status> {
     match write.dry_run {
         true => dry_run(write, object).await,
         false if !generated_from.is_empty() => insert_generated(write, object, generated_from).await,

@@ -25,10 +25,9 @@ pub(super) async fn attribute(write: &Write<'_>, old: Option<&Object>, object: &
                 fields::update(&of(write, name, Operation::Update, versions(write.kind)), old, object);
             }
         },
-        Manager::Nobody => match old.and_then(|old| old.at(&["metadata", "managedFields"])) {
-            Some(kept) => object.set(&["metadata", "managedFields"], kept.clone()),
-            None => drop(object.remove(&["metadata", "managedFields"])),
-        },
+        Manager::Nobody => {
+            object.take_over(&["metadata", "managedFields"], old.unwrap_or(&Object::default()));
+        }
     }
 }
 

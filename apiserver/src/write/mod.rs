@@ -41,7 +41,7 @@ pub(crate) struct Write<'a> {
     pub(crate) kind: &'static Kind,
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
-    /// As the URL has it; empty on create.
+    /// As the URL has it; empty where an object is posted to its collection.
     pub(crate) name: &'a str,
     pub(crate) dry_run: bool,
     pub(crate) manager: Manager<'a>,
@@ -124,13 +124,16 @@ impl<'a> Write<'a> {
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<Vec<String>, Status> {
+        let mut warnings = Vec::from_iter(metadata::name_owners_once(object, ""));
         self.kind.strategy.set_defaults(object);
         managed::attribute(self, old, object).await;
-        let Some(hooks) = self.hooks else { return Ok(Vec::new()) };
-        let attributes = self.attributes(operation, self.name);
-        let warnings = hooks.admission.mutate(self.registry, &attributes, object, old).await?;
-        // What admission added may need defaults, too.
-        self.kind.strategy.set_defaults(object);
+        if let Some(hooks) = self.hooks {
+            let attributes = self.attributes(operation, self.name);
+            warnings.extend(hooks.admission.mutate(self.registry, &attributes, object, old).await?);
+            // What admission added may need defaults, too.
+            self.kind.strategy.set_defaults(object);
+        }
+        warnings.extend(metadata::name_owners_once(object, metadata::AFTER_ADMISSION));
         Ok(warnings)
     }
 
@@ -181,22 +184,26 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// Ends what was reserved for a write as the write has ended: with an entry, or with nothing. Whoever looks for
-    /// what is free looks at the cache, so the cache must have the object before the reservation goes.
+    /// Ends what was reserved for a write as the write has ended: with an entry, with nothing, or nobody knows how.
+    /// Whoever looks for what is free looks at the cache, so the cache must have the object before the reservation
+    /// goes.
     async fn settle(
         &self,
         reservation: Option<Box<dyn Reservation>>,
-        written: Option<&Entry>,
+        written: Result<Option<&Entry>, &Status>,
     ) -> Result<(), Status> {
         let Some(reservation) = reservation.filter(|_| !self.dry_run) else { return Ok(()) };
-        let Some(entry) = written else {
-            reservation.revert().await;
-            return Ok(());
-        };
-        if let Err(status) = self.registry.cache(self.kind).await?.reach(entry.revision()).await {
-            tracing::warn!(%status, "the cache has not seen a write yet whose addresses are reserved");
+        match written {
+            Ok(Some(entry)) => {
+                if let Err(status) = self.registry.cache(self.kind).await?.reach(entry.revision()).await {
+                    tracing::warn!(%status, "the cache has not seen a write yet whose addresses are reserved");
+                }
+                reservation.commit().await;
+            }
+            // A store that fails may have written all the same: the repair sees to what is left.
+            Err(status) if status.code >= 500 => drop(reservation),
+            Ok(None) | Err(_) => reservation.revert().await,
         }
-        reservation.commit().await;
         Ok(())
     }
 
@@ -214,5 +221,48 @@ impl<'a> Write<'a> {
         let name =
             if object.name().is_empty() { object.text(&["metadata", "generateName"]) } else { object.name() };
         Err(Status::invalid(self.kind.group, self.kind.kind, name, &errors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use api::kinds;
+    use store::embedded::Embedded;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    type Log = Arc<Mutex<Vec<&'static str>>>;
+
+    struct Noted(Log);
+
+    #[async_trait::async_trait]
+    impl Reservation for Noted {
+        async fn commit(self: Box<Self>) {
+            self.0.lock().unwrap().push("commit");
+        }
+
+        async fn revert(self: Box<Self>) {
+            self.0.lock().unwrap().push("revert");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_written_keeps_its_addresses() {
+        let store = Arc::new(Embedded::in_memory().unwrap());
+        let registry = Registry::new(store, false, CancellationToken::new());
+        let user = User::new("ann", &[]);
+        let write = Write::internal(&registry, &user, kinds::built_in("", "services"), "default", "web");
+        let refused = Status::bad_request("no");
+        let unknown = Status::internal("the store is gone");
+        for (written, expected) in
+            [(Ok(None), Some("revert")), (Err(&refused), Some("revert")), (Err(&unknown), None)]
+        {
+            let log = Log::default();
+            write.settle(Some(Box::new(Noted(log.clone()))), written).await.unwrap();
+            assert_eq!(log.lock().unwrap().pop(), expected, "{written:?}");
+        }
     }
 }

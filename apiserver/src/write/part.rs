@@ -31,13 +31,18 @@ impl Part {
     /// `object` as far as a write may change `old`; everything else is as it was.
     pub(super) fn confine(self, kind: &Kind, subresource: &str, mut object: Object, old: &Object) -> Object {
         match self {
-            Part::Whole if kind.status => copy_from(old, "status", object),
-            Part::Whole | Part::Own => object,
-            // Who may write such an object's status may not take its finalizers or owners away.
-            Part::Status if kind.custom.is_some() || kind.strategy.status_is_apart() => {
-                copy_claims(&object, copy_from(&object, "status", old.clone()))
+            Part::Whole if kind.status => {
+                object.take_over(&["status"], old);
+                object
             }
-            Part::Status => copy_from(&object, "metadata", copy_from(&object, "status", old.clone())),
+            Part::Whole | Part::Own => object,
+            Part::Status => {
+                let mut kept = old.clone();
+                for path in taken_by_status(kind) {
+                    kept.take_over(path, &object);
+                }
+                kept
+            }
             Part::Special => {
                 kind.strategy.prepare_for_subresource(subresource, &mut object, old);
                 object
@@ -74,25 +79,14 @@ impl Part {
     }
 }
 
-/// `target` with the top-level field that `source` has, or without when it has none.
-fn copy_from(source: &Object, field: &str, mut target: Object) -> Object {
-    match source.0.get(field) {
-        Some(value) => target.0.insert(field.to_string(), value.clone()),
-        None => target.0.remove(field),
-    };
-    target
-}
-
-/// `target` with the owners of fields that `source` tells, and the uid of the object that it means: validation
-/// compares it, so that nobody reports about a later object of the same name.
-fn copy_claims(source: &Object, mut target: Object) -> Object {
-    for field in ["managedFields", "uid"] {
-        match source.at(&["metadata", field]) {
-            Some(value) => target.set(&["metadata", field], value.clone()),
-            None => drop(target.remove(&["metadata", field])),
-        }
+/// What a write to the status may change.
+fn taken_by_status(kind: &Kind) -> &'static [&'static [&'static str]] {
+    // Who may write such an object's status may not take its finalizers or owners away. Validation compares the uid, so
+    // that nobody reports about a later object of the same name.
+    match kind.custom.is_some() || kind.strategy.status_is_apart() {
+        true => &[&["status"], &["metadata", "managedFields"], &["metadata", "uid"]],
+        false => &[&["status"], &["metadata"]],
     }
-    target
 }
 
 #[cfg(test)]

@@ -48,9 +48,7 @@ async fn attempt(
     let part = Part::of(write.subresource);
     let mut object = part.confine(kind, write.subresource, object, old);
     part.complete(kind, write.subresource, &mut object, old);
-    let mut warnings = Vec::from_iter(metadata::name_owners_once(&mut object, ""));
-    warnings.extend(write.mutate(Operation::Update, &mut object, Some(old)).await?);
-    warnings.extend(metadata::name_owners_once(&mut object, metadata::AFTER_ADMISSION));
+    let mut warnings = write.mutate(Operation::Update, &mut object, Some(old)).await?;
     // Nor may admission change more than the client.
     metadata::carry_over(&mut object, old);
     object = part.confine(kind, write.subresource, object, old);
@@ -71,22 +69,26 @@ async fn attempt(
         Part::Whole => write.allocate(&mut object, Some(old)).await?,
         _ => None,
     };
-    let stored = store(write, entry, old, object, &mut warnings).await;
-    let written = stored.as_ref().ok().and_then(Option::as_deref);
-    write.settle(reservation, written).await?;
+    match write.validate_admission(Operation::Update, Some(&object), Some(old)).await {
+        Ok(more) => warnings.extend(more),
+        Err(refused) => {
+            write.settle(reservation, Ok(None)).await?;
+            return Err(refused);
+        }
+    }
+    let stored = store(write, entry, old, object).await;
+    write.settle(reservation, stored.as_ref().map(Option::as_deref)).await?;
     Ok(stored?.map(|entry| Written { entry, warnings }))
 }
 
-/// The rest, once the object has what it needs; `None` when somebody else was faster.
+/// The write itself; `None` when somebody else was faster.
 async fn store(
     write: &Write<'_>,
     entry: &Arc<Entry>,
     old: &Object,
     mut object: Object,
-    warnings: &mut Vec<String>,
 ) -> Result<Option<Arc<Entry>>, Status> {
     let kind = write.kind;
-    warnings.extend(write.validate_admission(Operation::Update, Some(&object), Some(old)).await?);
     managed::keep_times_of_idle_writes(&mut object, old);
 
     let is_idle = object == *old && !write.registry.is_outdated(entry).await?;

@@ -79,6 +79,34 @@ async fn nobody_grants_more_than_they_have() {
 }
 
 #[tokio::test]
+async fn who_may_escalate_one_role_makes_it_where_the_url_names_it() {
+    let cluster = Cluster::start().await;
+    let (group, roles) = ("rbac.authorization.k8s.io", format!("{RBAC}/clusterroles"));
+    let author = json!({
+        "metadata": {"name": "author"},
+        "rules": [
+            {"verbs": ["create", "update"], "apiGroups": [group], "resources": ["clusterroles"]},
+            {"verbs": ["escalate"], "apiGroups": [group], "resources": ["clusterroles"], "resourceNames": ["wide"]},
+        ],
+    });
+    cluster.admin().post(&roles, &author).await.ok();
+    let binding = json!({
+        "metadata": {"name": "author"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "author"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "ann"}],
+    });
+    cluster.admin().post(&format!("{RBAC}/clusterrolebindings"), &binding).await.ok();
+    let ann = cluster.user("ann");
+    let role = |name: &str| {
+        let rule = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]});
+        json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": [rule]})
+    };
+    assert_eq!(ann.post(&roles, &role("wide")).await.code, 403);
+    assert_eq!(ann.put(&format!("{roles}/other"), &role("other")).await.code, 403);
+    assert_eq!(ann.put(&format!("{roles}/wide"), &role("wide")).await.code, 201);
+}
+
+#[tokio::test]
 async fn a_token_stands_for_its_account_as_long_as_its_pod_is_there() {
     let cluster = Cluster::start().await;
     let pod = cluster.admin().post(PODS, &pod("web")).await.ok();

@@ -144,19 +144,16 @@ impl EventWriter {
             if notes.is_empty() {
                 self.tell_of_dropped();
             }
-            let verdict = correlator.decide(&note);
-            if verdict == Verdict::Drop {
-                continue;
-            }
-            pace.wait().await;
-            let written = match verdict {
-                Verdict::Drop => Ok(()),
+            let written = match correlator.decide(&note) {
+                Verdict::Drop => continue,
                 Verdict::Create { name, message } => {
                     let event = self.event(&note, name, message, 1, (note.at, note.at));
+                    pace.wait().await;
                     self.persist(|| self.create(&event)).await
                 }
                 Verdict::CountUp { name, message, count, first } => {
                     let event = self.event(&note, name, message, count, (first, note.at));
+                    pace.wait().await;
                     self.persist(|| self.count_up(&event)).await
                 }
             };

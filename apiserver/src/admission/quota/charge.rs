@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    Kind, Object,
+    Kind, Object, items,
     quantity::Quantity,
     strategies::{pod::quality_of_service, pod_spec::total},
 };
@@ -170,7 +170,7 @@ fn devices(claim: &Object) -> BTreeMap<String, i64> {
     };
     let mut total: BTreeMap<String, i64> = BTreeMap::new();
     for request in claim.list(&["spec", "devices", "requests"]) {
-        let alternatives = request["firstAvailable"].as_array().map_or(&[][..], Vec::as_slice);
+        let alternatives = items(&request["firstAvailable"]);
         let mut of_request: BTreeMap<String, i64> = one(&request["exactly"]).into_iter().collect();
         for (class, count) in alternatives.iter().filter_map(one) {
             let most = of_request.entry(class).or_default();
@@ -234,7 +234,7 @@ impl Scopes {
     }
 
     fn has_class(&self, term: &Value) -> bool {
-        let values = term["values"].as_array().map_or(&[][..], Vec::as_slice);
+        let values = items(&term["values"]);
         let is_listed = values.iter().filter_map(Value::as_str).any(|value| self.classes.contains(value));
         match term["operator"].as_str() {
             Some("In") => is_listed,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::{
     cel::{Authority, Failure, Program, Type, Value as Cel},
+    items,
     policy::{self, Undecided},
     strategies::admission_rules::compile_condition,
 };
@@ -46,7 +47,7 @@ pub(super) struct Subject<'a> {
 
 impl Conditions {
     pub(super) fn read(conditions: &Value) -> Conditions {
-        let conditions = conditions.as_array().map_or(&[][..], Vec::as_slice).iter();
+        let conditions = items(conditions).iter();
         let read = |condition: &Value| {
             let expression = condition["expression"].as_str().unwrap_or_default().trim().to_string();
             Condition { program: compile_condition(&expression), expression }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use api::{Object, Status};
+use api::{Object, Status, items};
 use serde_json::Value;
 
 use super::{condition::Conditions, review::Version};
@@ -36,7 +36,7 @@ pub(super) struct Hook {
 impl Hook {
     fn read(configuration: &str, source: &Value) -> Hook {
         let text = |field: &str| source[field].as_str().unwrap_or_default();
-        let versions = source["admissionReviewVersions"].as_array().map_or(&[][..], Vec::as_slice);
+        let versions = items(&source["admissionReviewVersions"]);
         Hook {
             configuration: configuration.to_string(),
             name: text("name").to_string(),

@@ -1,6 +1,6 @@
 //! `AdmissionReview`: what a webhook is asked, and what its answer means. All pure.
 
-use api::{Kind, Status};
+use api::{Kind, Status, items};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -129,7 +129,7 @@ pub(super) fn read(
         None | Some("") => Value::Null,
         Some(text) => decoded(text)?,
     };
-    let warnings = response["warnings"].as_array().map_or(&[][..], Vec::as_slice).iter();
+    let warnings = items(&response["warnings"]).iter();
     Ok(Response {
         is_allowed: response["allowed"] == true,
         patch,

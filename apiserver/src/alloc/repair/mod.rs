@@ -21,11 +21,12 @@ use futures::future::select_all;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    claim::{self, claim},
+    claim::{self, Owner, claim},
     ranges::{self, ServiceCidrs},
+    service::Held,
     services,
 };
-use crate::{events::Warning, follow::Follow, registry::Registry, request::DeleteOptions};
+use crate::{follow::Follow, registry::Registry};
 use plan::{Case, Step, Stray, plan};
 use views::{Claims, Holders};
 
@@ -154,45 +155,45 @@ impl Repair {
         let is_in_range = self.networks.iter().any(|network| network.has_host(address));
         let case = Case { address, holders: &holders, claim: claim.as_ref(), is_in_range, stray };
         for step in plan(&case) {
-            match step {
+            let registry = &self.registry;
+            let told = match step {
+                Step::Tell(warning) => Some(warning),
+                Step::Delete { uid, told } => claim::delete(registry, address, &uid).await?.then_some(told),
+                Step::Claim { owner, instead_of, told } => {
+                    let is_made = claim_anew(registry, address, &owner, instead_of.as_deref()).await?;
+                    told.filter(|_| is_made)
+                }
                 Step::Wait => {
                     self.strays.insert(address, since);
+                    None
                 }
-                step => carry_out(&self.registry, address, step).await?,
+            };
+            if let Some(warning) = told {
+                warning.tell(registry).await;
             }
         }
         Ok(())
     }
 }
 
-async fn carry_out(registry: &Registry, address: IpAddr, step: Step) -> Result<(), Status> {
-    let told: Option<Warning> = match step {
-        Step::Wait => None,
-        Step::Tell(warning) => Some(warning),
-        Step::Delete { uid, told } => delete(registry, address, uid).await?.then_some(told),
-        Step::Claim { owner, instead_of, told } => {
-            if let Some(uid) = instead_of {
-                delete(registry, address, uid).await?;
-            }
-            // One that is there by now has been made by somebody who was faster, and is looked at next.
-            let is_made = claim(registry, address, &owner).await?;
-            told.filter(|_| is_made)
+/// Makes the IPAddress of a Service, in place of the one with this uid; whether it is made. Services and IPAddresses
+/// are not seen at the same moment: where others write to the store, too, the one in the way may be that of whoever
+/// has got the address since.
+async fn claim_anew(
+    registry: &Registry,
+    address: IpAddr,
+    owner: &Owner,
+    instead_of: Option<&str>,
+) -> Result<bool, Status> {
+    if let Some(uid) = instead_of {
+        let service = registry.find(services(), &owner.namespace, &owner.name).await?;
+        if !service.is_some_and(|service| Held::by(&service).addresses.contains(&address)) {
+            return Ok(false);
         }
-    };
-    if let Some(warning) = told {
-        warning.tell(registry).await;
+        claim::delete(registry, address, uid).await?;
     }
-    Ok(())
-}
-
-/// Whether it was there.
-async fn delete(registry: &Registry, address: IpAddr, uid: String) -> Result<bool, Status> {
-    let options = DeleteOptions { uid: Some(uid), ..DeleteOptions::default() };
-    match registry.delete(claim::kind(), "", &address.to_string(), &options).await {
-        Ok(()) => Ok(true),
-        Err(status) if status.code == 404 || status.code == 409 => Ok(false),
-        Err(status) => Err(status),
-    }
+    // One that is there by now has been made by somebody who was faster, and is looked at next.
+    claim(registry, address, owner).await
 }
 
 #[cfg(test)]
@@ -201,7 +202,19 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::alloc::claim::Owner;
+
+    #[tokio::test]
+    async fn the_claim_of_whoever_has_the_address_by_now_stays() {
+        let store = Arc::new(Embedded::in_memory().unwrap());
+        let registry = Registry::new(store, false, CancellationToken::new());
+        let (address, name) = ("10.96.0.66".parse().unwrap(), "10.96.0.66");
+        let [gone, heir] =
+            ["gone", "heir"].map(|service| Owner { namespace: "default".into(), name: service.into() });
+        assert!(claim(&registry, address, &heir).await.unwrap());
+        let uid = registry.get(claim::kind(), "", name).await.unwrap().uid().to_string();
+        assert!(!claim_anew(&registry, address, &gone, Some(&uid)).await.unwrap());
+        assert_eq!(registry.get(claim::kind(), "", name).await.unwrap().uid(), uid);
+    }
 
     #[tokio::test]
     async fn a_stray_that_appears_later_is_given_time_for_its_service_to_come() {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    alloc::claim::{Owner, family},
+    alloc::claim::{Owner, Parent, family},
     events::{Regarding, Warning},
 };
 
@@ -25,15 +25,6 @@ pub(super) struct Claim {
     pub(super) is_managed: bool,
     /// Whether they name the right family as well.
     pub(super) is_labelled: bool,
-}
-
-/// Whose an IPAddress says it is.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Parent {
-    pub(super) group: String,
-    pub(super) resource: String,
-    pub(super) namespace: String,
-    pub(super) name: String,
 }
 
 /// All there is to know about an address.
@@ -86,7 +77,7 @@ pub(super) fn plan(case: &Case) -> Vec<Step> {
             steps.push(case.claimed(holder));
         }
     }
-    if !has_owner {
+    if case.holders.is_empty() {
         steps.extend(case.stray());
     }
     steps
@@ -95,11 +86,8 @@ pub(super) fn plan(case: &Case) -> Vec<Step> {
 impl Case<'_> {
     /// The Service that the IPAddress names, if it says the same.
     fn owner(&self) -> Option<&Holder> {
-        let parent = self.claim.map(|claim| &claim.parent).filter(|parent| parent.is_service())?;
-        let is_named = |holder: &&Holder| {
-            (&holder.owner.namespace, &holder.owner.name) == (&parent.namespace, &parent.name)
-        };
-        self.holders.iter().find(is_named)
+        let parent = &self.claim?.parent;
+        self.holders.iter().find(|holder| parent.is(&holder.owner))
     }
 
     fn claimed(&self, holder: &Holder) -> Step {
@@ -176,12 +164,6 @@ impl Case<'_> {
             self.address
         );
         of_service(holder, "ClusterIPAlreadyAllocated", note)
-    }
-}
-
-impl Parent {
-    fn is_service(&self) -> bool {
-        self.group.is_empty() && self.resource == "services"
     }
 }
 
@@ -299,5 +281,8 @@ mod tests {
             "Cluster IP [IPv6]: fd00::1 is not within any configured Service CIDR; please recreate service";
         assert_eq!(told(&found[0]), ("tell", "ClusterIPOutOfRange", note.into()));
         assert_eq!(found.len(), 1);
+        // Whatever its object says: there is nothing to wait for while a Service has the address.
+        let other = claim("services", "other");
+        assert_eq!(plan(&Case { claim: Some(&other), ..case }), found);
     }
 }

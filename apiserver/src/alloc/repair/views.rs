@@ -6,12 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use api::Object;
+use api::{
+    Object,
+    network::{MANAGED_BY, MANAGER},
+};
 
-use super::plan::{Claim, Holder, Parent};
+use super::plan::{Claim, Holder};
 use crate::{
     alloc::{
-        claim::{FAMILY, MANAGED_BY, MANAGER, Owner, family},
+        claim::{FAMILY, Owner, Parent, family},
         service::Held,
     },
     follow::View,
@@ -113,16 +116,10 @@ impl View for Claims {
 
 fn claim(object: &Object, address: IpAddr) -> Claim {
     let label = |name: &str| object.labels().and_then(|labels| labels.get(name)?.as_str());
-    let text = |field: &str| object.text(&["spec", "parentRef", field]).to_string();
     let is_managed = label(MANAGED_BY) == Some(MANAGER);
     Claim {
         uid: object.uid().into(),
-        parent: Parent {
-            group: text("group"),
-            resource: text("resource"),
-            namespace: text("namespace"),
-            name: text("name"),
-        },
+        parent: Parent::of(object),
         is_managed,
         is_labelled: is_managed && label(FAMILY) == Some(family(address)),
     }
