@@ -30,10 +30,10 @@ impl Unfit {
 }
 
 /// What has to be known of the whole cluster to judge one node, counted once for each pod to be placed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The nodes that the pod's selector and required node affinity pick; `None` for all.
-    picked: Option<NodeSet>,
+    /// The nodes that the pod's selector and required node affinity pick.
+    picked: NodeSet,
     /// For each required affinity of the pod: how many matching pods each topology value holds.
     near: Vec<BTreeMap<String, i64>>,
     /// The same for its anti-affinities.
@@ -76,18 +76,14 @@ impl Surroundings {
             near: pod.affinity.iter().map(|neighbour| count(neighbour, snapshot)).collect(),
             far: pod.anti_affinity.iter().map(|neighbour| count(neighbour, snapshot)).collect(),
             kept_away: kept_away(pod, snapshot),
-            spread: required
-                .map(|spread| {
-                    count_spread(spread, pod, snapshot, picked.as_ref().unwrap_or(snapshot.index().all()))
-                })
-                .collect(),
+            spread: required.map(|spread| count_spread(spread, pod, snapshot, &picked)).collect(),
             picked,
         }
     }
 
-    /// The nodes that the pod's selector and required node affinity pick; `None` for all.
-    pub fn picked(&self) -> Option<&NodeSet> {
-        self.picked.as_ref()
+    /// The nodes that the pod's selector and required node affinity pick.
+    pub fn picked(&self) -> &NodeSet {
+        &self.picked
     }
 }
 
@@ -120,8 +116,9 @@ fn taint_toleration(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Un
 }
 
 fn node_affinity(_: &PodInfo, node: &NodeState, around: &Surroundings) -> Vec<Unfit> {
-    let is_picked = around.picked.as_ref().is_none_or(|picked| picked.contains(node.number));
-    only_if(!is_picked, || Unfit::final_("node(s) didn't match Pod's node affinity/selector"))
+    only_if(!around.picked.contains(node.number), || {
+        Unfit::final_("node(s) didn't match Pod's node affinity/selector")
+    })
 }
 
 fn node_ports(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
@@ -137,22 +134,18 @@ fn node_ports(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
 fn node_resources_fit(pod: &PodInfo, node: &NodeState, _: &Surroundings) -> Vec<Unfit> {
     let (all, used, wanted) = (&node.info.allocatable, &node.requested, &pod.requests);
     let mut reasons = Vec::new();
-    let mut check = |reason: &dyn Fn() -> Cow<'static, str>, all: i64, used: i64, wanted: i64| {
+    let mut check = |name: &str, all: i64, used: i64, wanted: i64| {
         if wanted > 0 && wanted > all - used {
-            reasons.push(Unfit { reason: reason(), can_be_preempted: wanted <= all });
+            let reason = format!("Insufficient {name}").into();
+            reasons.push(Unfit { reason, can_be_preempted: wanted <= all });
         }
     };
-    check(&|| "Insufficient cpu".into(), all.milli_cpu, used.milli_cpu, wanted.milli_cpu);
-    check(&|| "Insufficient memory".into(), all.memory, used.memory, wanted.memory);
-    check(
-        &|| "Insufficient ephemeral-storage".into(),
-        all.ephemeral_storage,
-        used.ephemeral_storage,
-        wanted.ephemeral_storage,
-    );
+    check("cpu", all.milli_cpu, used.milli_cpu, wanted.milli_cpu);
+    check("memory", all.memory, used.memory, wanted.memory);
+    check("ephemeral-storage", all.ephemeral_storage, used.ephemeral_storage, wanted.ephemeral_storage);
     for (name, wanted) in &wanted.extended {
         let of = |resources: &BTreeMap<String, i64>| resources.get(name).copied().unwrap_or_default();
-        check(&|| format!("Insufficient {name}").into(), of(&all.extended), of(&used.extended), *wanted);
+        check(name, of(&all.extended), of(&used.extended), *wanted);
     }
     if i64::try_from(node.pods.len()).unwrap_or(i64::MAX) >= node.info.max_pods {
         reasons.insert(0, Unfit::for_now("Too many pods"));

@@ -27,7 +27,7 @@ pub(crate) static DECISION_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
     .expect("the metric is declared once")
 });
 
-/// Pods that wait, by queue: `active` or `unschedulable`.
+/// Pods that wait, by queue: `active`, `backoff` or `unschedulable`.
 pub(crate) static PENDING: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     register_int_gauge_vec!("scheduler_pending_pods", "Number of pending pods, by the queue.", &["queue"])
         .expect("the metric is declared once")

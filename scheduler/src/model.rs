@@ -3,12 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::selector::LabelSelector;
+use client::cache::controller_of;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{
-        Node, NodeSelector, NodeSelectorTerm, Pod, PodAffinityTerm, PreferredSchedulingTerm, Taint,
-        Toleration,
-    },
+    api::core::v1::{Node, NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Taint, Toleration},
     apimachinery::pkg::apis::meta::v1 as meta,
 };
 
@@ -140,7 +138,7 @@ impl PodInfo {
             .map(|term| (-i64::from(term.weight), read(&term.pod_affinity_term)));
         PodInfo {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
-            owner: owner(&pod),
+            owner: controller_of(&*pod).map(|owner| owner.uid.clone()),
             name: meta.name.clone().unwrap_or_default(),
             priority: spec.and_then(|spec| spec.priority).unwrap_or_default(),
             requests: Resources::of_pod(&pod),
@@ -177,6 +175,17 @@ impl PodInfo {
     pub fn created(&self) -> Timestamp {
         self.pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
     }
+
+    /// Whether a pod that has come to a node may be what this one waits for: one to be near to, or one of those that
+    /// have to lie evenly.
+    pub fn is_helped_by(&self, neighbour: &PodInfo) -> bool {
+        let PodInfo { namespace, labels, .. } = neighbour;
+        let is_counted = |spread: &Spread| {
+            spread.is_required && spread.selector.matches(|key| labels.get(key).map(String::as_str))
+        };
+        self.affinity.iter().any(|near| near.includes(namespace, labels))
+            || self.namespace == *namespace && self.spread.iter().any(is_counted)
+    }
 }
 
 /// A node, read.
@@ -212,19 +221,6 @@ impl NodeInfo {
             is_unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
         }
     }
-
-    /// Whether every requirement of a term holds; an empty term picks nothing.
-    pub fn is_picked(&self, term: &NodeSelectorTerm) -> bool {
-        let expressions = term.match_expressions.as_deref().unwrap_or_default();
-        let fields = term.match_fields.as_deref().unwrap_or_default();
-        let by_field = |key: &str| (key == "metadata.name").then_some(self.name.as_str());
-        let by_label = |key: &str| self.labels.get(key).map(String::as_str);
-        !(expressions.is_empty() && fields.is_empty())
-            && expressions
-                .iter()
-                .all(|each| holds(&each.operator, by_label(&each.key), each.values.as_deref()))
-            && fields.iter().all(|each| holds(&each.operator, by_field(&each.key), each.values.as_deref()))
-    }
 }
 
 /// Whether a toleration stands a taint.
@@ -256,11 +252,6 @@ pub fn holds(operator: &str, value: Option<&str>, wanted: Option<&[String]>) -> 
         "Lt" => numbers().is_some_and(|(value, bound)| value < bound),
         _ => false,
     }
-}
-
-fn owner(pod: &Pod) -> Option<String> {
-    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {

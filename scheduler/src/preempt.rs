@@ -26,36 +26,48 @@ pub struct Preemption {
 /// important wins, then the one with fewest victims.
 pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, refused: &Unschedulable) -> Result<Preemption, String> {
     let never = pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never");
+    let nodes = refused.per_node.len();
     if never {
-        return Err(words(refused.nodes, &[(refused.nodes, "Preemption is not helpful for scheduling")]));
+        return Err(words(nodes, &[(nodes, "Preemption is not helpful for scheduling")]));
     }
     let hopeful: Vec<&str> = refused.worth_preempting().collect();
-    // Copied once; what is thought away on one node is back before the next one's turn.
-    let mut trial = snapshot.clone();
-    let mut found: Vec<Preemption> =
-        hopeful.iter().filter_map(|node| victims_on(node, pod, &mut trial)).collect();
+    // Copied only where there is somebody to think away, and once: those are back before the next node's turn.
+    let mut trial = None;
+    let mut found: Vec<Preemption> = Vec::new();
+    for node in &hopeful {
+        let lower = lower_on(node, pod, snapshot);
+        if !lower.is_empty() {
+            found.extend(victims_on(node, lower, pod, trial.get_or_insert_with(|| snapshot.clone())));
+        }
+    }
     found.sort_by_key(|room| {
         let highest = room.victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
         (highest, room.victims.len(), room.node.clone())
     });
     found.into_iter().next().ok_or_else(|| {
         words(
-            refused.nodes,
+            nodes,
             &[
                 (hopeful.len(), "No preemption victims found for incoming pod"),
-                (refused.nodes - hopeful.len(), "Preemption is not helpful for scheduling"),
+                (nodes - hopeful.len(), "Preemption is not helpful for scheduling"),
             ],
         )
     })
 }
 
-/// Who would have to leave a node; `trial` is the same afterwards as before.
-fn victims_on(node: &str, pod: &PodInfo, trial: &mut Snapshot) -> Option<Preemption> {
-    let mut lower: Vec<Arc<PodInfo>> =
-        trial.node(node)?.pods.values().filter(|each| each.priority < pod.priority).cloned().collect();
-    if lower.is_empty() {
-        return None;
-    }
+/// The pods on a node that are of lower priority.
+fn lower_on(node: &str, pod: &PodInfo, snapshot: &Snapshot) -> Vec<Arc<PodInfo>> {
+    let pods = snapshot.node(node).into_iter().flat_map(|node| node.pods.values());
+    pods.filter(|each| each.priority < pod.priority).cloned().collect()
+}
+
+/// Which of the `lower` pods would have to leave a node; `trial` is the same afterwards as before.
+fn victims_on(
+    node: &str,
+    mut lower: Vec<Arc<PodInfo>>,
+    pod: &PodInfo,
+    trial: &mut Snapshot,
+) -> Option<Preemption> {
     for each in &lower {
         trial.remove_pod(&each.uid);
     }

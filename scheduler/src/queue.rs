@@ -1,10 +1,12 @@
 //! Which pod is next: those of higher priority first, then the older; what fitted nowhere waits until
 //! something changes, and then a little longer each time.
+//!
+//! Upstream asks of each change which pods it may help, and so does this queue: a pod that has come to a node helps
+//! those that want to be near it or spread like it, everything else may help all.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap, HashSet},
-    mem,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -16,6 +18,8 @@ use crate::model::{PodInfo, PodUid};
 /// Upstream's `podInitialBackoffSeconds` and `podMaxBackoffSeconds`.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// After so long a pod is tried again though nothing has changed: upstream's `podMaxInUnschedulablePodsDuration`.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// Pods that wait for a node. Time is an argument, so that tests own the clock.
 #[derive(Default)]
@@ -24,7 +28,7 @@ pub struct Queue {
     /// The pods of each state by themselves, so that nobody has to look through all.
     active: BTreeSet<Rank>,
     backing_off: BTreeSet<(Timestamp, PodUid)>,
-    unschedulable: HashSet<PodUid>,
+    unschedulable: BTreeSet<(Timestamp, PodUid)>,
 }
 
 type Rank = (Reverse<i32>, Timestamp, PodUid);
@@ -43,8 +47,8 @@ enum State {
     InFlight,
     /// Something has changed since it fitted nowhere: tried again from then on.
     BackingOff { until: Timestamp },
-    /// Fitted nowhere, and nothing has changed since; `until` is when it may be tried at the earliest.
-    Unschedulable { until: Timestamp },
+    /// Fitted nowhere, and nothing has changed since.
+    Unschedulable { since: Timestamp },
 }
 
 impl Queue {
@@ -79,45 +83,69 @@ impl Queue {
 
     /// Puts back a pod that fitted nowhere.
     pub fn unschedulable(&mut self, uid: &str, now: Timestamp) {
-        self.change(uid, |waiting| State::Unschedulable { until: now + backoff(waiting.attempts) });
+        self.change(uid, |_| State::Unschedulable { since: now });
     }
 
-    /// Puts back a pod whose binding failed: tried again after its back-off, changes or no changes.
-    pub fn failed(&mut self, uid: &str, now: Timestamp) {
-        self.change(uid, |waiting| State::BackingOff { until: now + backoff(waiting.attempts) });
+    /// Puts back a pod whose binding failed: tried again after its back-off, changes or no changes. Returns whether
+    /// it was still here.
+    pub fn failed(&mut self, uid: &str, now: Timestamp) -> bool {
+        self.change(uid, |waiting| State::BackingOff { until: now + backoff(waiting.attempts) })
     }
 
-    /// Something has changed that may help the pods that fitted nowhere.
+    /// Something has changed that may help any pod that fitted nowhere.
     pub fn something_changed(&mut self) {
-        for uid in mem::take(&mut self.unschedulable) {
+        self.retry(|_| true);
+    }
+
+    /// A pod has come to a node, which may help those that look at their neighbours.
+    pub fn neighbour_came(&mut self, neighbour: &PodInfo) {
+        self.retry(|pod| pod.is_helped_by(neighbour));
+    }
+
+    /// Lets those back in whose back-off is over or who have waited long enough for a change. Returns when that will
+    /// be so of the next one.
+    pub fn wake(&mut self, now: Timestamp) -> Option<Timestamp> {
+        while let Some((until, uid)) = self.backing_off.first().cloned()
+            && until <= now
+        {
+            self.change(&uid, |_| State::Active);
+        }
+        while let Some((since, uid)) = self.unschedulable.first().cloned()
+            && since + LONGEST_WAIT <= now
+        {
+            self.change(&uid, |_| State::Active);
+        }
+        let backed_off = self.backing_off.first().map(|(until, _)| *until);
+        let waited = self.unschedulable.first().map(|(since, _)| *since + LONGEST_WAIT);
+        backed_off.into_iter().chain(waited).min()
+    }
+
+    /// How many may be tried now, how many back off, and how many wait for a change. Those that are being bound are
+    /// in none of these.
+    pub fn depth(&self) -> (usize, usize, usize) {
+        (self.active.len(), self.backing_off.len(), self.unschedulable.len())
+    }
+
+    /// Lets pods that fitted nowhere be tried again, each after its back-off.
+    fn retry(&mut self, is_helped: impl Fn(&PodInfo) -> bool) {
+        let waits_for_it = |uid: &PodUid| self.pods.get(uid).is_some_and(|waiting| is_helped(&waiting.pod));
+        let helped = self.unschedulable.iter().map(|(_, uid)| uid).filter(|uid| waits_for_it(uid));
+        for uid in helped.cloned().collect::<Vec<_>>() {
             self.change(&uid, |waiting| match waiting.state {
-                State::Unschedulable { until } => State::BackingOff { until },
+                State::Unschedulable { since } => {
+                    State::BackingOff { until: since + backoff(waiting.attempts) }
+                }
                 state => state,
             });
         }
     }
 
-    /// Lets those back in whose back-off is over. Returns when the next one's will be.
-    pub fn wake(&mut self, now: Timestamp) -> Option<Timestamp> {
-        while let Some((until, uid)) = self.backing_off.first().cloned() {
-            if until > now {
-                return Some(until);
-            }
-            self.change(&uid, |_| State::Active);
-        }
-        None
-    }
-
-    /// How many may be tried now, and how many wait for something.
-    pub fn depth(&self) -> (usize, usize) {
-        (self.active.len(), self.pods.len() - self.active.len())
-    }
-
-    fn change(&mut self, uid: &str, state: impl FnOnce(&Waiting) -> State) {
-        if let Some(mut waiting) = self.take(uid) {
-            waiting.state = state(&waiting);
-            self.add(waiting);
-        }
+    /// Returns whether the pod is here.
+    fn change(&mut self, uid: &str, state: impl FnOnce(&Waiting) -> State) -> bool {
+        let Some(mut waiting) = self.take(uid) else { return false };
+        waiting.state = state(&waiting);
+        self.add(waiting);
+        true
     }
 
     fn add(&mut self, waiting: Waiting) {
@@ -126,7 +154,7 @@ impl Queue {
             State::Active => drop(self.active.insert(rank(&waiting.pod))),
             State::InFlight => {}
             State::BackingOff { until } => drop(self.backing_off.insert((until, uid.clone()))),
-            State::Unschedulable { .. } => drop(self.unschedulable.insert(uid.clone())),
+            State::Unschedulable { since } => drop(self.unschedulable.insert((since, uid.clone()))),
         }
         self.pods.insert(uid, waiting);
     }
@@ -137,7 +165,9 @@ impl Queue {
             State::Active => drop(self.active.remove(&rank(&waiting.pod))),
             State::InFlight => {}
             State::BackingOff { until } => drop(self.backing_off.remove(&(until, waiting.pod.uid.clone()))),
-            State::Unschedulable { .. } => drop(self.unschedulable.remove(uid)),
+            State::Unschedulable { since } => {
+                self.unschedulable.remove(&(since, waiting.pod.uid.clone()));
+            }
         }
         Some(waiting)
     }

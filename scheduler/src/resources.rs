@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::quantity::Quantity;
+use api::{quantity::Quantity, strategies::resources::is_of_pods};
 use k8s_openapi::{
     api::core::v1::{Container, Pod, PodSpec},
     apimachinery::pkg::api::resource::Quantity as Text,
@@ -80,6 +80,13 @@ impl Resources {
         self.combine(other, i64::max);
     }
 
+    /// Whether nothing of the other's is more.
+    pub fn covers(&self, other: &Resources) -> bool {
+        let mut both = self.clone();
+        both.raise_to(other);
+        both == *self
+    }
+
     fn combine(&mut self, other: &Resources, with: impl Fn(i64, i64) -> i64) {
         self.milli_cpu = with(self.milli_cpu, other.milli_cpu);
         self.memory = with(self.memory, other.memory);
@@ -138,6 +145,7 @@ fn total(spec: &PodSpec, of_container: impl Fn(&Container) -> Resources) -> Reso
         if list.contains_key("memory") {
             running.memory = whole.memory;
         }
+        running.extended.extend(whole.extended.into_iter().filter(|(name, _)| is_of_pods(name)));
     }
     running.add(&Resources::from_list(spec.overhead.as_ref()));
     running
@@ -171,6 +179,20 @@ mod tests {
         sidecar["restartPolicy"] = "Always".into();
         let pod = pod(json!({"containers": [asks("100m")], "initContainers": [sidecar, asks("500m")]}));
         assert_eq!(Resources::of_pod(&pod).milli_cpu, 800);
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_as_a_whole_takes_the_place_of_what_its_containers_ask_for() {
+        let asks = |cpu: &str, pages: &str, devices: &str| {
+            let requests = json!({"cpu": cpu, "hugepages-2Mi": pages, "a.example/b": devices});
+            json!({"requests": requests})
+        };
+        let container = json!({"name": "c", "resources": asks("1", "2Mi", "1")});
+        let whole = pod(json!({"containers": [container], "resources": asks("1500m", "8Mi", "7")}));
+        let asked = Resources::of_pod(&whole);
+        assert_eq!(asked.milli_cpu, 1500);
+        let extended = [("a.example/b".to_string(), 1), ("hugepages-2Mi".to_string(), 8 << 20)];
+        assert_eq!(asked.extended, BTreeMap::from(extended), "only containers have devices");
     }
 
     #[test]

@@ -12,8 +12,6 @@ use crate::{
 /// Why no node can take a pod; its text is the `FailedScheduling` event's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unschedulable {
-    /// How many nodes were looked at.
-    pub nodes: usize,
     /// Each node's objections.
     pub per_node: Vec<(String, Vec<Unfit>)>,
 }
@@ -29,7 +27,7 @@ impl Unschedulable {
 
 impl fmt::Display for Unschedulable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.nodes == 0 {
+        if self.per_node.is_empty() {
             return f.write_str("no nodes available to schedule pods");
         }
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -39,7 +37,7 @@ impl fmt::Display for Unschedulable {
         let mut texts: Vec<String> =
             counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
-        write!(f, "0/{} nodes are available: {}.", self.nodes, texts.join(", "))
+        write!(f, "0/{} nodes are available: {}.", self.per_node.len(), texts.join(", "))
     }
 }
 
@@ -66,11 +64,10 @@ fn enough(nodes: usize) -> usize {
 /// When no node can take the pod, with each node's reasons.
 pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, cursor: &mut Cursor) -> Result<String, Unschedulable> {
     let around = Surroundings::of(pod, snapshot);
-    let all = snapshot.index().all();
-    let enough = enough(all.len());
+    let enough = enough(snapshot.index().all().len());
     let mut candidates: Vec<&NodeState> = Vec::new();
     // Nodes that the pod's own selector does not pick are not even looked at.
-    for node in snapshot.round(around.picked().unwrap_or(all), cursor.start) {
+    for node in snapshot.round(around.picked(), cursor.start) {
         if unfit(pod, node, &around).is_empty() {
             candidates.push(node);
             if candidates.len() == enough {
@@ -101,7 +98,6 @@ pub fn schedule(pod: &PodInfo, snapshot: &Snapshot, cursor: &mut Cursor) -> Resu
 
 /// What each node says against a pod.
 fn refused(pod: &PodInfo, snapshot: &Snapshot, around: &Surroundings) -> Unschedulable {
-    let per_node: Vec<_> =
-        snapshot.nodes().map(|node| (node.info.name.clone(), unfit(pod, node, around))).collect();
-    Unschedulable { nodes: per_node.len(), per_node }
+    let objections = |node: &NodeState| (node.info.name.clone(), unfit(pod, node, around));
+    Unschedulable { per_node: snapshot.nodes().map(objections).collect() }
 }

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::PreferredSchedulingTerm;
+
 use crate::{
+    label_index::LabelIndex,
     model::{PodInfo, tolerates},
+    node_set::NodeSet,
     snapshot::{NodeState, Snapshot},
 };
 
@@ -21,7 +25,8 @@ pub fn scores(pod: &PodInfo, candidates: &[&NodeState], snapshot: &Snapshot) -> 
     add(1, candidates.iter().map(|node| balanced_allocation(pod, node)).collect());
     add(3, fewer_is_better(candidates.iter().map(|node| untolerated_soft_taints(pod, node)).collect()));
     if !pod.preferred_nodes.is_empty() {
-        add(2, more_is_better(candidates.iter().map(|node| preferred_node(pod, node)).collect()));
+        let wishes = preferred_nodes(pod, snapshot.index());
+        add(2, more_is_better(candidates.iter().map(|node| preferred_node(&wishes, node)).collect()));
     }
     add(2, fewer_is_better(candidates.iter().map(|node| like_pods(pod, node)).collect()));
     if !pod.preferred_neighbours.is_empty() {
@@ -54,10 +59,16 @@ fn untolerated_soft_taints(pod: &PodInfo, node: &NodeState) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// The preferred terms: the weight of each, and the nodes that it picks.
+fn preferred_nodes(pod: &PodInfo, index: &LabelIndex) -> Vec<(i64, NodeSet)> {
+    let wish =
+        |term: &PreferredSchedulingTerm| (i64::from(term.weight), index.picked_by_term(&term.preference));
+    pod.preferred_nodes.iter().map(wish).collect()
+}
+
 /// NodeAffinity: the weights of the preferred terms that pick the node.
-fn preferred_node(pod: &PodInfo, node: &NodeState) -> i64 {
-    let picking = pod.preferred_nodes.iter().filter(|term| node.info.is_picked(&term.preference));
-    picking.map(|term| i64::from(term.weight)).sum()
+fn preferred_node(wishes: &[(i64, NodeSet)], node: &NodeState) -> i64 {
+    wishes.iter().filter(|(_, picked)| picked.contains(node.number)).map(|(weight, _)| weight).sum()
 }
 
 /// Spreading: pods of the same owner, or those that the pod's own soft constraints count.

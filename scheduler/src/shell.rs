@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::{Change, FlightRecorder, Informers, events::Recorder, flight::Turn};
+use client::{
+    Change, FlightRecorder, Informers, Tolerate, events::Recorder, flight::Turn, is_conflict, is_not_found,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
@@ -22,7 +24,7 @@ use crate::{
     preempt::{Preemption, preempt},
     queue::Queue,
     schedule::{Cursor, Unschedulable, schedule},
-    snapshot::Snapshot,
+    snapshot::{Placed, Snapshot},
 };
 
 /// What the scheduler has to know.
@@ -124,7 +126,8 @@ impl Scheduler {
             Some(node) => self.snapshot.set_node(NodeInfo::new(node)),
             None => {
                 self.snapshot.remove_node(change.object().metadata.name.as_deref().unwrap_or_default());
-                false
+                // There is one place less to spread pods over.
+                true
             }
         };
         if may_help {
@@ -138,18 +141,32 @@ impl Scheduler {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
         let is_over = change.after().is_none() || matches!(phase, "Succeeded" | "Failed");
-        if is_over {
+        if !is_over && !node.is_empty() {
             self.queue.remove(uid);
-            if self.snapshot.remove_pod(uid) {
-                self.queue.something_changed();
-            }
-        } else if !node.is_empty() {
-            self.queue.remove(uid);
-            self.snapshot.place(Arc::new(PodInfo::new(pod.clone())), &node);
-        } else if self.is_ours(pod) {
+            self.put_on(&node, Arc::new(PodInfo::new(pod.clone())));
+        } else if !is_over && self.is_ours(pod) {
             self.queue.put(Arc::new(PodInfo::new(pod.clone())));
         } else {
+            // Over, or not to be placed by us any more: then a binding under way counts for nothing until the watch
+            // tells of it.
             self.queue.remove(uid);
+            self.take_off(uid);
+        }
+    }
+
+    /// Counts a pod on its node, and lets those be tried again whom that may help.
+    fn put_on(&mut self, node: &str, pod: Arc<PodInfo>) {
+        match self.snapshot.place(pod.clone(), node) {
+            Placed::New => self.queue.neighbour_came(&pod),
+            Placed::Again => {}
+            Placed::Changed => self.queue.something_changed(),
+        }
+    }
+
+    /// Counts a pod on no node any more, and lets others be tried in its place.
+    fn take_off(&mut self, uid: &str) {
+        if self.snapshot.remove_pod(uid) {
+            self.queue.something_changed();
         }
     }
 
@@ -182,7 +199,7 @@ impl Scheduler {
         let (observed, action) = match decision {
             Ok(node) => {
                 metrics::ATTEMPTS.with_label_values(&["scheduled"]).inc();
-                self.snapshot.place(pod.clone(), &node);
+                self.put_on(&node, pod.clone());
                 self.binder.bind(pod.clone(), node.clone());
                 (String::from("fits"), format!("bind to {node}"))
             }
@@ -215,20 +232,23 @@ impl Scheduler {
     }
 
     fn binding_ended(&mut self, Outcome { pod, is_bound }: Outcome) {
-        if !is_bound {
-            metrics::ATTEMPTS.with_label_values(&["error"]).inc();
-            self.snapshot.remove_pod(&pod.uid);
-            self.queue.failed(&pod.uid, Timestamp::now());
+        if is_bound {
+            return;
+        }
+        metrics::ATTEMPTS.with_label_values(&["error"]).inc();
+        // One that waits no more has been placed by the watch: somebody else has bound it, or we have and only the
+        // answer was lost.
+        if self.queue.failed(&pod.uid, Timestamp::now()) {
+            self.take_off(&pod.uid);
         }
     }
 
     fn measure(&self) {
-        let (active, waiting) = self.queue.depth();
-        let set = |queue, count: usize| {
+        let (active, backing_off, unschedulable) = self.queue.depth();
+        let counts = [("active", active), ("backoff", backing_off), ("unschedulable", unschedulable)];
+        for (queue, count) in counts {
             metrics::PENDING.with_label_values(&[queue]).set(i64::try_from(count).unwrap_or(i64::MAX));
-        };
-        set("active", active);
-        set("unschedulable", waiting);
+        }
     }
 }
 
@@ -252,7 +272,7 @@ impl Binder {
                     true
                 }
                 // Gone, or bound by somebody else: the watch tells us which.
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => false,
+                Err(error) if is_not_found(&error) || is_conflict(&error) => false,
                 Err(error) => {
                     tracing::warn!(
                         pod = format!("{}/{}", pod.namespace, pod.name),
@@ -351,9 +371,9 @@ impl Binder {
         self.patch_status(victim, condition).await?;
         let same = Preconditions { uid: Some(victim.uid.to_string()), resource_version: None };
         let params = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
-        match self.pods(&victim.namespace).delete(&victim.name, &params).await {
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return Ok(()),
-            deleted => drop(deleted?),
+        let deleted = self.pods(&victim.namespace).delete(&victim.name, &params).await;
+        if deleted.or_not_found().or_conflict()?.flatten().is_none() {
+            return Ok(());
         }
         let text = format!("Preempted by pod {} on node {node}", by.uid);
         self.events.normal(&*victim.pod, "Preempted", text);
@@ -365,10 +385,7 @@ impl Binder {
         let patch = json!({"metadata": {"uid": &*pod.uid}, "status": status});
         let api = self.pods(&pod.namespace);
         let patched = api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
-        match patched {
-            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(()),
-            patched => patched.map(drop),
-        }
+        patched.or_not_found().or_conflict().map(drop)
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {

@@ -57,6 +57,17 @@ impl NodeState {
     }
 }
 
+/// What it means to those that wait that a pod has been placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It has come: a neighbour more.
+    New,
+    /// It was there already and is in nobody's way less.
+    Again,
+    /// It has moved, has other labels or asks for less.
+    Changed,
+}
+
 /// All nodes, and where each pod is.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -125,23 +136,35 @@ impl Snapshot {
     }
 
     /// Puts a pod on a node, in place of what was known of it before.
-    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.remove_pod(&pod.uid);
+    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) -> Placed {
+        let before = self.take(&pod.uid);
         let state = node_mut(&mut self.nodes, &mut self.numbers, node);
+        let is_no_less = |(number, before): &(usize, Arc<PodInfo>)| {
+            *number == state.number && before.labels == pod.labels && pod.requests.covers(&before.requests)
+        };
+        let placed = match before {
+            None => Placed::New,
+            Some(before) if is_no_less(&before) => Placed::Again,
+            Some(_) => Placed::Changed,
+        };
         self.places.insert(pod.uid.clone(), state.number);
         self.keeping_away += usize::from(!pod.anti_affinity.is_empty());
         state.insert(pod);
+        placed
     }
 
     /// Takes a pod away. Returns whether it was there.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(number) = self.places.remove(uid) else { return false };
-        let removed = self.nodes[number].as_mut().and_then(|node| node.remove(uid));
-        if removed.as_ref().is_some_and(|pod| !pod.anti_affinity.is_empty()) {
-            self.keeping_away -= 1;
-        }
+        self.take(uid).is_some()
+    }
+
+    /// Takes a pod away, and tells the number of its node.
+    fn take(&mut self, uid: &str) -> Option<(usize, Arc<PodInfo>)> {
+        let number = self.places.remove(uid)?;
+        let pod = self.nodes[number].as_mut()?.remove(uid)?;
+        self.keeping_away -= usize::from(!pod.anti_affinity.is_empty());
         self.forget_if_empty(number);
-        removed.is_some()
+        Some((number, pod))
     }
 
     fn forget_if_empty(&mut self, number: usize) {

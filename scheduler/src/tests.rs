@@ -11,7 +11,7 @@ use crate::{
     preempt::preempt,
     queue::Queue,
     schedule::{Cursor, Unschedulable, schedule},
-    snapshot::Snapshot,
+    snapshot::{Placed, Snapshot},
 };
 
 fn node(name: &str, change: impl FnOnce(&mut Value)) -> NodeInfo {
@@ -88,7 +88,7 @@ fn in_a_large_cluster_each_pod_is_tried_on_a_part_of_the_nodes_and_all_get_their
         assert!(used.insert(chosen), "the others are empty");
     }
     let refused = schedule(&asking("late", "2"), &snapshot, &mut cursor).unwrap_err();
-    assert_eq!(refused.nodes, 1000, "before a pod is refused every node is looked at");
+    assert_eq!(refused.per_node.len(), 1000, "before a pod is refused every node is looked at");
 }
 
 #[test]
@@ -134,6 +134,19 @@ fn selectors_and_affinity_pick_nodes() {
         refusal(&nowhere, &snapshot).to_string(),
         "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
     );
+}
+
+#[test]
+fn among_nodes_that_fit_preferred_ones_win() {
+    let ssd = node("b", |node| node["metadata"]["labels"]["disk"] = "ssd".into());
+    let snapshot = cluster([node("a", |_| {}), ssd]);
+    let term = json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]});
+    let wishes = json!({"nodeAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": term}]}});
+    let mut cursor = Cursor::default();
+    for _ in 0..2 {
+        assert_eq!(schedule(&pod("x", json!({"affinity": wishes})), &snapshot, &mut cursor).unwrap(), "b");
+    }
 }
 
 #[test]
@@ -282,7 +295,7 @@ fn important_pods_go_first_and_hopeless_ones_wait_for_a_change() {
     assert_eq!(queue.pop().unwrap().name, "urgent");
     assert_eq!(queue.pop().unwrap().name, "ordinary");
     queue.unschedulable("urgent", now);
-    assert_eq!(queue.wake(now + 1.hour()), None);
+    assert_eq!(queue.wake(now + 299.seconds()), Some(now + 300.seconds()));
     assert!(queue.pop().is_none(), "nothing has changed");
     queue.something_changed();
     assert_eq!(queue.wake(now), Some(now + 1.second()), "not before its back-off");
@@ -296,11 +309,68 @@ fn a_pod_whose_binding_failed_is_tried_again_and_waits_longer_each_time() {
     queue.put(asking("x", "1"));
     for seconds in [1, 2, 4, 8, 10, 10] {
         assert_eq!(queue.pop().unwrap().name, "x");
-        queue.failed("x", now);
+        assert_eq!(queue.depth(), (0, 0, 0), "it is being bound");
+        assert!(queue.failed("x", now), "it still waits");
         assert_eq!(queue.wake(now), Some(now + seconds.seconds()));
-        assert_eq!(queue.depth(), (0, 1));
+        assert_eq!(queue.depth(), (0, 1, 0));
         assert_eq!(queue.wake(now + seconds.seconds()), None);
     }
+    queue.pop().unwrap();
+    queue.remove("x");
+    assert!(!queue.failed("x", now), "it has been placed meanwhile");
+    assert_eq!(queue.depth(), (0, 0, 0));
+}
+
+#[test]
+fn a_pod_that_fitted_nowhere_is_tried_again_after_five_minutes_whatever_happens() {
+    let (mut queue, now) = (Queue::default(), Timestamp::UNIX_EPOCH);
+    queue.put(asking("x", "1"));
+    queue.pop().unwrap();
+    queue.unschedulable("x", now);
+    assert_eq!(queue.depth(), (0, 0, 1));
+    assert_eq!(queue.wake(now + 300.seconds()), None);
+    assert_eq!(queue.pop().unwrap().name, "x");
+}
+
+#[test]
+fn a_pod_that_waits_for_a_neighbour_is_tried_again_when_one_has_come() {
+    let db = json!({"matchLabels": {"app": "db"}});
+    let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"labelSelector": db, "topologyKey": "kubernetes.io/hostname"}]}});
+    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": db}]);
+    let mut queue = Queue::default();
+    queue.put(pod("near", json!({"affinity": near})));
+    queue.put(pod("spread", json!({"topologySpreadConstraints": spread})));
+    queue.put(asking("alone", "4"));
+    while let Some(pod) = queue.pop() {
+        queue.unschedulable(&pod.uid, Timestamp::UNIX_EPOCH);
+    }
+    let neighbour = |app: &str| {
+        let labels = [("app".to_string(), app.to_string())].into();
+        PodInfo { labels, ..PodInfo::clone(&asking("neighbour", "1")) }
+    };
+    queue.neighbour_came(&neighbour("web"));
+    assert_eq!(queue.depth(), (0, 0, 3), "of no interest to anybody");
+    queue.neighbour_came(&neighbour("db"));
+    assert_eq!(queue.depth(), (0, 2, 1), "there is no more room than before");
+    queue.something_changed();
+    assert_eq!(queue.depth(), (0, 3, 0));
+}
+
+#[test]
+fn a_pod_that_is_placed_again_says_whether_that_may_help_others() {
+    let mut snapshot = two_nodes();
+    let with_labels = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Arc::new(PodInfo { labels, ..PodInfo::clone(&asking("x", "2")) })
+    };
+    assert_eq!(snapshot.place(asking("x", "1"), "a"), Placed::New);
+    assert_eq!(snapshot.place(asking("x", "1"), "a"), Placed::Again);
+    assert_eq!(snapshot.place(asking("x", "2"), "a"), Placed::Again, "it takes more");
+    assert_eq!(snapshot.place(asking("x", "1"), "a"), Placed::Changed);
+    assert_eq!(snapshot.place(with_labels(&[("app", "db")]), "a"), Placed::Changed);
+    assert_eq!(snapshot.place(with_labels(&[("app", "db")]), "b"), Placed::Changed);
 }
 
 #[test]
@@ -317,7 +387,7 @@ fn a_pod_that_fitted_nowhere_is_tried_at_once_when_it_has_changed_itself() {
     assert!(queue.pop().is_none(), "it is being tried");
     queue.remove("x");
     queue.something_changed();
-    assert_eq!((queue.depth(), queue.wake(Timestamp::MAX)), ((0, 0), None));
+    assert_eq!((queue.depth(), queue.wake(Timestamp::MAX)), ((0, 0, 0), None));
 }
 
 #[test]
@@ -325,7 +395,7 @@ fn a_pod_that_is_seen_again_does_not_stand_twice_in_the_queue() {
     let mut queue = Queue::default();
     queue.put(asking("x", "1"));
     queue.put(asking("x", "1"));
-    assert_eq!(queue.depth(), (1, 0));
+    assert_eq!(queue.depth(), (1, 0, 0));
     queue.remove("x");
     assert!(queue.pop().is_none());
 }
