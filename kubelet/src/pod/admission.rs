@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::strategies::resources::is_of_pods;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 
 use super::memory::Verdict;
@@ -160,8 +161,8 @@ fn or<'a>(said: Option<&'a str>, meant: &'a str) -> &'a str {
     said.filter(|text| !text.is_empty()).unwrap_or(meant)
 }
 
-/// What a pod asks for: its containers together, or the largest init container if that is more, and its overhead.
-/// Sidecars count with what comes after them.
+/// What a pod asks for: as a whole where it says so, else its containers together, or the largest init container if
+/// that is more; and its overhead. Sidecars count with what comes after them.
 pub fn asked(pod: &Pod, resource: &str, in_milli: bool) -> i64 {
     let amount =
         |quantity: api::quantity::Quantity| if in_milli { quantity.milli() } else { quantity.value() };
@@ -176,8 +177,11 @@ pub fn asked(pod: &Pod, resource: &str, in_milli: bool) -> i64 {
         }
     }
     let together = pod.spec().containers.iter().map(of).sum::<i64>() + sidecars;
+    let own =
+        pod.spec().resources.as_ref().and_then(|own| own.requests.as_ref()).filter(|_| is_of_pods(resource));
+    let whole = own.and_then(|requests| requests.get(resource)).and_then(parse);
     let overhead = pod.spec().overhead.as_ref().and_then(|overhead| overhead.get(resource)).and_then(parse);
-    together.max(largest) + overhead.map_or(0, amount)
+    whole.map_or(together.max(largest), amount) + overhead.map_or(0, amount)
 }
 
 #[cfg(test)]
@@ -254,6 +258,22 @@ mod tests {
             asked(&pod(json!({ "initContainers": init })), "cpu", true)
         };
         assert_eq!((with(json!(null)), with(json!("Always"))), (1000, 2000));
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_as_a_whole_takes_the_place_of_what_its_containers_ask_for() {
+        let requests = |cpu: &str| json!({ "requests": { "cpu": cpu, "ephemeral-storage": "1Ki" } });
+        let container = json!({ "name": "c", "image": "i", "resources": requests("1") });
+        let overhead = json!({ "cpu": "100m" });
+        let pod =
+            |own: Value| pod(json!({ "containers": [container], "resources": own, "overhead": overhead }));
+        assert_eq!(asked(&pod(json!(null)), "cpu", true), 1100);
+        assert_eq!(asked(&pod(requests("1500m")), "cpu", true), 1600);
+        assert_eq!(asked(&pod(json!({ "requests": { "memory": "1" } })), "cpu", true), 1100);
+        assert_eq!(
+            asked(&pod(json!({ "requests": { "ephemeral-storage": "1" } })), "ephemeral-storage", false),
+            1024
+        );
     }
 
     #[test]
