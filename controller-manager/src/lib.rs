@@ -14,6 +14,7 @@ mod deployment;
 mod disruption;
 mod endpoint_slice;
 mod endpoints;
+mod finalizers;
 mod fraction;
 mod garbage_collector;
 mod hash;

@@ -28,9 +28,10 @@ fn text<'a>(secret: &'a Secret, key: &str) -> Option<&'a str> {
     std::str::from_utf8(&secret.data.as_ref()?.get(key)?.0).ok()
 }
 
-/// How long a token may still be used; `None` for as long as it is there. A time that cannot be read is over.
+/// How long a token may still be used; `None` for as long as it is there, which is also what an empty end means. A
+/// time that cannot be read is over.
 fn left(secret: &Secret, now: Timestamp) -> Option<SignedDuration> {
-    secret.data.as_ref()?.get(EXPIRATION)?;
+    secret.data.as_ref()?.get(EXPIRATION).filter(|end| !end.0.is_empty())?;
     let end = text(secret, EXPIRATION).and_then(|text| api::time::parse(text).ok());
     Some(end.map_or(SignedDuration::ZERO, |end| end.duration_since(now)))
 }
@@ -51,6 +52,7 @@ mod tests {
         assert_eq!(left("2026-01-01T00:01:00Z"), Some(SignedDuration::from_mins(1)));
         assert!(left("2025-12-31T23:59:59Z").is_some_and(|left| left.is_negative()));
         assert_eq!(left("soon"), Some(SignedDuration::ZERO));
+        assert_eq!(left(""), None);
         assert_eq!(super::left(&Secret::default(), now), None);
     }
 }

@@ -12,7 +12,7 @@ use kube::{ResourceExt, api::Patch};
 use plan::{Action, FINALIZER, allocated, networks, plan};
 use serde_json::json;
 
-use crate::Context;
+use crate::{Context, finalizers::release};
 
 /// What stands in the way of a deletion; upstream's words.
 const BLOCKED: &str =
@@ -54,12 +54,12 @@ impl Reconcile for ServiceCidrs {
         turn::describe(wanted, format!("{actions:?}"));
         for action in actions {
             match action {
-                Action::AddFinalizer => self.add_finalizer(key, &cidr).await?,
+                Action::AddFinalizer => self.add_finalizer(&cidr).await?,
                 Action::SetReady => {
-                    self.set_ready(key, "True", "", "Kubernetes Service CIDR is ready").await?;
+                    self.set_ready(&cidr, "True", "", "Kubernetes Service CIDR is ready").await?;
                 }
-                Action::SetTerminating => self.set_ready(key, "False", "Terminating", BLOCKED).await?,
-                Action::RemoveFinalizer => self.remove_finalizer(key, &cidr).await?,
+                Action::SetTerminating => self.set_ready(&cidr, "False", "Terminating", BLOCKED).await?,
+                Action::RemoveFinalizer => release(&self.writer, &*cidr, FINALIZER).await?,
                 Action::ComeBack(delay) => return Ok(Next::After(delay)),
             }
         }
@@ -68,25 +68,14 @@ impl Reconcile for ServiceCidrs {
 }
 
 impl ServiceCidrs {
-    async fn add_finalizer(&self, key: &ObjectKey, cidr: &ServiceCIDR) -> Result<(), ClientError> {
-        let metadata = json!({"uid": cidr.uid(), "finalizers": [FINALIZER]});
-        self.patch(key, json!({"metadata": metadata})).await
-    }
-
-    async fn remove_finalizer(&self, key: &ObjectKey, cidr: &ServiceCIDR) -> Result<(), ClientError> {
-        let metadata = json!({"uid": cidr.uid(), "$deleteFromPrimitiveList/finalizers": [FINALIZER]});
-        self.patch(key, json!({"metadata": metadata})).await?;
-        turn::meant(format!("let ServiceCIDR {} go", key.name));
-        Ok(())
-    }
-
-    async fn patch(&self, key: &ObjectKey, patch: serde_json::Value) -> Result<(), ClientError> {
-        self.writer.patch::<ServiceCIDR, _>(key, &Patch::Strategic(patch)).await.or_not_found().map(drop)
+    async fn add_finalizer(&self, cidr: &ServiceCIDR) -> Result<(), ClientError> {
+        let patch = Patch::Strategic(json!({"metadata": {"uid": cidr.uid(), "finalizers": [FINALIZER]}}));
+        self.writer.patch::<ServiceCIDR, _>(&ObjectKey::of(cidr), &patch).await.or_not_found().map(drop)
     }
 
     async fn set_ready(
         &self,
-        key: &ObjectKey,
+        cidr: &ServiceCIDR,
         status: &str,
         reason: &str,
         message: &str,
@@ -95,8 +84,9 @@ impl ServiceCidrs {
             "type": "Ready", "status": status, "reason": reason, "message": message,
             "lastTransitionTime": api::time::format(Timestamp::now()),
         });
-        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-        let written = self.writer.patch_subresource::<ServiceCIDR, _>("status", key, &patch).await;
+        let patch = json!({"metadata": {"uid": cidr.uid()}, "status": {"conditions": [condition]}});
+        let (key, patch) = (ObjectKey::of(cidr), Patch::Strategic(patch));
+        let written = self.writer.patch_subresource::<ServiceCIDR, _>("status", &key, &patch).await;
         written.or_not_found().map(drop)
     }
 }

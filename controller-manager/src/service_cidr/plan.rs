@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use api::network::Network;
+use api::network::{MANAGED_BY, MANAGER, Network};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 
@@ -11,9 +11,6 @@ pub const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 /// How long after the deletion a ServiceCIDR stays at least: all API servers have heard of it by then and give no
 /// more addresses out of it.
 const GRACE: SignedDuration = SignedDuration::from_secs(10);
-/// The label of addresses that Services have.
-const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
-const MANAGER: &str = "ipallocator.k8s.io";
 
 /// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -322,6 +322,27 @@ mod tests {
     }
 
     #[test]
+    fn an_ordered_set_shrinks_when_its_pods_have_been_ready_for_as_long_as_it_asks() {
+        let ready_since_the_epoch = |ordinal| {
+            let mut pod = (*replica(ordinal, "new", true)).clone();
+            let conditions = pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
+            conditions[0].last_transition_time = Some(Time(Timestamp::UNIX_EPOCH));
+            Arc::new(pod)
+        };
+        let pods = [0, 1].map(ready_since_the_epoch);
+        for left in [0, 1] {
+            let mut set = set(left);
+            set.spec.min_ready_seconds = Some(10);
+            let after = |seconds: i64| {
+                let now = Timestamp::from_second(seconds).unwrap();
+                Observed { set: &set, current: "new", update: "new", pods: &pods, now }.plan()
+            };
+            assert_eq!(after(9), [], "{left}");
+            assert_eq!(after(10), [Action::Delete(pods[1].clone())], "{left}");
+        }
+    }
+
+    #[test]
     fn an_update_goes_from_the_highest_down_to_the_partition() {
         let mut set = set(3);
         let pods = [0, 1, 2].map(|ordinal| replica(ordinal, "old", true));

@@ -5,14 +5,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use client::{
-    ApiObject, Cache, Change, ClientError, Next, ObjectKey, Reconcile, Runner, Tolerate, Writer, turn,
-};
+use client::{ApiObject, Cache, Change, ClientError, Next, ObjectKey, Reconcile, Runner, Writer, turn};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use serde_json::json;
 
-use crate::{Context, pods::PodExt};
+use crate::{Context, finalizers::release, pods::PodExt};
 
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
@@ -81,22 +78,6 @@ impl Reconcile for Volumes {
         }
         Ok(Next::OnChange)
     }
-}
-
-/// Takes a finalizer off an object that is being deleted.
-async fn release<K: ApiObject>(writer: &Writer, object: &K, finalizer: &str) -> Result<(), ClientError> {
-    if object.meta().deletion_timestamp.is_none() || !object.finalizers().iter().any(|name| name == finalizer)
-    {
-        return Ok(());
-    }
-    let left: Vec<_> = object.finalizers().iter().filter(|name| *name != finalizer).collect();
-    let metadata =
-        json!({"uid": object.uid(), "resourceVersion": object.resource_version(), "finalizers": left});
-    let key = ObjectKey::of(object);
-    if writer.merge::<K>(&key, json!({"metadata": metadata})).await.or_not_found()?.is_some() {
-        turn::meant(format!("let {} {key} go", K::kind(&())));
-    }
-    Ok(())
 }
 
 /// Only objects that are being deleted have turns.
