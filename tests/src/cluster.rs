@@ -100,7 +100,7 @@ impl Cluster {
     }
 
     /// Runs a client that finds the cluster as kubectl does, with the given arguments and standard input.
-    pub fn client_with(&self, program: &str, args: &[&str], input: &str) -> Said {
+    pub(crate) fn client_with(&self, program: &str, args: &[&str], input: &str) -> Said {
         let mut child = self.client_child(program, args);
         let mut stdin = child.stdin.take().expect("standard input is a pipe");
         // kubectl may end without reading it all; what it says then is what counts.
@@ -115,7 +115,7 @@ impl Cluster {
     }
 
     /// Starts a client that finds the cluster as kubectl does.
-    pub fn client_child(&self, program: &str, args: &[&str]) -> Child {
+    pub(crate) fn client_child(&self, program: &str, args: &[&str]) -> Child {
         self.machine
             .command(program)
             .args(args)

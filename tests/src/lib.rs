@@ -1,4 +1,5 @@
-//! What end-to-end tests are made of: a machine of one's own, a cluster on it, the real kubectl.
+//! What end-to-end tests are made of: a machine of one's own, a cluster on it, the real kubectl ([`Kubectl`] where its
+//! release matters).
 //!
 //! [`Machine`] is a network and mount namespace with a network card and an address, so that clusters run side
 //! by side and nothing of theirs reaches the host. [`Cluster`] runs the shipped binary there. Tests wait for
@@ -6,6 +7,7 @@
 
 pub mod cluster;
 pub mod containerd;
+pub mod kubectl;
 pub mod machine;
 
 use std::{
@@ -15,6 +17,7 @@ use std::{
 
 pub use cluster::Cluster;
 pub use containerd::Containerd;
+pub use kubectl::Kubectl;
 pub use machine::Machine;
 
 /// What a finished command said.

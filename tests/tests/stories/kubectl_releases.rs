@@ -1,50 +1,8 @@
 //! kubectl of two releases, an old one and the current one: both find what they find at upstream's server.
 
-use std::{
-    path::Path,
-    process::{Child, Command},
-};
-
-use e2e::{Cluster, Said, eventually};
+use e2e::{Cluster, Kubectl, eventually, kubectl::CURRENT};
 
 const OLD: &str = "29";
-pub const CURRENT: &str = "37";
-
-/// A kubectl of a certain release, whatever the machine has.
-pub struct Kubectl<'a> {
-    cluster: &'a Cluster,
-    program: String,
-}
-
-impl<'a> Kubectl<'a> {
-    pub fn new(cluster: &'a Cluster, release: &str) -> Kubectl<'a> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kubectl");
-        let found = Command::new(script).args(["kubectl", release]).output().unwrap();
-        assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
-        let program = String::from_utf8(found.stdout).unwrap().trim().to_string();
-        Kubectl { cluster, program }
-    }
-
-    pub fn run(&self, words: &str) -> Said {
-        self.with(words, "")
-    }
-
-    pub fn with(&self, words: &str, input: &str) -> Said {
-        self.cluster.client_with(&self.program, &words.split_whitespace().collect::<Vec<_>>(), input)
-    }
-
-    /// The same, left running.
-    pub fn child(&self, words: &str) -> Child {
-        let args: Vec<&str> = words.split_whitespace().collect();
-        self.cluster.client_child(&self.program, &args)
-    }
-
-    /// Everything that can be listed, in one table each.
-    fn listable(&self) -> String {
-        let names = self.run("api-resources --verbs=list -o name").ok();
-        names.lines().collect::<Vec<_>>().join(",")
-    }
-}
 
 /// One of each of the kinds that people write most.
 const OBJECTS: &str = r#"
@@ -131,6 +89,12 @@ metadata: {name: gpu}
 spec: {devices: {requests: [{name: one, exactly: {deviceClassName: gpu.example.com, allocationMode: ExactCount, count: 1}}]}}
 "#;
 
+/// Everything that can be listed, for one table each.
+fn listable(kubectl: &Kubectl) -> String {
+    let names = kubectl.run("api-resources --verbs=list -o name").ok();
+    names.lines().collect::<Vec<_>>().join(",")
+}
+
 fn reads_and_writes(release: &str) {
     let cluster = Cluster::start();
     let kubectl = Kubectl::new(&cluster, release);
@@ -159,7 +123,7 @@ fn reads_and_writes(release: &str) {
     assert_eq!(again.matches(" configured").count(), 2, "{again}");
     kubectl.with("apply --server-side --force-conflicts -f -", OBJECTS).ok();
     kubectl.with("replace --force -f -", OBJECTS).ok();
-    let all = kubectl.run(&format!("get {} -A -o wide --show-labels", kubectl.listable()));
+    let all = kubectl.run(&format!("get {} -A -o wide --show-labels", listable(&kubectl)));
     assert!(all.out.contains("resourceclaim.resource.k8s.io/gpu"), "{}{}", all.out, all.err);
     assert_eq!(all.code, 0, "{}", all.err);
 
@@ -207,7 +171,7 @@ fn the_current_kubectl_describes_an_object_of_every_kind() {
     kubectl.run("wait --for=condition=Established --timeout=30s crd/everies.example.com").ok();
     let custom = "{apiVersion: example.com/v1, kind: Every, metadata: {name: every}, spec: {a: [b]}}";
     kubectl.with("create -f -", custom).ok();
-    let described = kubectl.run(&format!("describe -A {}", kubectl.listable()));
+    let described = kubectl.run(&format!("describe -A {}", listable(&kubectl)));
     let faults: Vec<&str> = described.err.lines().filter(|line| !line.starts_with("Warning: v1 ")).collect();
     assert!(faults.is_empty(), "{faults:?}");
     let text = described.clone().ok();

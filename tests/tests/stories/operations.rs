@@ -1,9 +1,7 @@
 //! What operators do with kubectl: drain a node, hold a rollout, wait for this and that, look into pods and nodes,
 //! hand out rights.
 
-use e2e::Cluster;
-
-use crate::kubectl_releases::{CURRENT, Kubectl};
+use e2e::{Cluster, Kubectl, eventually, kubectl::CURRENT};
 
 fn node_of(cluster: &Cluster) -> String {
     cluster.kubectl("get nodes -o jsonpath={.items[0].metadata.name}").ok()
@@ -67,8 +65,11 @@ fn a_rollout_is_held_waited_for_and_looked_into() {
     kubectl.run("rollout pause deployment/web").ok();
     kubectl.run("rollout restart deployment/web").fails();
     kubectl.run("set env deployment/web COLOR=red").ok();
-    let status = kubectl.run("get deployment web -o jsonpath={.status.updatedReplicas}").ok();
-    assert!(matches!(status.as_str(), "" | "0" | "1"), "{status}");
+    eventually("the change has been seen", || {
+        let web = cluster.get("deployment web");
+        let is_seen = web["status"]["observedGeneration"] == web["metadata"]["generation"];
+        if is_seen { Ok(()) } else { Err(web["status"].to_string()) }
+    });
     assert_eq!(kubectl.run("get rs -l app=web -o name").ok().lines().count(), 1);
     kubectl.run("rollout resume deployment/web").ok();
     kubectl.run("rollout status deployment/web --timeout=60s").ok();
@@ -107,9 +108,12 @@ metadata: {name: lookers, namespace: default}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: looker}
 subjects: [{kind: User, name: bob, apiGroup: rbac.authorization.k8s.io}]
 "#;
+    kubectl.run("create role looker --verb=list --resource=services").ok();
     assert_eq!(kubectl.run("auth can-i get pods --as=bob").code, 1);
     let made = kubectl.with("auth reconcile -f -", rights);
     assert!(made.err.contains("missing rules added"), "{made:?}");
+    let rules = cluster.get("role looker")["rules"].to_string();
+    assert!(rules.contains("services") && rules.contains("pods"), "the old ones stay: {rules}");
     let again = kubectl.with("auth reconcile -f -", rights);
     assert!(again.code == 0 && !again.err.contains("missing"), "{again:?}");
     assert_eq!(kubectl.run("auth can-i get pods --as=bob").ok(), "yes\n");
