@@ -141,7 +141,8 @@ impl Embedded {
         let hub = Arc::new(Hub::default());
         let (sender, requests) = mpsc::channel();
         let marks = Marks::new(retention);
-        let writer = Writer { state: state.clone(), hub: hub.clone(), marks, requests, served_at: None, medium };
+        let writer =
+            Writer { state: state.clone(), hub: hub.clone(), marks, requests, served_at: None, medium };
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(|| writer.run());
         let writer = Some(thread.map_err(OpenError::Thread)?);
         Ok(Embedded { state, hub, requests: Some(sender), writer })
