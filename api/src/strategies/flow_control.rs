@@ -1,5 +1,7 @@
 //! FlowSchemas and PriorityLevelConfigurations: who is served when the API server is asked too much.
 
+use serde_json::{Value, json};
+
 use super::check::{Faults, Field};
 use super::fill::Fill;
 use super::status;
@@ -7,6 +9,48 @@ use crate::{FieldError, Object, name};
 
 /// The schema and the level that take what must never wait.
 const EXEMPT: &str = "exempt";
+/// The schema and the level of what nothing else takes.
+const CATCH_ALL: &str = "catch-all";
+
+/// What the spec of a schema has to be without which not every request is classified; nothing for other names.
+pub fn mandatory_schema(name: &str) -> Option<Value> {
+    let groups = |names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| json!({"kind": "Group", "group": {"name": name}})).collect()
+    };
+    let everything = |groups: Vec<Value>| {
+        let all = ["*"];
+        let resources = json!({"verbs": all, "apiGroups": all, "resources": all, "namespaces": all, "clusterScope": true});
+        let paths = json!({"verbs": all, "nonResourceURLs": all});
+        json!([{"subjects": groups, "resourceRules": [resources], "nonResourceRules": [paths]}])
+    };
+    match name {
+        EXEMPT => Some(json!({
+            "priorityLevelConfiguration": {"name": name},
+            "matchingPrecedence": 1,
+            "rules": everything(groups(&["system:masters"])),
+        })),
+        CATCH_ALL => Some(json!({
+            "priorityLevelConfiguration": {"name": name},
+            "matchingPrecedence": 10_000,
+            "distinguisherMethod": {"type": "ByUser"},
+            "rules": everything(groups(&["system:unauthenticated", "system:authenticated"])),
+        })),
+        _ => None,
+    }
+}
+
+/// The same for a level. How many seats the exempt level may lend is the administrator's, though.
+pub fn mandatory_level(name: &str) -> Option<Value> {
+    match name {
+        EXEMPT => {
+            Some(json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}}))
+        }
+        CATCH_ALL => Some(json!({"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"},
+        }})),
+        _ => None,
+    }
+}
 
 /// Rules of FlowSchemas.
 pub struct FlowSchema;
@@ -49,6 +93,9 @@ impl crate::Strategy for FlowSchema {
         }
         for rule in spec.get("rules").items() {
             validate_rule(&rule, &mut faults);
+        }
+        if mandatory_schema(object.name()).is_some_and(|fixed| fixed != *spec.value) {
+            faults.invalid(&spec, format!("spec of '{}' must equal the fixed value", object.name()));
         }
         faults.0
     }
@@ -222,6 +269,10 @@ impl crate::Strategy for PriorityLevel {
             }
             _ => faults.not_supported(&sort, &["Exempt", "Limited"]),
         }
+        // The rules above leave nothing else of the exempt level to be changed.
+        if !is_exempt && mandatory_level(object.name()).is_some_and(|fixed| fixed != *spec.value) {
+            faults.invalid(&spec, format!("spec of '{}' must equal the fixed value", object.name()));
+        }
         faults.0
     }
 
@@ -281,8 +332,6 @@ fn entropy_bits(deck: i64, hand: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
     use crate::Strategy;
 
@@ -314,6 +363,34 @@ mod tests {
         assert!(
             level("a", limited(wide))[0].contains("required entropy bits of deckSize 512 and handSize 8")
         );
+    }
+
+    #[test]
+    fn what_takes_every_request_stays_as_it_is() {
+        for (strategy, fixed) in [
+            (&FlowSchema as &dyn Strategy, mandatory_schema as fn(&str) -> Option<Value>),
+            (&PriorityLevel, mandatory_level),
+        ] {
+            for name in [EXEMPT, CATCH_ALL] {
+                assert_eq!(faults(strategy, name, fixed(name).unwrap()), [""; 0]);
+            }
+            assert_eq!(fixed("global-default"), None);
+        }
+        let mut level = mandatory_level(CATCH_ALL).unwrap();
+        level["limited"]["nominalConcurrencyShares"] = 6.into();
+        assert!(
+            faults(&PriorityLevel, CATCH_ALL, level)[0]
+                .ends_with("spec of 'catch-all' must equal the fixed value")
+        );
+        let mut schema = mandatory_schema(CATCH_ALL).unwrap();
+        schema["rules"] = json!([]);
+        assert!(
+            faults(&FlowSchema, CATCH_ALL, schema)[0]
+                .ends_with("spec of 'catch-all' must equal the fixed value")
+        );
+        let mut exempt = mandatory_level(EXEMPT).unwrap();
+        exempt["exempt"]["lendablePercent"] = 50.into();
+        assert_eq!(faults(&PriorityLevel, EXEMPT, exempt), [""; 0]);
     }
 
     #[test]

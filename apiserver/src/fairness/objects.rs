@@ -1,11 +1,17 @@
 //! The levels and schemas that every cluster has: two of each without which nothing works, and upstream's
 //! suggestion for the rest.
 
-use api::{Kind, Object, kinds};
+use api::{
+    Kind, Object, kinds,
+    strategies::flow_control::{mandatory_level, mandatory_schema},
+};
 use serde_json::{Value, json};
 
 /// With this annotation, set to `true`, an object is brought back to what it should be at every start.
 pub(crate) const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
+
+/// The schemas and levels that have to be as they are.
+const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 
 /// An object that there should be.
 pub(crate) struct Wanted {
@@ -43,7 +49,7 @@ fn wanted(kind: &'static Kind, name: &str, spec: Value) -> Wanted {
     });
     let mut object = Object::from_value(object).unwrap_or_default();
     kind.strategy.set_defaults(&mut object);
-    Wanted { kind, object, is_mandatory: matches!(name, "exempt" | "catch-all") }
+    Wanted { kind, object, is_mandatory: MANDATORY.contains(&name) }
 }
 
 /// name, shares, percentage that may be lent, queues, hand
@@ -57,12 +63,8 @@ const LEVELS: [(&str, u32, u32, u32, u32); 6] = [
 ];
 
 fn levels() -> Vec<Wanted> {
-    let exempt = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}});
-    let catch_all = json!({"type": "Limited", "limited": {
-        "nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"},
-    }});
-    let mut levels =
-        vec![wanted(level_kind(), "exempt", exempt), wanted(level_kind(), "catch-all", catch_all)];
+    let fixed = MANDATORY.into_iter().filter_map(|name| Some((name, mandatory_level(name)?)));
+    let mut levels: Vec<Wanted> = fixed.map(|(name, spec)| wanted(level_kind(), name, spec)).collect();
     levels.extend(LEVELS.map(|(name, shares, lendable, queues, hand)| {
         let queuing = json!({"queues": queues, "handSize": hand, "queueLengthLimit": 50});
         let spec = json!({"type": "Limited", "limited": {
@@ -89,9 +91,9 @@ fn schemas() -> Vec<Wanted> {
         resources(&["*"], "coordination.k8s.io", &["leases"], &["*"], false),
     ]);
     let endpoints = json!([resources(&["get", "create", "update"], "", &["endpoints"], &["*"], false)]);
-    let all = [
-        schema("exempt", "exempt", 1, None, everything(json!([group("system:masters")]))),
-        schema("catch-all", "catch-all", 10_000, USER, everything(everybody())),
+    let fixed = MANDATORY.into_iter().filter_map(|name| Some((name, mandatory_schema(name)?)));
+    let mandatory = fixed.map(|(name, spec)| wanted(schema_kind(), name, spec));
+    let suggested = [
         schema(
             "probes",
             "exempt",
@@ -167,7 +169,7 @@ fn schemas() -> Vec<Wanted> {
         ),
         schema("global-default", "global-default", 9900, USER, everything(everybody())),
     ];
-    all.into()
+    mandatory.chain(suggested).collect()
 }
 
 fn schema(name: &str, level: &str, precedence: u32, method: Option<&str>, rule: Value) -> Wanted {
