@@ -75,7 +75,8 @@ enum Command {
     Etcd(etcd::Args),
 }
 
-#[tokio::main]
+// One thread: what is handed from one to another, the server's processors would have to do.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let Cli { kubeconfig, bare, command } = Cli::parse();
     let cluster = || Cluster::connect(&kubeconfig, bare);
