@@ -35,9 +35,11 @@ impl Element {
             Element::Key(fields) => {
                 let mut text = String::from("k:{");
                 for (index, (name, value)) in fields.iter().enumerate() {
-                    text.push_str(if index == 0 { "\"" } else { ",\"" });
-                    text.push_str(name);
-                    text.push_str("\":");
+                    if index > 0 {
+                        text.push(',');
+                    }
+                    text.push_str(&Value::from(&**name).to_string());
+                    text.push(':');
                     text.push_str(&value.to_string());
                 }
                 text.push('}');

@@ -491,6 +491,8 @@ fn elements_are_written_and_read() {
         assert_eq!(Element::decoded(encoded), Ok(Some(element)));
     }
     assert_eq!(Element::decoded("z:later"), Ok(None));
+    let quoted = Element::Key(vec![("a\"\\b".into(), json!("c"))]);
+    assert_eq!(Element::decoded(&quoted.encoded()), Ok(Some(quoted)));
     for wrong in ["", "f", "é", "ff:", "k:{", "i:x"] {
         assert!(Element::decoded(wrong).is_err(), "{wrong}");
     }

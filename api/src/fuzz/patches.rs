@@ -35,7 +35,10 @@ fn applied_twice(original: &Value, patch: &Value) {
     if let Ok(merged) = patch::strategic_merge(pod(), original, patch)
         && let Ok(again) = patch::strategic_merge(pod(), &merged, patch)
     {
-        assert!(again == merged || names_twice(patch), "{merged} becomes {again}");
+        assert!(
+            again == merged || names_twice(patch) || contradicts_itself(patch),
+            "{merged} becomes {again}"
+        );
     }
 }
 
@@ -54,6 +57,19 @@ fn names_twice(value: &Value) -> bool {
         Value::Object(map) => map.values().any(names_twice),
         _ => false,
     }
+}
+
+/// Whether a patch adds to a list of plain values what it takes out of it.
+fn contradicts_itself(value: &Value) -> bool {
+    let Value::Object(map) = value else {
+        return value.as_array().is_some_and(|items| items.iter().any(contradicts_itself));
+    };
+    let is_both = |(key, removed): (&String, &Value)| {
+        let added = key.strip_prefix("$deleteFromPrimitiveList/").and_then(|field| map.get(field));
+        let (added, removed) = (added.and_then(Value::as_array), removed.as_array());
+        added.zip(removed).is_some_and(|(added, removed)| added.iter().any(|one| removed.contains(one)))
+    };
+    map.iter().any(is_both) || map.values().any(contradicts_itself)
 }
 
 /// The difference of two objects, applied to the one, gives the other.
