@@ -55,7 +55,10 @@ pub fn in_world<F: Future<Output = World>>(test: impl FnOnce(World) -> F) {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     executor.block_on(async {
         let directory = tempfile::tempdir().unwrap();
-        let group = format!("/coracle-test-{}", std::process::id());
+        // No test before has had this directory's name, while numbers of processes come again: what one left that was
+        // killed is none of ours.
+        let name = directory.path().file_name().unwrap().to_string_lossy();
+        let group = format!("/coracle-test-{}", name.trim_start_matches('.'));
         let before = Census::take(&places(directory.path(), &group));
         let world = World::new(Directory(directory.path().to_owned()), group).await;
         let config = world.config.clone();
