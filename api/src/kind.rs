@@ -45,6 +45,12 @@ pub struct Kind {
     pub selectable: &'static [&'static str],
     /// What clients should hear that use the kind although there is a better one; empty: nothing.
     pub deprecation: &'static str,
+    /// Whether a PUT creates an object that is not there (upstream's `AllowCreateOnUpdate`).
+    pub created_by_put: bool,
+    /// Whether a PUT has to name the version that it is based on (where upstream's `AllowUnconditionalUpdate` is false).
+    pub needs_version: bool,
+    /// Whether a deletion is answered with the object and not with a Status (upstream's `ReturnDeletedObject`).
+    pub returned_when_deleted: bool,
     /// The JSON schema's name in k8s-openapi, such as `io.k8s.api.core.v1.Pod`.
     pub schema: &'static str,
     /// What a CustomResourceDefinition says of its kind; `None` for what is built in.

@@ -220,6 +220,9 @@ fn row(crd: &Object, source: &Value, version: &'static Version) -> Kind {
         columns: columns(source),
         selectable: selectable(source),
         deprecation: deprecation(crd, source),
+        created_by_put: false,
+        needs_version: true,
+        returned_when_deleted: false,
         schema: version.tree.name,
         custom: Some(version),
     }

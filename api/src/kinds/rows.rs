@@ -45,6 +45,7 @@ pub(super) const ROWS: &[Kind] = &[
         strategy: &endpoints::Endpoints,
         columns: table::network::ENDPOINTS,
         deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        created_by_put: true,
         ..namespaced("", "v1", "Endpoints")
     },
     Kind {
@@ -65,12 +66,14 @@ pub(super) const ROWS: &[Kind] = &[
         ],
         strategy: &event::Core,
         columns: table::cluster::EVENT,
+        created_by_put: true,
         ..namespaced("", "v1", "Event")
     },
     Kind {
         plural: "limitranges",
         short: &["limits"],
         strategy: &limits::LimitRange,
+        created_by_put: true,
         ..namespaced("", "v1", "LimitRange")
     },
     Kind {
@@ -101,6 +104,7 @@ pub(super) const ROWS: &[Kind] = &[
         status: true,
         strategy: &persistent_volume_claim::Strategy,
         columns: table::storage::PERSISTENT_VOLUME_CLAIM,
+        returned_when_deleted: true,
         ..namespaced("", "v1", "PersistentVolumeClaim")
     },
     Kind {
@@ -109,6 +113,7 @@ pub(super) const ROWS: &[Kind] = &[
         status: true,
         strategy: &persistent_volume::PersistentVolume,
         columns: table::storage::PERSISTENT_VOLUME,
+        returned_when_deleted: true,
         ..cluster("", "v1", "PersistentVolume")
     },
     Kind {
@@ -140,12 +145,14 @@ pub(super) const ROWS: &[Kind] = &[
         ],
         strategy: &pod::Strategy,
         columns: table::pod::COLUMNS,
+        returned_when_deleted: true,
         ..namespaced("", "v1", "Pod")
     },
     Kind {
         plural: "podtemplates",
         strategy: &plain::PodTemplate,
         columns: table::workload::POD_TEMPLATE,
+        returned_when_deleted: true,
         ..namespaced("", "v1", "PodTemplate")
     },
     Kind {
@@ -166,6 +173,7 @@ pub(super) const ROWS: &[Kind] = &[
         status: true,
         strategy: &limits::ResourceQuota,
         columns: table::cluster::RESOURCE_QUOTA,
+        returned_when_deleted: true,
         ..namespaced("", "v1", "ResourceQuota")
     },
     Kind {
@@ -181,6 +189,7 @@ pub(super) const ROWS: &[Kind] = &[
         subresources: &["token"],
         strategy: &plain::ServiceAccount,
         columns: table::cluster::SERVICE_ACCOUNT,
+        returned_when_deleted: true,
         ..namespaced("", "v1", "ServiceAccount")
     },
     Kind {
@@ -193,6 +202,8 @@ pub(super) const ROWS: &[Kind] = &[
         selectable: &["spec.clusterIP", "spec.type"],
         strategy: &service::Strategy,
         columns: table::network::SERVICE,
+        created_by_put: true,
+        returned_when_deleted: true,
         ..namespaced("", "v1", "Service")
     },
     // Workloads.
@@ -285,6 +296,7 @@ pub(super) const ROWS: &[Kind] = &[
         status: true,
         strategy: &policy::PodDisruptionBudget,
         columns: table::workload::POD_DISRUPTION_BUDGET,
+        needs_version: true,
         ..namespaced("policy", "v1", "PodDisruptionBudget")
     },
     Kind {
@@ -298,6 +310,8 @@ pub(super) const ROWS: &[Kind] = &[
         plural: "runtimeclasses",
         strategy: &policy::RuntimeClass,
         columns: table::cluster::RUNTIME_CLASS,
+        created_by_put: true,
+        needs_version: true,
         ..cluster("node.k8s.io", "v1", "RuntimeClass")
     },
     // The network.
@@ -348,18 +362,23 @@ pub(super) const ROWS: &[Kind] = &[
         plural: "csidrivers",
         strategy: &storage::CsiDriver,
         columns: table::storage::CSI_DRIVER,
+        needs_version: true,
+        returned_when_deleted: true,
         ..cluster("storage.k8s.io", "v1", "CSIDriver")
     },
     Kind {
         plural: "csinodes",
         strategy: &storage::CsiNode,
         columns: table::storage::CSI_NODE,
+        needs_version: true,
+        returned_when_deleted: true,
         ..cluster("storage.k8s.io", "v1", "CSINode")
     },
     Kind {
         plural: "csistoragecapacities",
         strategy: &storage::CsiStorageCapacity,
         columns: table::storage::CSI_STORAGE_CAPACITY,
+        needs_version: true,
         ..namespaced("storage.k8s.io", "v1", "CSIStorageCapacity")
     },
     Kind {
@@ -367,6 +386,7 @@ pub(super) const ROWS: &[Kind] = &[
         short: &["sc"],
         strategy: &persistent_volume::StorageClass,
         columns: table::storage::STORAGE_CLASS,
+        returned_when_deleted: true,
         ..cluster("storage.k8s.io", "v1", "StorageClass")
     },
     Kind {
@@ -374,6 +394,8 @@ pub(super) const ROWS: &[Kind] = &[
         status: true,
         strategy: &storage::VolumeAttachment,
         columns: table::storage::VOLUME_ATTACHMENT,
+        needs_version: true,
+        returned_when_deleted: true,
         ..cluster("storage.k8s.io", "v1", "VolumeAttachment")
     },
     Kind {
@@ -381,6 +403,7 @@ pub(super) const ROWS: &[Kind] = &[
         short: &["vac"],
         strategy: &storage::VolumeAttributesClass,
         columns: table::storage::VOLUME_ATTRIBUTES_CLASS,
+        returned_when_deleted: true,
         ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass")
     },
     // Devices.
@@ -421,6 +444,7 @@ pub(super) const ROWS: &[Kind] = &[
         plural: "storageversionmigrations",
         status: true,
         strategy: &plain::StorageVersionMigration,
+        needs_version: true,
         ..cluster("storagemigration.k8s.io", "v1", "StorageVersionMigration")
     },
     // What is measured and never stored.
@@ -443,6 +467,8 @@ pub(super) const ROWS: &[Kind] = &[
         plural: "leases",
         strategy: &coordination::Lease,
         columns: table::cluster::LEASE,
+        created_by_put: true,
+        needs_version: true,
         ..namespaced("coordination.k8s.io", "v1", "Lease")
     },
     Kind {
@@ -463,6 +489,7 @@ pub(super) const ROWS: &[Kind] = &[
         ],
         strategy: &event::Events,
         columns: table::cluster::EVENTS_EVENT,
+        created_by_put: true,
         ..namespaced("events.k8s.io", "v1", "Event")
     },
     // Who is served when.
@@ -485,16 +512,23 @@ pub(super) const ROWS: &[Kind] = &[
         plural: "clusterrolebindings",
         strategy: &rbac::RoleBinding,
         columns: table::cluster::ROLE_BINDING,
+        created_by_put: true,
         ..cluster(RBAC, "v1", "ClusterRoleBinding")
     },
-    Kind { plural: "clusterroles", strategy: &rbac::Role, ..cluster(RBAC, "v1", "ClusterRole") },
+    Kind {
+        plural: "clusterroles",
+        strategy: &rbac::Role,
+        created_by_put: true,
+        ..cluster(RBAC, "v1", "ClusterRole")
+    },
     Kind {
         plural: "rolebindings",
         strategy: &rbac::RoleBinding,
         columns: table::cluster::ROLE_BINDING,
+        created_by_put: true,
         ..namespaced(RBAC, "v1", "RoleBinding")
     },
-    Kind { plural: "roles", strategy: &rbac::Role, ..namespaced(RBAC, "v1", "Role") },
+    Kind { plural: "roles", strategy: &rbac::Role, created_by_put: true, ..namespaced(RBAC, "v1", "Role") },
     Kind {
         plural: "certificatesigningrequests",
         short: &["csr"],
@@ -510,6 +544,7 @@ pub(super) const ROWS: &[Kind] = &[
         selectable: &["spec.signerName"],
         strategy: &certificates::ClusterTrustBundle,
         columns: table::device::CLUSTER_TRUST_BUNDLE,
+        needs_version: true,
         ..cluster("certificates.k8s.io", "v1", "ClusterTrustBundle")
     },
     Kind {
@@ -518,6 +553,7 @@ pub(super) const ROWS: &[Kind] = &[
         selectable: &["spec.signerName", "spec.podName", "spec.nodeName"],
         strategy: &certificates::PodCertificateRequest,
         columns: table::device::POD_CERTIFICATE_REQUEST,
+        needs_version: true,
         ..namespaced("certificates.k8s.io", "v1", "PodCertificateRequest")
     },
     Kind {
@@ -528,6 +564,7 @@ pub(super) const ROWS: &[Kind] = &[
         strategy: &custom_resource_definition::Strategy,
         storage: "apiextensions.k8s.io/customresourcedefinitions",
         schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+        needs_version: true,
         ..cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
     },
     Kind {
@@ -535,6 +572,7 @@ pub(super) const ROWS: &[Kind] = &[
         categories: &["api-extensions"],
         strategy: &admission_policy::Mutating,
         columns: table::cluster::MUTATING_POLICY,
+        needs_version: true,
         ..cluster("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy")
     },
     Kind {
@@ -542,6 +580,7 @@ pub(super) const ROWS: &[Kind] = &[
         categories: &["api-extensions"],
         strategy: &admission_policy::MutatingBinding,
         columns: table::cluster::MUTATING_POLICY_BINDING,
+        needs_version: true,
         ..cluster("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding")
     },
     Kind {
@@ -549,6 +588,7 @@ pub(super) const ROWS: &[Kind] = &[
         categories: &["api-extensions"],
         strategy: &webhook_configuration::Mutating,
         columns: table::cluster::WEBHOOK_CONFIGURATION,
+        needs_version: true,
         ..cluster("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration")
     },
     Kind {
@@ -557,6 +597,7 @@ pub(super) const ROWS: &[Kind] = &[
         status: true,
         strategy: &admission_policy::Validating,
         columns: table::cluster::VALIDATING_POLICY,
+        needs_version: true,
         ..cluster("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy")
     },
     Kind {
@@ -564,6 +605,7 @@ pub(super) const ROWS: &[Kind] = &[
         categories: &["api-extensions"],
         strategy: &admission_policy::ValidatingBinding,
         columns: table::cluster::VALIDATING_POLICY_BINDING,
+        needs_version: true,
         ..cluster("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding")
     },
     Kind {
@@ -571,6 +613,7 @@ pub(super) const ROWS: &[Kind] = &[
         categories: &["api-extensions"],
         strategy: &webhook_configuration::Validating,
         columns: table::cluster::WEBHOOK_CONFIGURATION,
+        needs_version: true,
         ..cluster("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration")
     },
     Kind {
@@ -581,6 +624,7 @@ pub(super) const ROWS: &[Kind] = &[
         columns: table::cluster::API_SERVICE,
         storage: "apiregistration.k8s.io/apiservices",
         schema: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
+        needs_version: true,
         ..cluster("apiregistration.k8s.io", "v1", "APIService")
     },
     review("selfsubjectreviews", cluster("authentication.k8s.io", "v1", "SelfSubjectReview")),
@@ -611,6 +655,9 @@ const fn namespaced(group: &'static str, version: &'static str, kind: &'static s
         columns: table::CREATED_AT,
         selectable: &[],
         deprecation: "",
+        created_by_put: false,
+        needs_version: false,
+        returned_when_deleted: false,
         schema: "",
         custom: None,
     }

@@ -21,56 +21,6 @@ use crate::{
     write::{self as store_write, Deleted, Write, Written},
 };
 
-/// Built-in kinds that a PUT creates when they are not there, as upstream.
-const CREATED_BY_UPDATE: &[(&str, &str)] = &[
-    ("", "endpoints"),
-    ("", "events"),
-    ("", "limitranges"),
-    ("", "services"),
-    ("coordination.k8s.io", "leases"),
-    ("events.k8s.io", "events"),
-    ("node.k8s.io", "runtimeclasses"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "rolebindings"),
-    ("rbac.authorization.k8s.io", "roles"),
-];
-/// Built-in kinds that a PUT replaces only where it names the version it is based on, as upstream.
-const VERSION_NEEDED: &[(&str, &str)] = &[
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("apiregistration.k8s.io", "apiservices"),
-    ("certificates.k8s.io", "clustertrustbundles"),
-    ("certificates.k8s.io", "podcertificaterequests"),
-    ("coordination.k8s.io", "leases"),
-    ("node.k8s.io", "runtimeclasses"),
-    ("policy", "poddisruptionbudgets"),
-    ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"),
-    ("storage.k8s.io", "csistoragecapacities"),
-    ("storage.k8s.io", "volumeattachments"),
-    ("storagemigration.k8s.io", "storageversionmigrations"),
-];
-/// Built-in kinds whose deletion is answered with the object, as upstream; others with a Status.
-const DELETED_ARE_RETURNED: &[(&str, &str)] = &[
-    ("", "persistentvolumeclaims"),
-    ("", "persistentvolumes"),
-    ("", "pods"),
-    ("", "podtemplates"),
-    ("", "resourcequotas"),
-    ("", "serviceaccounts"),
-    ("", "services"),
-    ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"),
-    ("storage.k8s.io", "storageclasses"),
-    ("storage.k8s.io", "volumeattachments"),
-    ("storage.k8s.io", "volumeattributesclasses"),
-];
 /// How many objects of a collection are deleted at once.
 const DELETIONS_AT_ONCE: usize = 16;
 
@@ -128,7 +78,7 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
         Ok(object.clone())
     });
     let updated = updated.await;
-    let creates = call.info.subresource.is_empty() && is_among(CREATED_BY_UPDATE, call.kind);
+    let creates = call.info.subresource.is_empty() && call.kind.created_by_put;
     match updated {
         Err(status) if status.code == 404 && creates && object.name() == call.info.name => {
             store_write::check_uid(call.kind, call.kind.plural, &object, &Object::default())?;
@@ -145,17 +95,12 @@ pub(super) async fn update(call: &Call<'_>, body: Body) -> Result<Response<Body>
 
 /// Whether a PUT may leave out which version it is based on. Kinds that came late, and custom ones, want it named.
 fn check_version(kind: &Kind, object: &Object) -> Result<(), Status> {
-    let is_late = kind.custom.is_some() || is_among(VERSION_NEEDED, kind);
-    if !is_late || !matches!(object.resource_version(), "" | "0") {
+    if !kind.needs_version || !matches!(object.resource_version(), "" | "0") {
         return Ok(());
     }
     let error = FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
     // Upstream has the resource in place of the kind here.
     Err(Status::invalid(kind.group, kind.plural, object.name(), &[error]))
-}
-
-fn is_among(built_in: &[(&str, &str)], kind: &Kind) -> bool {
-    kind.custom.is_none() && built_in.contains(&(kind.group, kind.plural))
 }
 
 /// What a PUT brings must be named as the URL says, whether there is such an object or not.
@@ -225,7 +170,7 @@ pub(super) async fn delete(call: &Call<'_>, body: Body) -> Result<Response<Body>
     };
     let view = call.view()?;
     let entry = call.registry().shown_one(call.kind, entry).await?;
-    if !is_gone || is_among(DELETED_ARE_RETURNED, call.kind) {
+    if !is_gone || call.kind.returned_when_deleted {
         let mut response = answer::object(code, &view, &entry)?;
         answer::warn(response.headers_mut(), &warnings);
         return Ok(response);
@@ -460,16 +405,6 @@ fn not_an_object() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_special_about_kinds_is_said_of_kinds_that_there_are() {
-        for (group, plural) in [CREATED_BY_UPDATE, VERSION_NEEDED, DELETED_ARE_RETURNED].concat() {
-            assert!(kinds::find(group, "v1", plural).is_some(), "{group}/{plural}");
-        }
-        // Another's kind of the same name.
-        let events = Kind { group: "example.com", ..*kinds::built_in("", "events") };
-        assert!(!is_among(CREATED_BY_UPDATE, &events));
-    }
 
     #[test]
     fn kinds_that_came_late_are_replaced_only_by_who_knows_their_version() {
