@@ -38,8 +38,7 @@ pub mod time;
 
 pub use field::{FieldError, FieldErrorKind};
 pub use kind::{Kind, Scale, Scope, Strategy, Verbs};
-pub use object::Object;
-pub use policy::items;
+pub use object::{Object, items};
 pub use quantity::Quantity;
 pub use status::Status;
 pub use strategies::resources::is_extended_resource;

@@ -38,7 +38,7 @@ impl Object {
 
     /// The list at a path; empty when absent or not a list.
     pub fn list(&self, path: &[&str]) -> &[Value] {
-        self.at(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+        self.at(path).map_or(&[], items)
     }
 
     /// The map at a path, made where absent; what stands in the way and is no map is replaced.
@@ -156,6 +156,11 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Value) {
         Some(present) => *present = value,
         None => drop(map.insert(key.to_string(), value)),
     }
+}
+
+/// The items of a list; none where there is no list.
+pub fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use serde_json::Value as Json;
 use super::{
     CONDITIONS_BUDGET, Compiled, Scope,
     evaluate::{Evaluation, Fault, Undecided},
-    items, text,
+    text,
 };
-use crate::cel::Value;
+use crate::{cel::Value, items};
 
 /// Conditions that must all hold.
 #[derive(Debug)]

@@ -19,7 +19,10 @@ use std::{cell::Cell, sync::Arc};
 
 use serde_json::Value as Json;
 
-use crate::cel::{self, HEIGHT_LIMIT, Program, Type};
+use crate::{
+    cel::{self, HEIGHT_LIMIT, Program, Type},
+    items,
+};
 
 /// How much everything of one policy may cost that is evaluated for one request, as upstream.
 pub const BUDGET: u64 = 10_000_000;
@@ -175,11 +178,6 @@ impl Policy {
     pub fn is_lenient(&self) -> bool {
         self.is_lenient
     }
-}
-
-/// The items of a list; none where there is no list.
-pub fn items(value: &Json) -> &[Json] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 fn text(value: &Json) -> &str {

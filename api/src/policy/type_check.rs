@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value as Json, json};
 
-use super::{Names, Scope, items, text};
+use super::{Names, Scope, text};
 use crate::{
     Kind,
     cel::{ObjectType, Type, field_name},
-    crd,
+    crd, items,
     schema::{self, Schema, Shape},
 };
 
